@@ -1,0 +1,240 @@
+"""The catalog: releases/ on disk. Records, the ledger and the secrets' key are the one truth;
+the manifest is an index for readers and is made anew from them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets as entropy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from reconciler import names
+from reconciler.config import Stack
+from reconciler.errors import CatalogDamaged
+from reconciler.ledger import Ledger, State, fsync_directory
+from reconciler.release import Release
+
+RECORD = "release-info.json"
+
+
+class Catalog:
+    """The releases/ folder of one stack's project."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.root = stack.releases
+        self.ledger = Ledger(self.root / f"ledger-{stack.name}.jsonl")
+
+    def state(self) -> State:
+        """The sum of the ledger. Raises CatalogDamaged."""
+        return self.ledger.read()
+
+    @property
+    def journal(self) -> Path:
+        """Where the intents of a switch under way are written."""
+        return self.root / f"journal-{self.stack.name}.json"
+
+    def work(self, world: str) -> Path:
+        """A folder for what is being made for a world; its content can always be made again."""
+        path = self.root / "work" / world
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def clear_work(self, world: str) -> None:
+        """Remove a world's work folder."""
+        shutil.rmtree(self.root / "work" / world, ignore_errors=True)
+
+    def logs(self) -> Path:
+        """The folder of the per-operation logs."""
+        path = self.root / "logs"
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def records(self) -> tuple[dict[str, Release], dict[str, str]]:
+        """(release -> record, release -> why its record cannot be used), in order."""
+        good: dict[str, Release] = {}
+        damaged: dict[str, str] = {}
+        for path in self._record_paths():
+            name = path.parent.name
+            try:
+                good[name] = self._load(path, name)
+            except CatalogDamaged as error:
+                damaged[name] = error.message
+        return good, damaged
+
+    def record(self, release: str) -> Release:
+        """One record. Raises CatalogDamaged when it cannot be used or does not exist."""
+        return self._load(self.root / release / RECORD, release)
+
+    def write(self, release: Release, contents: Mapping[str, bytes]) -> None:
+        """Make a record durable, its config contents (by sha256) first, the record last."""
+        folder = self.root / release.name
+        configs = folder / "configs"
+        configs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for digest, content in contents.items():
+            write_durably(configs / digest, content)
+        write_durably(folder / RECORD, release.model_dump_json(indent=2).encode())
+        fsync_directory(self.root)
+        self.write_manifest()
+
+    def content(self, release: str, digest: str) -> bytes:
+        """A config file's content. Raises CatalogDamaged when it is not what was recorded."""
+        path = self.root / release / "configs" / digest
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CatalogDamaged(
+                f"{path} of {release} cannot be read: {error.strerror}"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CatalogDamaged(
+                f"{path} of {release} was altered: its hash does not fit its name"
+            )
+        return content
+
+    def remove(self, release: str) -> None:
+        """Remove a release's record and configs; the record goes first."""
+        folder = self.root / release
+        (folder / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        fsync_directory(self.root)
+        self.write_manifest()
+
+    def next_number(self, state: State) -> int:
+        """The number of the next release: never one that was used before."""
+        used = [names.ADOPTED_NUMBER]
+        named = {*state.pruned, *(w.release for w in state.worlds.values())}
+        named |= {path.parent.name for path in self._record_paths()}
+        used += [names.release_number(name) for name in named]
+        return max(used) + 1
+
+    def fingerprint(self, values: Mapping[str, str]) -> str:
+        """Keyed hash of secrets; "" when the key is missing although worlds were made with one."""
+        key = self._key()
+        if key is None:
+            return ""
+        text = json.dumps(dict(values), sort_keys=True)
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+    def _key(self) -> bytes | None:
+        path = self.root / f"key-{self.stack.name}"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            if self.ledger.path.exists():
+                return None
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(path, entropy.token_bytes(32))
+        return path.read_bytes()
+
+    def write_manifest(self) -> None:
+        """Make manifest.json from the records and the ledger."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = json.dumps(self._manifest(), indent=2) + "\n"
+        write_durably(self.root / "manifest.json", text.encode())
+
+    def mend_manifest(self) -> str | None:
+        """Make the manifest anew when it is damaged or missing; returns a warning, or None."""
+        path = self.root / "manifest.json"
+        try:
+            if json.loads(path.read_text())["schema_version"] == 1:
+                return None
+        except FileNotFoundError:
+            if not self._record_paths():
+                return None
+        except (ValueError, KeyError, TypeError, OSError):
+            pass
+        self.write_manifest()
+        return (
+            f"{path} was damaged or missing: made anew from the records and the ledger"
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        state = self.state()
+        good, damaged = self.records()
+        return {
+            "schema_version": 1,
+            "current_release": state.live_release,
+            "max_releases": self.stack.settings.window.last,
+            "releases": [
+                {
+                    "version": r.name,
+                    "created": r.created,
+                    "git_commit": r.git.commit,
+                    "git_branch": r.git.branch,
+                    "description": r.description,
+                    "docker_image": {s: i.tag for s, i in r.images.items()},
+                    "status": status(r.name, state),
+                    "volumes": sorted(r.datasets),
+                    "configs": sorted(r.configs),
+                }
+                for r in good.values()
+            ]
+            + [{"version": name, "status": "damaged"} for name in damaged],
+        }
+
+    def _record_paths(self) -> list[Path]:
+        prefix = f"{self.stack.name}-"
+        found = [
+            path
+            for path in self.root.glob(f"{prefix}*/{RECORD}")
+            if path.parent.name.removeprefix(prefix).isdigit()
+        ]
+        return sorted(
+            found, key=lambda path: int(path.parent.name.removeprefix(prefix))
+        )
+
+    def _load(self, path: Path, name: str) -> Release:
+        try:
+            release = Release.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise CatalogDamaged(
+                f"the record of {name} cannot be read: {path}: {error.strerror}"
+            ) from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise CatalogDamaged(
+                f"the record of {name} is damaged: {path}: {where} {problem['msg']}".rstrip()
+            ) from None
+        if release.name != name:
+            raise CatalogDamaged(
+                f"{path} is the record of {release.name}, not of {name}"
+            )
+        return release
+
+
+def status(release: str, state: State) -> str:
+    """live, previous, kept, failed or pruned: what `list` shows of a release."""
+    if release in state.pruned:
+        return "pruned"
+    if state.live is not None and state.worlds[state.live].release == release:
+        return "live"
+    if state.previous is not None and state.worlds[state.previous].release == release:
+        return "previous"
+    if release in state.quarantined:
+        return "failed"
+    return "kept"
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file's content at once or not at all; 0600; file and directory fsynced."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)

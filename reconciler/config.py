@@ -1,0 +1,187 @@
+"""The stack's settings: one typed model, read from Pulumi's stack config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from reconciler import names
+from reconciler.errors import BadInput
+from reconciler.release import Kind, Strategy
+
+
+class Setting(BaseModel):
+    """A part of the stack's settings: a key nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Window(Setting):
+    """Which releases are kept besides live, previous and unfinished ones (a union)."""
+
+    last: Annotated[int, Field(ge=1)] = 3
+    days: Annotated[int, Field(ge=0)] = 0
+    pinned: tuple[str, ...] = ()
+
+
+class HttpGate(Setting):
+    """A request to the service's own address: proved when it answers as told."""
+
+    port: int
+    path: str = "/"
+    status: int = 200
+    contains: str = ""
+
+
+class Gate(Setting):
+    """How one service is proved, beside or instead of its health check."""
+
+    http: HttpGate | None = None
+    command: tuple[str, ...] = Field(
+        (), description="exec in the container; proved by exit 0"
+    )
+    tcp: int | None = None
+
+
+class DatasetSetting(Setting):
+    """What the stack says about a dataset that the compose file does not, or cannot."""
+
+    driver: str | None = None
+    strategy: Strategy | None = None
+    shared: bool | None = None
+    was: str | None = None
+    kind: Kind | None = None
+    volume: str | None = Field(
+        None, description="a volume that no service of ours mounts"
+    )
+    service: str | None = Field(
+        None, description="for an image's own VOLUME: which service"
+    )
+    target: str | None = Field(
+        None, description="for an image's own VOLUME: mounted where"
+    )
+    stop_owner: bool = Field(
+        False, description="a restore may stop the containers that use it"
+    )
+
+
+class Wish(Setting):
+    """A one-shot wish: applies once, and only while its release is the declared one."""
+
+    release: str
+    at: str = Field("departure", description="departure, arrival or a snapshot's id")
+    shared: tuple[str, ...] = ()
+
+
+class Settings(Setting):
+    """Everything the stack's config says (`Pulumi.<stack>.yaml`), validated."""
+
+    release: str | None = None
+    compose: tuple[str, ...] = Field(
+        (".",), description="a folder, or compose files in order"
+    )
+    profiles: tuple[str, ...] = ()
+    store: str = "releases/store"
+    window: Window = Window()
+    data: Literal["restore", "keep"] = "restore"
+    environment: dict[str, str] = {}
+    datasets: dict[str, DatasetSetting] = {}
+    dropped: tuple[str, ...] = ()
+    gates: dict[str, Gate] = {}
+    restore: Wish | None = None
+    retry: str | None = None
+    deadline: Annotated[float, Field(gt=0)] = Field(
+        120.0,
+        description="seconds from the start of the new world until it must be proved",
+    )
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _window_may_be_a_number(cls, value: Any) -> Any:
+        return {"last": value} if isinstance(value, int | str) else value
+
+    @field_validator("compose", mode="before")
+    @classmethod
+    def _compose_may_be_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _values_are_text(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: _as_text(v) for k, v in value.items()}
+
+
+class Stack(Setting):
+    """A stack with its settings and where it lies."""
+
+    project: str
+    name: str
+    root: Path = Field(description="the folder of Pulumi.yaml")
+    settings: Settings
+    secrets: frozenset[str] = Field(
+        frozenset(), description="names in `environment` whose values are secret"
+    )
+
+    @property
+    def releases(self) -> Path:
+        """The catalog's folder."""
+        return self.root / "releases"
+
+    @property
+    def store(self) -> Path:
+        """The snapshot store's folder."""
+        return (self.root / self.settings.store).resolve()
+
+    @property
+    def secret_values(self) -> dict[str, str]:
+        """Secret environment values by name."""
+        return {k: v for k, v in self.settings.environment.items() if k in self.secrets}
+
+
+def read(
+    project: str,
+    stack: str,
+    root: Path,
+    values: Mapping[str, Any],
+    secrets: frozenset[str],
+) -> Stack:
+    """The stack from its config values (keys without the project's prefix).
+
+    `secrets` names the environment variables whose values are secret. Raises BadInput that
+    names the key, what is wrong with it and how to set it.
+    """
+    names.check_stack(stack)
+    try:
+        settings = Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise BadInput(_explain(error, stack)) from None
+    if settings.release is not None:
+        names.check_release_of_stack(settings.release, stack)
+    for dataset in settings.datasets:
+        names.check_dataset(dataset)
+    return Stack(
+        project=project, name=stack, root=root, settings=settings, secrets=secrets
+    )
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _explain(error: ValidationError, stack: str) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        lines.append(f"config {key} of stack {stack}: {problem['msg']}")
+    known = ", ".join(sorted(Settings.model_fields))
+    return (
+        "\n".join(lines)
+        + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"
+    )

@@ -1,0 +1,75 @@
+"""What was seen on the host: plain values, no judgement. `observe` makes them, `decide` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reconciler.release import Release
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a compose project."""
+
+    id: str
+    name: str
+    project: str
+    service: str
+    state: str
+    """created, running, exited, paused, restarting, dead (Docker's words)."""
+    exit_code: int
+    restart_policy: str
+    image_id: str
+    volumes: Mapping[str, str]
+    """mount target -> volume name or bind source."""
+    one_off: bool = False
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes, of the file system that holds the volumes, and of the one that holds the store."""
+
+    volumes_free: int
+    store_free: int
+    reflink: bool
+
+
+@dataclass(frozen=True)
+class PortHolder:
+    """Somebody who has a port that the target world publishes."""
+
+    port: int
+    protocol: str
+    holder: str
+    """`container NAME` or `a process of this host`."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything `decide` needs to know of the host, seen at one moment."""
+
+    now: float
+    """Seconds since the epoch; only for ages shown to people and the window's days."""
+    containers: Mapping[str, tuple[Container, ...]] = field(default_factory=dict)
+    """compose project -> its containers: our worlds, and the project's own plain name."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """image tag -> id, for every tag that a record names and that exists."""
+    volumes: Mapping[str, int] = field(default_factory=dict)
+    """volume -> bytes, for every volume that the ledger or the target's definition names
+    and that exists (bind directories by their path)."""
+    foreign_mounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """volume -> running containers that mount it and belong to none of our worlds."""
+    ports: tuple[PortHolder, ...] = ()
+    disk: Disk = Disk(0, 0, False)
+    records: Mapping[str, Release] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """release -> why its record cannot be used."""
+    snapshots: Mapping[str, int] = field(default_factory=dict)
+    """snapshot id in the store -> bytes of its content."""
+    fingerprint: str = ""
+    """Keyed hash of the stack's secrets as they are now; "" when the key is missing."""
+    live_probe: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """dataset -> data probe of the live world now; only looked up when a move is to be shown."""
+    unfinished: str | None = None
+    """The world of an unfinished switch in the journal."""

@@ -1,0 +1,519 @@
+"""The ledger: what happened on this host, as an append-only chain of events, and their sum.
+
+One line of JSON an event. The commit of a switch is one appended, fsynced line: before it the
+old world is live, after it the new one. Order comes from `seq`, never from a clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from reconciler.errors import CatalogDamaged
+from reconciler.release import Frozen
+
+GENESIS = "0" * 64
+
+
+class Event(Frozen):
+    """One line of the ledger."""
+
+    at: str = Field(description="UTC, ISO 8601: for people; order comes from seq")
+    who: str = ""
+
+
+class Adopted(Event):
+    """A compose project that ran before Lockstep came is the first world, and live."""
+
+    kind: Literal["adopted"] = "adopted"
+    world: str
+    release: str
+    generations: dict[str, str] = Field(description="dataset -> volume")
+
+
+class GenerationMade(Event):
+    """A volume is complete as far as its action can bring it before the switch."""
+
+    kind: Literal["generation"] = "generation"
+    name: str
+    dataset: str
+    number: int
+    parent: str | None
+    action: str
+    snapshot: str | None = None
+    world: str
+
+
+class WorldMade(Event):
+    """A world's containers exist, stopped, with these generations."""
+
+    kind: Literal["world"] = "world"
+    world: str
+    release: str
+    generations: dict[str, str] = Field(
+        description="dataset -> generation (volume name); none for in-place and shared datasets"
+    )
+    fingerprint: str = Field(
+        description="keyed hash of the secrets the containers were given"
+    )
+
+
+class Outcome(Event):
+    """How a switch ended: what `log` shows."""
+
+    move: str
+    from_world: str | None
+    to_world: str
+    started: str = ""
+    reason: str = ""
+    downtime_seconds: float | None = None
+    datasets: dict[str, str] = Field({}, description="dataset -> action")
+    sealed: dict[str, str] = Field(
+        {}, description="dataset -> generation sealed by this switch"
+    )
+    probes: dict[str, dict[str, int]] = Field(
+        {}, description="dataset -> the left world's data probe just before it stopped"
+    )
+    snapshots: dict[str, str] = Field(
+        {},
+        description="dataset -> snapshot taken within the switch: in place and shared ones",
+    )
+    steps: dict[str, float] = Field({}, description="step -> seconds")
+
+
+class Committed(Outcome):
+    """The new world is proved and live."""
+
+    kind: Literal["committed"] = "committed"
+    wish: str | None = Field(
+        None, description="key of the one-shot wish that this fulfilled"
+    )
+
+
+class Reverted(Outcome):
+    """The new world was not proved (or the switch could not be finished); the old one is live."""
+
+    kind: Literal["reverted"] = "reverted"
+    touched: bool = Field(
+        description="containers of the new world ran, so its data changed"
+    )
+    quarantine: bool = Field(
+        description="the release itself failed, not the circumstances"
+    )
+    written: dict[str, dict[str, int]] = Field(
+        {}, description="dataset -> the failed world's data probe before it was stopped"
+    )
+
+
+class Recovered(Outcome):
+    """A live world that was found stopped or broken was brought back (move repair)."""
+
+    kind: Literal["recovered"] = "recovered"
+
+
+class Stopped(Event):
+    """The stack was stopped by hand (`lockstep stop`) and is meant to stand still."""
+
+    kind: Literal["stopped"] = "stopped"
+    reason: str = ""
+
+
+class Captured(Event):
+    """The content of a sealed generation is in the store and was read back."""
+
+    kind: Literal["captured"] = "captured"
+    generation: str
+    sealing: int = Field(description="seq of the outcome that sealed it")
+    snapshot: str
+    bytes: int
+
+
+class WorldRemoved(Event):
+    """A world's containers and networks are gone."""
+
+    kind: Literal["world-removed"] = "world-removed"
+    world: str
+
+
+class GenerationRemoved(Event):
+    """A generation's volume is gone."""
+
+    kind: Literal["generation-removed"] = "generation-removed"
+    generation: str
+
+
+class Pruned(Event):
+    """A release left the window: its record and the snapshots only it needed are gone."""
+
+    kind: Literal["pruned"] = "pruned"
+    release: str
+
+
+AnyEvent = Annotated[
+    Adopted
+    | GenerationMade
+    | WorldMade
+    | Committed
+    | Reverted
+    | Recovered
+    | Stopped
+    | Captured
+    | WorldRemoved
+    | GenerationRemoved
+    | Pruned,
+    Field(discriminator="kind"),
+]
+_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One line of a dataset's content, as the ledger knows it."""
+
+    name: str
+    dataset: str
+    number: int
+    parent: str | None
+    action: str
+    world: str
+    sealed: int | None = None
+    """seq of the outcome that sealed it; None while a world may write it."""
+    captured: str | None = None
+    """The snapshot of its content as last sealed."""
+    spoiled: bool = False
+    """A world that was not proved wrote into it after it was sealed."""
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """One running place of a release, as the ledger knows it."""
+
+    name: str
+    release: str
+    generations: Mapping[str, str]
+    fingerprint: str
+    adopted: bool = False
+    proved: bool = False
+    failed: str | None = None
+    """Why it failed its proof."""
+    touched: bool = False
+    """Its containers ran at least once."""
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What a release left, one each time that it was left."""
+
+    seq: int
+    release: str
+    world: str
+    generations: Mapping[str, str]
+    snapshots: Mapping[str, str]
+    """dataset -> snapshot; what is missing here is a debt."""
+    probes: Mapping[str, Mapping[str, int]]
+    at: str
+
+
+@dataclass(frozen=True)
+class State:
+    """The sum of all events."""
+
+    seq: int = 0
+    head: int = 0
+    """seq of the last event that changed what is live (or was meant to)."""
+    chain: str = GENESIS
+    live: str | None = None
+    previous: str | None = None
+    """The world before the last committed switch: where undo goes."""
+    stopped: bool = False
+    worlds: Mapping[str, World] = field(default_factory=dict)
+    generations: Mapping[str, Generation] = field(default_factory=dict)
+    departures: tuple[Departure, ...] = ()
+    outcomes: tuple[tuple[int, Committed | Reverted | Recovered], ...] = ()
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """release -> the failed world whose failure nobody answered yet."""
+    wishes: frozenset[str] = frozenset()
+    pruned: tuple[str, ...] = ()
+
+    @property
+    def live_release(self) -> str | None:
+        """The release of the live world."""
+        return self.worlds[self.live].release if self.live else None
+
+    def was_live(self, release: str) -> bool:
+        """Whether a world of this release was ever proved and live."""
+        return any(w.release == release and w.proved for w in self.worlds.values())
+
+    def worlds_of(self, release: str) -> list[World]:
+        """Every world ever made of a release, in order."""
+        return [w for w in self.worlds.values() if w.release == release]
+
+    def departures_of(self, release: str) -> list[Departure]:
+        """Every time the release was left, in order."""
+        return [d for d in self.departures if d.release == release]
+
+    def debts(self) -> list[tuple[Departure, str]]:
+        """(departure, dataset) whose sealed content is not in the store yet, in order."""
+        return [
+            (d, dataset)
+            for d in self.departures
+            for dataset, generation in d.generations.items()
+            if dataset not in d.snapshots and self._still_as_sealed(generation, d.seq)
+        ]
+
+    def _still_as_sealed(self, generation: str, seq: int) -> bool:
+        known = self.generations.get(generation)
+        return known is not None and not known.removed and known.sealed == seq
+
+
+def add(state: State, seq: int, event: AnyEvent) -> State:
+    """The sum after one more event; pure. Events come in the order of `seq`."""
+    match event:
+        case Adopted():
+            world = World(event.world, event.release, event.generations, "", True, True)
+            return replace(
+                state,
+                seq=seq,
+                head=seq,
+                live=event.world,
+                worlds={**state.worlds, event.world: world},
+                generations={
+                    **state.generations,
+                    **{
+                        volume: Generation(
+                            volume, dataset, 1, None, "adopt", event.world
+                        )
+                        for dataset, volume in event.generations.items()
+                    },
+                },
+            )
+        case GenerationMade():
+            made = Generation(
+                event.name,
+                event.dataset,
+                event.number,
+                event.parent,
+                event.action,
+                event.world,
+            )
+            return replace(
+                state, seq=seq, generations={**state.generations, event.name: made}
+            )
+        case WorldMade():
+            world = World(
+                event.world, event.release, event.generations, event.fingerprint
+            )
+            return replace(state, seq=seq, worlds={**state.worlds, event.world: world})
+        case Committed():
+            return _committed(state, seq, event)
+        case Reverted():
+            return _reverted(state, seq, event)
+        case Recovered():
+            return replace(
+                state,
+                seq=seq,
+                head=seq,
+                stopped=False,
+                outcomes=(*state.outcomes, (seq, event)),
+            )
+        case Stopped():
+            return replace(state, seq=seq, head=seq, stopped=True)
+        case Captured():
+            return _captured(state, seq, event)
+        case WorldRemoved():
+            gone = replace(state.worlds[event.world], removed=True)
+            return replace(state, seq=seq, worlds={**state.worlds, event.world: gone})
+        case GenerationRemoved():
+            removed = replace(state.generations[event.generation], removed=True)
+            return replace(
+                state,
+                seq=seq,
+                generations={**state.generations, event.generation: removed},
+            )
+        case Pruned():
+            return replace(state, seq=seq, pruned=(*state.pruned, event.release))
+
+
+def _committed(state: State, seq: int, event: Committed) -> State:
+    new = replace(state.worlds[event.to_world], proved=True, touched=True, failed=None)
+    generations = dict(state.generations)
+    for generation in new.generations.values():
+        generations[generation] = replace(
+            generations[generation], sealed=None, captured=None
+        )
+    departures = state.departures
+    if event.from_world is not None:
+        departures = (*departures, _departure(state, seq, event, event.from_world))
+        _seal(generations, event.sealed, seq)
+    quarantined = {r: w for r, w in state.quarantined.items() if r != new.release}
+    return replace(
+        state,
+        seq=seq,
+        head=seq,
+        live=event.to_world,
+        previous=event.from_world,
+        stopped=False,
+        worlds={**state.worlds, event.to_world: new},
+        generations=generations,
+        departures=departures,
+        outcomes=(*state.outcomes, (seq, event)),
+        quarantined=quarantined,
+        wishes=state.wishes | ({event.wish} if event.wish else set()),
+    )
+
+
+def _reverted(state: State, seq: int, event: Reverted) -> State:
+    worlds = dict(state.worlds)
+    generations = dict(state.generations)
+    quarantined = dict(state.quarantined)
+    departures = state.departures
+    failed = worlds.get(event.to_world)
+    if failed is not None and event.touched:
+        worlds[failed.name] = replace(failed, touched=True, failed=event.reason)
+        for name in failed.generations.values():
+            if generations[name].sealed is not None:
+                generations[name] = replace(generations[name], spoiled=True)
+        departures = (*departures, _departure(state, seq, event, failed.name))
+        _seal(generations, event.sealed, seq)
+    if failed is not None and event.quarantine:
+        quarantined[failed.release] = failed.name
+    return replace(
+        state,
+        seq=seq,
+        head=seq,
+        worlds=worlds,
+        generations=generations,
+        departures=departures,
+        outcomes=(*state.outcomes, (seq, event)),
+        quarantined=quarantined,
+    )
+
+
+def _departure(state: State, seq: int, event: Outcome, world: str) -> Departure:
+    left = state.worlds[world]
+    probes = event.written if isinstance(event, Reverted) else event.probes
+    return Departure(
+        seq, left.release, world, event.sealed, event.snapshots, probes, event.at
+    )
+
+
+def _seal(
+    generations: dict[str, Generation], sealed: Mapping[str, str], seq: int
+) -> None:
+    for name in sealed.values():
+        generations[name] = replace(generations[name], sealed=seq, captured=None)
+
+
+def _captured(state: State, seq: int, event: Captured) -> State:
+    known = state.generations[event.generation]
+    departures = tuple(
+        replace(d, snapshots={**d.snapshots, known.dataset: event.snapshot})
+        if d.seq == event.sealing and event.generation in d.generations.values()
+        else d
+        for d in state.departures
+    )
+    generations = dict(state.generations)
+    if known.sealed == event.sealing:
+        generations[event.generation] = replace(known, captured=event.snapshot)
+    return replace(state, seq=seq, generations=generations, departures=departures)
+
+
+def fold(events: Iterable[AnyEvent]) -> State:
+    """The sum of events in order, numbered from 1."""
+    state = State()
+    for number, event in enumerate(events, start=1):
+        state = add(state, number, event)
+    return state
+
+
+class Ledger:
+    """The ledger's file. Appending needs the host lock; reading does not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> State:
+        """The sum of all events. A last line torn by a crash was never promised and is left out.
+
+        Raises CatalogDamaged when a line is altered, missing or out of order.
+        """
+        state = State()
+        for line in self._whole_lines():
+            state = self._append_to(state, line)
+        return state
+
+    def append(self, *events: AnyEvent) -> State:
+        """Make events durable (file and directory fsynced), in order; returns the new sum."""
+        state = self.read()
+        lines = []
+        for event in events:
+            body = event.model_dump(mode="json", exclude_defaults=False)
+            chain = _link(state.chain, body)
+            lines.append(json.dumps({"seq": state.seq + 1, "chain": chain, **body}))
+            state = replace(add(state, state.seq + 1, event), chain=chain)
+        self._write_lines(lines)
+        return state
+
+    def _whole_lines(self) -> list[str]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return text.split("\n")[:-1]
+
+    def _append_to(self, state: State, line: str) -> State:
+        try:
+            body: dict[str, Any] = json.loads(line)
+            seq, chain = body.pop("seq"), body.pop("chain")
+            event = _EVENT.validate_python(body)
+        except (ValueError, KeyError, ValidationError) as error:
+            raise self._damaged(
+                state, f"cannot be read ({str(error).splitlines()[0]})"
+            ) from None
+        if seq != state.seq + 1 or chain != _link(state.chain, body):
+            raise self._damaged(state, "was altered, or lines before it are missing")
+        return replace(add(state, seq, event), chain=chain)
+
+    def _damaged(self, state: State, what: str) -> CatalogDamaged:
+        return CatalogDamaged(
+            f"the ledger {self.path} is damaged: line {state.seq + 1} {what}",
+            next_step="put back a copy of the file; nothing is changed until it can be trusted",
+        )
+
+    def _write_lines(self, lines: list[str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        whole = sum(len(line.encode()) + 1 for line in self._whole_lines())
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # A torn last line of a crashed append must not swallow the next one.
+            os.ftruncate(descriptor, whole)
+            os.pwrite(
+                descriptor, "".join(line + "\n" for line in lines).encode(), whole
+            )
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fsync_directory(self.path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make names made or removed in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _link(previous: str, body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
