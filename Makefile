@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# Set-up writes there what the commands need to find a Compose plugin that it had to build.
+ENV := . .tools/environment &&
+
+.PHONY: help setup demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the whole story on real Docker, told step by step (under 5 minutes)"
+	@echo "make test    every test, on real Docker, Postgres and Redis"
+	@echo "make lint    ruff, mypy and the layer contract"
+	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
+	@echo "make clean   remove the virtual environment, tools and caches of this clone"
+
+setup:
+	@$(PYTHON) -m setup
+
+demo: setup
+	@$(ENV) $(BIN)/python -m demo.story
+
+test: setup
+	@$(ENV) $(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	    build lockstep.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

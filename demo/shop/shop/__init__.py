@@ -1,0 +1,1 @@
+"""A small shop: it takes orders over HTTP and ships them from a queue."""

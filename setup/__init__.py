@@ -1,0 +1,1 @@
+"""Set-up of a fresh machine: Python 3.11 and the standard library are all it needs."""

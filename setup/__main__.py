@@ -1,0 +1,27 @@
+"""`python3 -m setup`: everything that `make demo` and `make test` need, each step done once."""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (this is where it is found out)
+    sys.exit(f"Lockstep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
+
+from setup import base_images, compose_plugin, docker_engine, pulumi_cli, shop_env, virtualenv
+from setup.steps import SetupError
+
+
+def main() -> int:
+    try:
+        virtualenv.ensure()
+        docker_engine.ensure()
+        compose_plugin.ensure()
+        base_images.ensure()
+        shop_env.ensure()
+        pulumi_cli.announce()
+    except SetupError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

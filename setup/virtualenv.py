@@ -1,0 +1,59 @@
+"""The virtual environment .venv, made from the lock file with its hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tomllib
+
+from setup.steps import ROOT, SetupError, Stopwatch, answer, run, say
+
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements.lock"
+PROJECT = ROOT / "pyproject.toml"
+
+
+def ensure() -> None:
+    """Raises SetupError when the environment cannot be made."""
+    stamp = VENV / "lockstep-stamp"
+    wanted = fingerprint(LOCK.read_text(), PROJECT.read_text(), sys.version)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    watch = Stopwatch()
+    say("making the virtual environment .venv from requirements.lock ...")
+    make()
+    stamp.write_text(wanted)
+    say(f".venv is ready ({watch})")
+
+
+def fingerprint(lock: str, project: str, python: str) -> str:
+    """Changes whenever .venv must be made anew: other pins, other entry points, other Python."""
+    tables = tomllib.loads(project)
+    ours = [tables["project"], tables["tool"]["setuptools"]]
+    return hashlib.sha256(repr([lock, ours, python]).encode()).hexdigest()
+
+
+def make() -> None:
+    if answer([sys.executable, "-c", "import ensurepip, venv"]) is None:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SetupError(
+            f"this Python cannot make virtual environments; "
+            f"install its venv module (Debian: apt-get install python{version}-venv)"
+        )
+    shutil.rmtree(VENV, ignore_errors=True)
+    run([sys.executable, "-m", "venv", str(VENV)], timeout=120)
+    pip_install("--require-hashes", "--requirement", str(LOCK))
+    # A path to the clone, not a copy: an edit takes effect at once.
+    pip_install(
+        "--no-deps",
+        "--no-build-isolation",
+        "--config-settings=editable_mode=compat",
+        f"--editable={ROOT}",
+    )
+
+
+def pip_install(*arguments: str) -> None:
+    """Run .venv's pip. Raises SetupError with the end of its output."""
+    pip = [str(VENV / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip, *arguments], timeout=900)
