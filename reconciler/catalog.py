@@ -90,13 +90,9 @@ class Catalog:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise CatalogDamaged(
-                f"{path} of {release} cannot be read: {error.strerror}"
-            ) from None
+            raise CatalogDamaged(f"{path} of {release} cannot be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != digest:
-            raise CatalogDamaged(
-                f"{path} of {release} was altered: its hash does not fit its name"
-            )
+            raise CatalogDamaged(f"{path} of {release} was altered: its hash does not fit its name")
         return content
 
     def remove(self, release: str) -> None:
@@ -152,9 +148,7 @@ class Catalog:
         except (ValueError, KeyError, TypeError, OSError):
             pass
         self.write_manifest()
-        return (
-            f"{path} was damaged or missing: made anew from the records and the ledger"
-        )
+        return f"{path} was damaged or missing: made anew from the records and the ledger"
 
     def _manifest(self) -> dict[str, Any]:
         state = self.state()
@@ -187,9 +181,7 @@ class Catalog:
             for path in self.root.glob(f"{prefix}*/{RECORD}")
             if path.parent.name.removeprefix(prefix).isdigit()
         ]
-        return sorted(
-            found, key=lambda path: int(path.parent.name.removeprefix(prefix))
-        )
+        return sorted(found, key=lambda path: int(path.parent.name.removeprefix(prefix)))
 
     def _load(self, path: Path, name: str) -> Release:
         try:
@@ -205,9 +197,7 @@ class Catalog:
                 f"the record of {name} is damaged: {path}: {where} {problem['msg']}".rstrip()
             ) from None
         if release.name != name:
-            raise CatalogDamaged(
-                f"{path} is the record of {release.name}, not of {name}"
-            )
+            raise CatalogDamaged(f"{path} is the record of {release.name}, not of {name}")
         return release
 
 

@@ -40,9 +40,7 @@ class Gate(Setting):
     """How one service is proved, beside or instead of its health check."""
 
     http: HttpGate | None = None
-    command: tuple[str, ...] = Field(
-        (), description="exec in the container; proved by exit 0"
-    )
+    command: tuple[str, ...] = Field((), description="exec in the container; proved by exit 0")
     tcp: int | None = None
 
 
@@ -54,40 +52,39 @@ class DatasetSetting(Setting):
     shared: bool | None = None
     was: str | None = None
     kind: Kind | None = None
-    volume: str | None = Field(
-        None, description="a volume that no service of ours mounts"
-    )
-    service: str | None = Field(
-        None, description="for an image's own VOLUME: which service"
-    )
-    target: str | None = Field(
-        None, description="for an image's own VOLUME: mounted where"
-    )
-    stop_owner: bool = Field(
-        False, description="a restore may stop the containers that use it"
-    )
+    volume: str | None = Field(None, description="a volume that no service of ours mounts")
+    service: str | None = Field(None, description="for an image's own VOLUME: which service")
+    target: str | None = Field(None, description="for an image's own VOLUME: mounted where")
+    stop_owner: bool = Field(False, description="a restore may stop the containers that use it")
 
 
 class Wish(Setting):
     """A one-shot wish: applies once, and only while its release is the declared one."""
 
     release: str
-    at: str = Field("departure", description="departure, arrival or a snapshot's id")
+    at: str = Field(
+        "departure", description="departure, arrival, a snapshot's id or a world that was left"
+    )
     shared: tuple[str, ...] = ()
+    asked: str = Field("", description="any text: another text makes the same wish a new one")
+
+    @property
+    def key(self) -> str:
+        """What the ledger remembers of a fulfilled wish."""
+        return f"{self.release}@{self.at}+{','.join(sorted(self.shared))}#{self.asked}"
 
 
 class Settings(Setting):
     """Everything the stack's config says (`Pulumi.<stack>.yaml`), validated."""
 
     release: str | None = None
-    compose: tuple[str, ...] = Field(
-        (".",), description="a folder, or compose files in order"
-    )
+    compose: tuple[str, ...] = Field((".",), description="a folder, or compose files in order")
     profiles: tuple[str, ...] = ()
     store: str = "releases/store"
     window: Window = Window()
     data: Literal["restore", "keep"] = "restore"
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")
+    secrets: dict[str, str] = Field({}, description="secret values, read anew at every up")
     datasets: dict[str, DatasetSetting] = {}
     dropped: tuple[str, ...] = ()
     gates: dict[str, Gate] = {}
@@ -108,7 +105,7 @@ class Settings(Setting):
     def _compose_may_be_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("environment", mode="before")
+    @field_validator("environment", "secrets", mode="before")
     @classmethod
     def _values_are_text(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -123,9 +120,6 @@ class Stack(Setting):
     name: str
     root: Path = Field(description="the folder of Pulumi.yaml")
     settings: Settings
-    secrets: frozenset[str] = Field(
-        frozenset(), description="names in `environment` whose values are secret"
-    )
 
     @property
     def releases(self) -> Path:
@@ -140,7 +134,7 @@ class Stack(Setting):
     @property
     def secret_values(self) -> dict[str, str]:
         """Secret environment values by name."""
-        return {k: v for k, v in self.settings.environment.items() if k in self.secrets}
+        return dict(self.settings.secrets)
 
 
 def read(
@@ -157,16 +151,15 @@ def read(
     """
     names.check_stack(stack)
     try:
-        settings = Settings.model_validate(dict(values))
+        # Pulumi gives a declared key that nobody set its default, which may be empty.
+        settings = Settings.model_validate({k: v for k, v in values.items() if v != ""})
     except ValidationError as error:
         raise BadInput(_explain(error, stack)) from None
     if settings.release is not None:
         names.check_release_of_stack(settings.release, stack)
     for dataset in settings.datasets:
         names.check_dataset(dataset)
-    return Stack(
-        project=project, name=stack, root=root, settings=settings, secrets=secrets
-    )
+    return Stack(project=project, name=stack, root=root, settings=settings, secrets=secrets)
 
 
 def _as_text(value: Any) -> Any:
@@ -181,7 +174,4 @@ def _explain(error: ValidationError, stack: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         lines.append(f"config {key} of stack {stack}: {problem['msg']}")
     known = ", ".join(sorted(Settings.model_fields))
-    return (
-        "\n".join(lines)
-        + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"
-    )
+    return "\n".join(lines) + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"

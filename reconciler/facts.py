@@ -46,6 +46,15 @@ class PortHolder:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A snapshot in the store."""
+
+    dataset: str
+    bytes: int
+    """Of its content, not of its share of the store."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything `decide` needs to know of the host, seen at one moment."""
 
@@ -65,8 +74,8 @@ class Facts:
     records: Mapping[str, Release] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
     """release -> why its record cannot be used."""
-    snapshots: Mapping[str, int] = field(default_factory=dict)
-    """snapshot id in the store -> bytes of its content."""
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+    """Snapshots in the store by id."""
     fingerprint: str = ""
     """Keyed hash of the stack's secrets as they are now; "" when the key is missing."""
     live_probe: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

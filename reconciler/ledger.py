@@ -60,9 +60,7 @@ class WorldMade(Event):
     generations: dict[str, str] = Field(
         description="dataset -> generation (volume name); none for in-place and shared datasets"
     )
-    fingerprint: str = Field(
-        description="keyed hash of the secrets the containers were given"
-    )
+    fingerprint: str = Field(description="keyed hash of the secrets the containers were given")
 
 
 class Outcome(Event):
@@ -75,9 +73,7 @@ class Outcome(Event):
     reason: str = ""
     downtime_seconds: float | None = None
     datasets: dict[str, str] = Field({}, description="dataset -> action")
-    sealed: dict[str, str] = Field(
-        {}, description="dataset -> generation sealed by this switch"
-    )
+    sealed: dict[str, str] = Field({}, description="dataset -> generation sealed by this switch")
     probes: dict[str, dict[str, int]] = Field(
         {}, description="dataset -> the left world's data probe just before it stopped"
     )
@@ -92,21 +88,15 @@ class Committed(Outcome):
     """The new world is proved and live."""
 
     kind: Literal["committed"] = "committed"
-    wish: str | None = Field(
-        None, description="key of the one-shot wish that this fulfilled"
-    )
+    wish: str | None = Field(None, description="key of the one-shot wish that this fulfilled")
 
 
 class Reverted(Outcome):
     """The new world was not proved (or the switch could not be finished); the old one is live."""
 
     kind: Literal["reverted"] = "reverted"
-    touched: bool = Field(
-        description="containers of the new world ran, so its data changed"
-    )
-    quarantine: bool = Field(
-        description="the release itself failed, not the circumstances"
-    )
+    touched: bool = Field(description="containers of the new world ran, so its data changed")
+    quarantine: bool = Field(description="the release itself failed, not the circumstances")
     written: dict[str, dict[str, int]] = Field(
         {}, description="dataset -> the failed world's data probe before it was stopped"
     )
@@ -183,6 +173,8 @@ class Generation:
     parent: str | None
     action: str
     world: str
+    snapshot: str | None = None
+    """restore: the snapshot it was filled from."""
     sealed: int | None = None
     """seq of the outcome that sealed it; None while a world may write it."""
     captured: str | None = None
@@ -221,6 +213,8 @@ class Departure:
     """dataset -> snapshot; what is missing here is a debt."""
     probes: Mapping[str, Mapping[str, int]]
     at: str
+    failed: bool = False
+    """Left because it was not proved: kept for a look, never data to go back to."""
 
 
 @dataclass(frozen=True)
@@ -258,8 +252,8 @@ class State:
         return [w for w in self.worlds.values() if w.release == release]
 
     def departures_of(self, release: str) -> list[Departure]:
-        """Every time the release was left, in order."""
-        return [d for d in self.departures if d.release == release]
+        """Every time the release was left after it had been live, in order."""
+        return [d for d in self.departures if d.release == release and not d.failed]
 
     def debts(self) -> list[tuple[Departure, str]]:
         """(departure, dataset) whose sealed content is not in the store yet, in order."""
@@ -289,9 +283,7 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
                 generations={
                     **state.generations,
                     **{
-                        volume: Generation(
-                            volume, dataset, 1, None, "adopt", event.world
-                        )
+                        volume: Generation(volume, dataset, 1, None, "adopt", event.world)
                         for dataset, volume in event.generations.items()
                     },
                 },
@@ -305,13 +297,9 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
                 event.action,
                 event.world,
             )
-            return replace(
-                state, seq=seq, generations={**state.generations, event.name: made}
-            )
+            return replace(state, seq=seq, generations={**state.generations, event.name: made})
         case WorldMade():
-            world = World(
-                event.world, event.release, event.generations, event.fingerprint
-            )
+            world = World(event.world, event.release, event.generations, event.fingerprint)
             return replace(state, seq=seq, worlds={**state.worlds, event.world: world})
         case Committed():
             return _committed(state, seq, event)
@@ -347,9 +335,7 @@ def _committed(state: State, seq: int, event: Committed) -> State:
     new = replace(state.worlds[event.to_world], proved=True, touched=True, failed=None)
     generations = dict(state.generations)
     for generation in new.generations.values():
-        generations[generation] = replace(
-            generations[generation], sealed=None, captured=None
-        )
+        generations[generation] = replace(generations[generation], sealed=None, captured=None)
     departures = state.departures
     if event.from_world is not None:
         departures = (*departures, _departure(state, seq, event, event.from_world))
@@ -401,14 +387,10 @@ def _reverted(state: State, seq: int, event: Reverted) -> State:
 def _departure(state: State, seq: int, event: Outcome, world: str) -> Departure:
     left = state.worlds[world]
     probes = event.written if isinstance(event, Reverted) else event.probes
-    return Departure(
-        seq, left.release, world, event.sealed, event.snapshots, probes, event.at
-    )
+    return Departure(seq, left.release, world, event.sealed, event.snapshots, probes, event.at)
 
 
-def _seal(
-    generations: dict[str, Generation], sealed: Mapping[str, str], seq: int
-) -> None:
+def _seal(generations: dict[str, Generation], sealed: Mapping[str, str], seq: int) -> None:
     for name in sealed.values():
         generations[name] = replace(generations[name], sealed=seq, captured=None)
 
@@ -476,9 +458,7 @@ class Ledger:
             seq, chain = body.pop("seq"), body.pop("chain")
             event = _EVENT.validate_python(body)
         except (ValueError, KeyError, ValidationError) as error:
-            raise self._damaged(
-                state, f"cannot be read ({str(error).splitlines()[0]})"
-            ) from None
+            raise self._damaged(state, f"cannot be read ({str(error).splitlines()[0]})") from None
         if seq != state.seq + 1 or chain != _link(state.chain, body):
             raise self._damaged(state, "was altered, or lines before it are missing")
         return replace(add(state, seq, event), chain=chain)
@@ -496,9 +476,7 @@ class Ledger:
         try:
             # A torn last line of a crashed append must not swallow the next one.
             os.ftruncate(descriptor, whole)
-            os.pwrite(
-                descriptor, "".join(line + "\n" for line in lines).encode(), whole
-            )
+            os.pwrite(descriptor, "".join(line + "\n" for line in lines).encode(), whole)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -105,6 +105,10 @@ class Plan:
     """Releases whose images are declared: the window, without unusable ones."""
     keep: tuple[Kept, ...] = ()
     prune: tuple[str, ...] = ()
+    debts: tuple[str, ...] = ()
+    """What `kept` has to make good although nothing moves: one sentence each."""
+    leftovers: tuple[str, ...] = ()
+    """Worlds that nothing declares any more and Pulumi may not know: `kept` removes them."""
     adopt_project: str | None = None
     """adopt: the compose project that becomes the first world."""
     adopted_release: str | None = None

@@ -103,6 +103,4 @@ class Release(Frozen):
     configs: dict[str, ConfigFile] = {}
     secrets: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    adopted: bool = Field(
-        False, description="the compose project that ran before Lockstep came"
-    )
+    adopted: bool = Field(False, description="the compose project that ran before Lockstep came")

@@ -1,0 +1,129 @@
+"""What is owed after a switch: sealed data brought into the store, and what left the window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from reconciler import retention, worlds
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import Compose, Docker
+from reconciler.errors import DebtsUnpaid
+from reconciler.ledger import Captured, Departure, Pruned, State
+from reconciler.plan import Plan
+from snapshots.capture import capture
+from snapshots.errors import SnapshotError
+from snapshots.store import Store
+
+BACKUP = "backup"
+"""Tag of snapshots that a person asked for: kept as long as their release."""
+
+
+def pay(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    compose: Compose,
+    plan: Plan,
+    progress: Callable[[str], None],
+) -> None:
+    """Capture every sealed generation that is not in the store, then prune; needs the host lock.
+
+    Raises DebtsUnpaid when the store cannot take the data: the switch stands, nothing is pruned,
+    and the next up tries again.
+    """
+    try:
+        store = Store.open(stack.store)
+        capture_sealed(catalog, docker, store, progress)
+    except (SnapshotError, OSError) as error:
+        raise DebtsUnpaid(
+            f"{plan.to_world} is live, but sealed data is not in the store yet: {error}",
+            next_step="lockstep up   tries again; nothing is pruned before",
+        ) from None
+    for world in plan.leftovers:
+        progress(f"removing {world}")
+        worlds.remove(stack, catalog, docker, compose, world)
+    _prune(catalog, store, plan, progress)
+
+
+def capture_sealed(
+    catalog: Catalog,
+    docker: Docker,
+    store: Store,
+    progress: Callable[[str], None],
+    only: frozenset[str] | None = None,
+) -> None:
+    """Bring sealed generations (all, or `only` the named ones) into the store, one event each."""
+    for departure, dataset in catalog.state().debts():
+        generation = departure.generations[dataset]
+        if only is not None and generation not in only:
+            continue
+        volume = docker.volume(generation)
+        if volume is None:
+            raise DebtsUnpaid(
+                f"volume {generation} with the data {departure.release} left is gone",
+                next_step="lockstep doctor   names what is missing",
+            )
+        progress(f"capturing {dataset} of {departure.release}")
+        state = catalog.state()
+        record = capture(
+            volume.path,
+            store,
+            dataset=dataset,
+            parent=_parent_snapshot(state, generation, store),
+            tags={"release": departure.release, "world": departure.world},
+        )
+        catalog.ledger.append(
+            Captured(
+                at=_now(),
+                generation=generation,
+                sealing=departure.seq,
+                snapshot=record.id,
+                bytes=record.bytes,
+            )
+        )
+
+
+def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:
+    """The newest snapshot of this generation or of one it descends from."""
+    present = set(store.ids())
+    seen: str | None = generation
+    while seen is not None and seen in state.generations:
+        for departure in reversed(state.departures):
+            for dataset, name in departure.generations.items():
+                snapshot = departure.snapshots.get(dataset)
+                if name == seen and snapshot in present:
+                    return snapshot
+        seen = state.generations[seen].parent
+    return None
+
+
+def _prune(catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str], None]) -> None:
+    """Remove the records that left the window, then the snapshots that no kept release needs."""
+    for release in plan.prune:
+        progress(f"pruning {release}")
+        # The event first: a kill in between leaves a record that nobody uses, never a release
+        # that is listed and cannot be restored.
+        catalog.ledger.append(Pruned(at=_now(), release=release))
+        catalog.remove(release)
+    if plan.prune:
+        state = catalog.state()
+        kept = [k.release for k in plan.keep]
+        needed = retention.needed_snapshots(state, kept)
+        needed |= {snapshot for d in _failed(state) for snapshot in d.snapshots.values()}
+        for snapshot in store.ids():
+            tags = store.read(snapshot).tags
+            if tags.get("kind") == BACKUP and tags.get("release") in kept:
+                needed.add(snapshot)
+        store.sweep(needed)
+    catalog.write_manifest()
+
+
+def _failed(state: State) -> list[Departure]:
+    """What failed worlds left that still exist for a look."""
+    return [d for d in state.departures if d.failed and not state.worlds[d.world].removed]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,88 @@
+"""A Plan in the forms that people and programs read. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.plan import DatasetPlan, Plan
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """The `preview --json` document, schema 1."""
+    return {
+        "schema": 1,
+        "move": plan.move.value,
+        "from": plan.from_world,
+        "to": plan.to_world,
+        "release": plan.target,
+        "says": plan.says,
+        "datasets": {name: _dataset(planned) for name, planned in plan.datasets.items()},
+        "downtime_estimate_seconds": plan.downtime_estimate_seconds,
+        "downtime_basis": plan.downtime_basis,
+        "disk": {
+            "needed_bytes": plan.disk.needed,
+            "free_bytes": plan.disk.free,
+            "store_free_bytes": plan.disk.store_free,
+        },
+        "prune": list(plan.prune),
+        "keep": [{"release": k.release, "reasons": list(k.reasons)} for k in plan.keep],
+        "warnings": list(plan.warnings),
+        "refusals": [{"message": r.message, "remedy": r.remedy} for r in plan.refusals],
+    }
+
+
+def _dataset(planned: DatasetPlan) -> dict[str, Any]:
+    return {
+        "action": planned.action.value,
+        "source": planned.source_text,
+        "generation": planned.generation,
+        "age_seconds": None if planned.age_seconds is None else round(planned.age_seconds),
+        "bytes": planned.bytes,
+        "set_aside": dict(planned.set_aside),
+    }
+
+
+def lines(plan: Plan) -> list[str]:
+    """The impact in plain lines, as Pulumi's diagnostics show it."""
+    found = [plan.says]
+    for planned in plan.datasets.values():
+        found.append(f"  {planned.name}: {planned.action.value}, {_source(planned)}")
+        if planned.set_aside:
+            aside = ", ".join(f"{n} {what}" for what, n in sorted(planned.set_aside.items()))
+            found.append(f"    set aside, about: {aside}; lockstep undo brings it back")
+    if plan.downtime_estimate_seconds is not None and plan.from_world != plan.to_world:
+        found.append(
+            f"  downtime: about {plan.downtime_estimate_seconds:g} s ({plan.downtime_basis})"
+        )
+    if plan.disk.needed:
+        found.append(f"  disk: {size(plan.disk.needed)} needed, {size(plan.disk.free)} free")
+    if plan.prune:
+        found.append(f"  leaves the window: {', '.join(plan.prune)}")
+    return found
+
+
+def _source(planned: DatasetPlan) -> str:
+    text = planned.source_text
+    if planned.age_seconds:
+        text += f" {age(planned.age_seconds)} ago"
+    if planned.bytes is not None:
+        text += f" ({size(planned.bytes)})"
+    return text
+
+
+def size(count: int) -> str:
+    """Bytes for people: `12.3 MiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError("unreachable")
+
+
+def age(seconds: float) -> str:
+    """Seconds for people: `3 min`, `5 h`, `12 days`."""
+    for limit, length, unit in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

@@ -1,0 +1,327 @@
+"""The Pulumi program: read the config, decide, declare, export.
+
+Declared is what shall exist after this up; what is no longer declared, Pulumi deletes. The work
+is done by resource hooks in this process: make a world, switch, pay debts, guard deletes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from reconciler import config, debts, decide, docker, hostlock, impact, observe, switch, worlds
+from reconciler.catalog import Catalog
+from reconciler.errors import BadInput, Exit, LockstepError, Refused
+from reconciler.ledger import State
+from reconciler.plan import Move, Plan
+from reconciler.resources import Kept, Live, Release, World
+from snapshots.errors import SnapshotError
+
+_last_error: LockstepError | SnapshotError | None = None
+
+
+def last_error() -> LockstepError | SnapshotError | None:
+    """What ended the last run of the program in this process, if anything foreseen did."""
+    return _last_error
+
+
+def run() -> None:
+    """What `__main__.py` does. Ends in pulumi.RunError with one clear text when refused."""
+    global _last_error
+    _last_error = None
+    _end_quietly_on_interrupt()
+    try:
+        program = Program(read_stack())
+        program.put_right_what_is_unfinished()
+        program.declare()
+    except (LockstepError, SnapshotError) as error:
+        _last_error = error
+        raise pulumi.RunError(str(error)) from None
+
+
+def facts_and_plan(stack: config.Stack, *, probe: bool = True) -> Plan:
+    """What preview shows: the decision on the facts of this moment."""
+    return Program(stack, probe=probe).plan
+
+
+def read_stack() -> config.Stack:
+    """The stack of the running Pulumi program, from Pulumi's config."""
+    values = pulumi.Config()
+    found = {}
+    for key in config.Settings.model_fields:
+        text = values.get(key)
+        if text is not None:
+            found[key] = parse_value(key, text)
+    if values.get("environment") is not None and pulumi.runtime.is_config_secret(
+        f"{pulumi.get_project()}:environment"
+    ):
+        raise BadInput(
+            "config environment holds a secret: secret values belong under `secrets`",
+            next_step="lockstep config set --secret --path secrets.NAME VALUE",
+        )
+    root = Path(pulumi.get_root_directory() or os.getcwd())
+    return config.read(pulumi.get_project(), pulumi.get_stack(), root, found)
+
+
+def parse_value(key: str, value: Any) -> Any:
+    """A config value as Pulumi hands it over: objects and numbers come as JSON text."""
+    if not isinstance(value, str) or key in ("release", "store", "data", "retry"):
+        return value
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return value
+    return parsed
+
+
+@dataclass
+class Program:
+    """One run of the program."""
+
+    stack: config.Stack
+    probe: bool = True
+
+    @cached_property
+    def docker(self) -> docker.Docker:
+        return docker.connect()
+
+    @cached_property
+    def compose(self) -> docker.Compose:
+        return docker.Compose(self.stack.root)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return Catalog(self.stack)
+
+    @cached_property
+    def state(self) -> State:
+        return self.catalog.state()
+
+    @cached_property
+    def plan(self) -> Plan:
+        mended = self.catalog.mend_manifest()
+        if mended:
+            pulumi.log.warn(mended)
+        facts = observe.observe(self.stack, self.catalog, self.state, self.docker, probe=self.probe)
+        self.facts = facts
+        return decide.decide(self.stack, self.state, facts)
+
+    def put_right_what_is_unfinished(self) -> None:
+        """Finish or revert a switch that a dead process left; only an update may do so."""
+        if pulumi.runtime.is_dry_run() or not self.catalog.journal.exists():
+            return
+        with self._lock("recover") as lock:
+            for said in switch.recover(self.stack, self.catalog, self.docker, lock, _progress):
+                pulumi.log.warn(said)
+
+    def declare(self) -> None:
+        """Say the impact, refuse what must be refused, then declare the resources."""
+        plan = self.plan
+        if pulumi.runtime.is_dry_run() and plan.move is not Move.STAY:
+            pulumi.log.info("\n".join(impact.lines(plan)))
+        for warning in plan.warnings:
+            pulumi.log.warn(warning)
+        if plan.refusals:
+            raise _refused(plan)
+        hooks = _Hooks(self)
+        releases = {r: Release(r) for r in self._declared_releases()}
+        images = {r: self._images(r, releases[r], hooks) for r in plan.images}
+        made = {w: self._world(w, releases, images, hooks) for w in plan.worlds}
+        live = self._live(made.get(plan.to_world or ""), hooks)
+        kept = Kept(
+            {"due": plan.move is not Move.STAY or bool(plan.debts)},
+            pulumi.ResourceOptions(depends_on=[live], hooks=hooks.paying),
+        )
+        self._latest_tags(live, kept)
+        pulumi.export("release", live.release)
+        pulumi.export("world", live.world)
+        pulumi.export("impact", live.impact)
+
+    def _declared_releases(self) -> list[str]:
+        of_worlds = [self._release_of(world) for world in self.plan.worlds]
+        return sorted({*self.plan.images, *of_worlds})
+
+    def _release_of(self, world: str) -> str:
+        known = self.state.worlds.get(world)
+        return known.release if known is not None else str(self.plan.target)
+
+    def _images(self, release: str, parent: Release, hooks: _Hooks) -> list[pulumi.Resource]:
+        import pulumi_docker
+
+        return [
+            pulumi_docker.RemoteImage(
+                f"{release}-{service}",
+                name=image.tag,
+                keep_locally=False,
+                opts=pulumi.ResourceOptions(parent=parent, hooks=hooks.guarding_images(release)),
+            )
+            for service, image in self.facts.records[release].images.items()
+        ]
+
+    def _world(
+        self,
+        world: str,
+        releases: Mapping[str, Release],
+        images: Mapping[str, list[pulumi.Resource]],
+        hooks: _Hooks,
+    ) -> World:
+        release = self._release_of(world)
+        return World(
+            world,
+            {
+                "world": world,
+                "release": release,
+                "images": {s: i.id for s, i in self.facts.records[release].images.items()},
+                "datasets": self._generations_of(world),
+            },
+            pulumi.ResourceOptions(
+                parent=releases[release],
+                depends_on=images.get(release, []),
+                hooks=hooks.making,
+            ),
+        )
+
+    def _generations_of(self, world: str) -> dict[str, str]:
+        known = self.state.worlds.get(world)
+        if known is not None:
+            return dict(known.generations)
+        return {
+            name: planned.generation
+            for name, planned in self.plan.datasets.items()
+            if planned.new or planned.action.value == "attach"
+        }
+
+    def _live(self, world: World | None, hooks: _Hooks) -> Live:
+        plan = self.plan
+        return Live(
+            {
+                "due": plan.move is not Move.STAY,
+                "release": plan.target,
+                "world": plan.to_world,
+                "move": plan.move.value,
+                "impact": impact.document(plan),
+            },
+            pulumi.ResourceOptions(
+                depends_on=[world] if world is not None else [], hooks=hooks.switching
+            ),
+        )
+
+    def _latest_tags(self, live: Live, kept: Kept) -> None:
+        """`:latest` follows what is live. Deleting a Tag removes nothing from Docker, so it
+        needs no guard."""
+        import pulumi_docker
+
+        record = self.facts.records.get(str(self.plan.target))
+        if record is None or record.adopted:
+            return
+        for service, image in record.images.items():
+            pulumi_docker.Tag(
+                f"latest-{service}",
+                source_image=image.tag,
+                target_image=f"{image.tag.rpartition(':')[0]}:latest",
+                opts=pulumi.ResourceOptions(depends_on=[live, kept]),
+            )
+
+    def _lock(self, operation: str) -> hostlock.HostLock:
+        return hostlock.HostLock.acquire(operation, f"{self.stack.project}/{self.stack.name}")
+
+    # what the hooks do ----------------------------------------------------------------------
+
+    def make_world(self, world: str) -> None:
+        """before_create of a World: the slow part, while the old world runs."""
+        with self._lock("up"):
+            if world == self.plan.to_world:
+                worlds.make(
+                    self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
+                )
+
+    def remove_world(self, world: str) -> None:
+        """before_delete of a World: the guard, then containers, networks, generations."""
+        with self._lock("remove"):
+            worlds.remove(self.stack, self.catalog, self.docker, self.compose, world)
+
+    def guard_images(self, release: str) -> None:
+        """before_delete of a RemoteImage."""
+        if release not in self.plan.prune:
+            worlds.guard_images(self.stack, self.catalog, self.docker, release)
+
+    def switch(self) -> None:
+        """before_create and before_update of `live`."""
+        with self._lock("switch") as lock:
+            if self.plan.move is Move.REPAIR:
+                worlds.make(
+                    self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
+                )
+            switch.carry_out(self.stack, self.catalog, self.plan, lock, _progress)
+
+    def pay(self) -> None:
+        """before_create and before_update of `kept`."""
+        with self._lock("pay debts"):
+            debts.pay(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
+
+
+class _Hooks:
+    """Pulumi's resource hooks, bound to the program's methods."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        make = _hook("make", lambda args: program.make_world(args.name))
+        remove = _hook("guard", lambda args: program.remove_world(args.name))
+        switching = _hook("switch", lambda _: program.switch())
+        paying = _hook("pay", lambda _: program.pay())
+        self.making = pulumi.ResourceHookBinding(before_create=[make], before_delete=[remove])
+        self.switching = pulumi.ResourceHookBinding(
+            before_create=[switching], before_update=[switching]
+        )
+        self.paying = pulumi.ResourceHookBinding(before_create=[paying], before_update=[paying])
+        self._images = _hook("guard-images", self._guard_images)
+
+    def guarding_images(self, _release: str) -> pulumi.ResourceHookBinding:
+        return pulumi.ResourceHookBinding(before_delete=[self._images])
+
+    def _guard_images(self, args: pulumi.ResourceHookArgs) -> None:
+        """Images are named prod-003-web: one hook serves those of undeclared releases too."""
+        stack, number, _ = args.name.split("-", 2)
+        self.program.guard_images(f"{stack}-{number}")
+
+
+def _hook(name: str, work: Callable[[pulumi.ResourceHookArgs], None]) -> pulumi.ResourceHook:
+    def carried_out(args: pulumi.ResourceHookArgs) -> None:
+        global _last_error
+        try:
+            work(args)
+        except (LockstepError, SnapshotError) as error:
+            _last_error = error
+            # Pulumi shows the text of the exception and nothing else of it.
+            raise Exception(str(error)) from None
+
+    return pulumi.ResourceHook(name, carried_out)
+
+
+def _refused(plan: Plan) -> LockstepError:
+    texts = [f"{r.message}\n  {r.remedy}" if r.remedy else r.message for r in plan.refusals]
+    codes = {r.code for r in plan.refusals}
+    kind = BadInput if codes == {int(Exit.BAD_INPUT)} else Refused
+    return kind("\n".join(texts))
+
+
+def _progress(text: str) -> None:
+    pulumi.log.info(text, ephemeral=True)
+
+
+def _end_quietly_on_interrupt() -> None:
+    """The official CLI ends a failed program with SIGINT; without this a KeyboardInterrupt
+    traceback is printed. In the embedded engine the signal is the engine's own."""
+    if "PULUMI_ENGINE" not in os.environ and "PULUMI_MONITOR" not in os.environ:
+        return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))

@@ -1,0 +1,84 @@
+"""Which releases are kept, each with its reasons, and which snapshots they need. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from reconciler import names
+from reconciler.config import Window
+from reconciler.ledger import Departure, State
+from reconciler.plan import Kept
+
+
+def retain(
+    window: Window,
+    releases: Collection[str],
+    state: State,
+    *,
+    live: str | None,
+    previous: str | None,
+    unfinished: Collection[str],
+    now: float,
+) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
+    """(kept with reasons, pruned): a partition of `releases`, both in order of their numbers.
+
+    `live` and `previous` are releases as they will be after the move. `now` is in seconds since
+    the epoch. Kept is a union: one reason is enough.
+    """
+    reasons: dict[str, list[str]] = {r: [] for r in sorted(releases, key=names.release_number)}
+
+    def keep(release: str | None, reason: str) -> None:
+        if release in reasons and reason not in reasons[release]:
+            reasons[release].append(reason)
+
+    keep(live, "live")
+    keep(previous, "previous")
+    were_live = [r for r in reasons if state.was_live(r) or r == live]
+    in_window = were_live[-window.last :]
+    for release in in_window:
+        keep(release, f"one of the last {window.last} that were live")
+    for release in were_live:
+        if window.days and now - _last_live(state, release, now) <= window.days * 86400:
+            keep(release, f"live within the last {window.days} days")
+    for release in window.pinned:
+        keep(release, "pinned")
+    for release in unfinished:
+        keep(release, "unfinished work")
+    oldest = names.release_number(in_window[0]) if in_window else 0
+    for release in reasons:
+        if release in were_live or names.release_number(release) < oldest:
+            continue
+        failed = release in state.quarantined
+        keep(release, "failed, not older than the window" if failed else "not live yet")
+    kept = tuple(Kept(r, tuple(why)) for r, why in reasons.items() if why)
+    return kept, tuple(r for r, why in reasons.items() if not why)
+
+
+def needed_snapshots(state: State, keep: Collection[str]) -> set[str]:
+    """Snapshots that releases in `keep` reference: their departures and their arrivals."""
+    needed: set[str] = set()
+    for departure in state.departures:
+        if departure.release in keep:
+            needed |= set(departure.snapshots.values())
+    for release in keep:
+        for departure in arrivals(state, release).values():
+            needed |= set(departure.snapshots.values())
+    return needed
+
+
+def arrivals(state: State, release: str) -> Mapping[int, Departure]:
+    """Each commit that made the release live, by seq, and what was left for it then."""
+    left = {d.seq: d for d in state.departures}
+    return {
+        seq: left[seq]
+        for seq, outcome in state.outcomes
+        if outcome.kind == "committed"
+        and seq in left
+        and state.worlds[outcome.to_world].release == release
+    }
+
+
+def _last_live(state: State, release: str, now: float) -> float:
+    times = [datetime.fromisoformat(d.at).timestamp() for d in state.departures_of(release)]
+    return max(times) if times else now
