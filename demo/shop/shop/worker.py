@@ -33,7 +33,7 @@ def ship_next(database: Database, queue: redis.Redis) -> None:
     database.rows(
         "INSERT INTO shipments (order_id) VALUES (%s) ON CONFLICT DO NOTHING", (int(number),)
     )
-    queue.lrem("parcels", -1, number)
+    queue.lrem("parcels", -1, str(int(number)))
 
 
 if __name__ == "__main__":

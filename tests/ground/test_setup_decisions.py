@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from setup.base_images import IMAGES, RECIPES
+from setup.docker_engine import Facts, Step, next_step
+from setup.pulumi_cli import parse, verdict
+from setup.shop_env import VARIABLES
+from setup.steps import ROOT, SetupError
+from setup.virtualenv import fingerprint
+
+BARE_ROOT = Facts(
+    answers=False,
+    client=False,
+    daemon=False,
+    root=True,
+    apt=True,
+    systemd=False,
+    socket_exists=False,
+    docker_host=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({}, Step.INSTALL),
+        ({"answers": True}, Step.USE),
+        ({"answers": True, "root": False, "docker_host": "tcp://10.0.0.1:2375"}, Step.USE),
+        ({"client": True}, Step.INSTALL),
+        ({"client": True, "daemon": True}, Step.START_DAEMON),
+        ({"client": True, "daemon": True, "apt": False}, Step.START_DAEMON),
+        ({"client": True, "daemon": True, "systemd": True}, Step.START_SERVICE),
+        # a socket that an earlier daemon left behind does not matter to root
+        ({"client": True, "daemon": True, "socket_exists": True}, Step.START_DAEMON),
+    ],
+)
+def test_docker_engine_next_step(changes: dict[str, bool], step: Step) -> None:
+    assert next_step(replace(BARE_ROOT, **changes)) is step  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"root": False}, "install Docker Engine"),
+        ({"apt": False}, "install Docker Engine"),
+        ({"root": False, "client": True, "socket_exists": True}, "usermod -aG docker"),
+        ({"docker_host": "tcp://10.0.0.1:2375"}, "DOCKER_HOST=tcp://10.0.0.1:2375"),
+    ],
+)
+def test_docker_engine_is_left_to_the_user(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(SetupError, match=named.replace("(", r"\(")):
+        next_step(replace(BARE_ROOT, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("v3.260.0", (3, 260, 0)),
+        ("3.182.0", (3, 182, 0)),
+        ("v3.261.0-alpha.1+dirty", (3, 261, 0)),
+        ("warning: new version\nv3.99.1\n", (3, 99, 1)),
+        ("dev", None),
+        ("", None),
+    ],
+)
+def test_pulumi_version(text: str, number: tuple[int, int, int] | None) -> None:
+    assert parse(text) == number
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "parts"),
+    [
+        (None, None, ["embedded engine", "no pulumi CLI"]),
+        ("/usr/bin/pulumi", None, ["embedded engine", "/usr/bin/pulumi"]),
+        ("/usr/bin/pulumi", "v3.181.9", ["embedded engine", "3.181.9", "3.182.0", "get.pulumi"]),
+        ("/usr/bin/pulumi", "v3.182.0", ["official CLI 3.182.0", "/usr/bin/pulumi"]),
+        ("/usr/bin/pulumi", "v4.0.0", ["official CLI 4.0.0"]),
+    ],
+)
+def test_pulumi_is_named_in_one_line(
+    path: str | None, version: str | None, parts: list[str]
+) -> None:
+    line = verdict(path, version)
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def test_the_environment_is_made_anew_only_when_it_must_be() -> None:
+    project = '[project]\nname = "x"\n[tool.setuptools]\n[tool.ruff]\nline-length = 100\n'
+    now = fingerprint("a==1", project, "3.11.7")
+    assert fingerprint("a==1", project.replace("100", "99"), "3.11.7") == now
+    assert fingerprint("a==2", project, "3.11.7") != now
+    assert fingerprint("a==1", project.replace('"x"', '"y"'), "3.11.7") != now
+    assert fingerprint("a==1", project, "3.12.0") != now
+
+
+def test_every_base_image_has_a_recipe_and_a_variable_of_the_shop() -> None:
+    compose = (ROOT / "demo" / "shop" / "compose.yaml").read_text()
+    for image in IMAGES:
+        assert (RECIPES / image.recipe / "Dockerfile").is_file()
+        assert f"${{{VARIABLES[image.official]}:-{image.official}}}" in compose
+
+
+def test_every_dependency_is_locked_with_hashes_and_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lock = (ROOT / "requirements.lock").read_text()
+    explained = (ROOT / "docs" / "dependencies.md").read_text()
+    blocks = {block.split("==")[0]: block for block in lock.replace("\\\n", " ").splitlines()}
+    for requirement in wanted:
+        name = requirement.split("[")[0].split("=")[0].rstrip(">")
+        assert "--hash=sha256:" in blocks[name], name
+        assert name in explained, f"{name} has no line in docs/dependencies.md"
