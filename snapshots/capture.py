@@ -1,0 +1,308 @@
+"""Capture: a folder becomes a snapshot in the store."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from blake3 import blake3
+
+from snapshots import fs
+from snapshots.blocks import BlockIndex, BlockSink
+from snapshots.errors import SourceChanging, naming, shown
+from snapshots.hints import HintsWriter, Known, KnownFiles
+from snapshots.inorder import InOrder
+from snapshots.progress import Meter, Progress
+from snapshots.store import SnapshotRecord, Store
+from snapshots.tree import (
+    BLOCK,
+    Blocks,
+    Dir,
+    Fifo,
+    File,
+    Hard,
+    Symlink,
+    TreeWriter,
+    Up,
+    block_length,
+)
+
+JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
+SAMPLE = 0.01  # share of the blocks of reused files that is read and compared all the same
+MAX_SKIPPED = 1000  # entries named in a record; more are counted
+
+Parts = tuple[tuple[int, int], ...] | None
+
+
+def capture(
+    source: Path,
+    store: Store,
+    *,
+    dataset: str,
+    parent: str | None = None,
+    tags: Mapping[str, str] = {},
+    live: bool = False,
+    progress: Progress | None = None,
+) -> SnapshotRecord:
+    """Capture the folder `source`; returns the record, which is durable and proved readable.
+
+    `parent`: an earlier snapshot of the same folder; files that did not change since (size, mtime,
+    ctime, inode) are not read again, except for a random sample of their blocks, and if that finds
+    a difference, nothing is reused. Sockets and devices are skipped and named in the record.
+
+    `source` must be at rest: SourceChanging if a file changes or vanishes meanwhile. With `live`
+    (after a driver's `live_point`) such a file is captured as it was read, or left out, and named
+    in `skipped`. Raises NotEnoughSpace, StoreBusy, SnapshotError.
+    """
+    doing = f"capture {source} into the store", os.fsencode(store.path)
+    with naming(*doing), store.locked(fcntl.LOCK_SH):
+        try:
+            return _Capture(source, store, live, progress).run(dataset, parent, tags, reuse=True)
+        except _ReuseDisproved as disproved:
+            note = f"{disproved}: had changed without its times changing; everything was read"
+            again = _Capture(source, store, live, progress)
+            again.skipped.append(note)
+            return again.run(dataset, parent, tags, reuse=False)
+
+
+class _ReuseDisproved(Exception):
+    """A file that should be unchanged has other content than its snapshot."""
+
+
+class _Capture:
+    def __init__(self, source: Path, store: Store, live: bool, progress: Progress | None) -> None:
+        self.source, self.store, self.live, self.progress = source, store, live, progress
+        self.skipped: list[str] = []
+        self._links: dict[tuple[int, int], int] = {}
+        self._open: set[int] = set()
+        self._buffers = threading.local()
+
+    def run(
+        self, dataset: str, parent: str | None, tags: Mapping[str, str], *, reuse: bool
+    ) -> SnapshotRecord:
+        nonce = f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+        with fs.opened_root(self.source) as root, BlockIndex(self.store.packs) as index:
+            total = fs.measure_fd(root, set()).bytes if self.progress else 0
+            self._meter = Meter("capture", total, self.progress)
+            self._index, self._sink = index, BlockSink(index)
+            self._known = KnownFiles(self.store, parent if reuse else None)
+            self._tree = TreeWriter(self.store.trees / nonce)
+            self._hints = HintsWriter(self.store.hints / nonce)
+            try:
+                with InOrder() as self._jobs:
+                    self._directory(root, b"", b"", (), 0)
+                self._sink.seal()
+                tree_root = self._tree.close()
+                self._hints.close()
+                return self._record(nonce, tree_root, dataset, parent, tags)
+            finally:
+                for fd in self._open:
+                    os.close(fd)
+                self._sink.discard()
+                self._tree.discard()
+                self._hints.discard()
+
+    def _record(
+        self, nonce: str, root: str, dataset: str, parent: str | None, tags: Mapping[str, str]
+    ) -> SnapshotRecord:
+        """Everything else is durable by now; the record makes it a snapshot."""
+        os.replace(self.store.trees / nonce, self.store.tree_path(root))
+        fs.sync_folder(self.store.trees)
+        skipped = self.skipped[:MAX_SKIPPED]
+        if len(self.skipped) > MAX_SKIPPED:
+            skipped.append(f"and {len(self.skipped) - MAX_SKIPPED} more")
+        record = self.store.add(
+            dataset=dataset,
+            created=datetime.now(UTC).isoformat(),
+            parent=parent,
+            bytes=self._tree.bytes,
+            files=self._tree.files,
+            tags=dict(tags),
+            skipped=skipped,
+            root=root,
+        )
+        os.replace(self.store.hints / nonce, self.store.hints / f"{record.id}.zst")
+        self._meter.finish()
+        return record
+
+    # -- the walk --------------------------------------------------------------------------------
+
+    def _directory(
+        self, fd: int, name: bytes, path: bytes, key: tuple[bytes, ...], depth: int
+    ) -> None:
+        with naming("read", path):
+            entry = Dir(name, fs.meta_of(os.fstat(fd), fd))
+            names = fs.names_in(fd)
+        self._jobs.then(lambda: self._tree.write(entry))
+        for inner in names:
+            inner_path = fs.below(path, inner)
+            with naming("read", inner_path):
+                try:
+                    self._entry(fd, inner, inner_path, (*key, inner), depth)
+                except FileNotFoundError:
+                    self._changed(inner_path, "vanished while it was captured")
+        self._jobs.then(lambda: self._tree.write(Up()))
+
+    def _entry(
+        self, dir_fd: int, name: bytes, path: bytes, key: tuple[bytes, ...], depth: int
+    ) -> None:
+        st = fs.lstat(dir_fd, name)
+        if stat.S_ISDIR(st.st_mode):
+            depth = fs.deeper(depth, path)
+            with fs.opened(dir_fd, name, fs.DIRECTORY) as fd:
+                self._directory(fd, name, path, key, depth)
+            return
+        if fs.is_special(st):
+            kind = "socket" if stat.S_ISSOCK(st.st_mode) else "device"
+            self.skipped.append(f"{shown(path)}: a {kind}")
+            return
+        link = None
+        if st.st_nlink > 1:
+            number = self._links.get((st.st_dev, st.st_ino))
+            if number is not None:
+                hard = Hard(name, number)
+                self._jobs.then(lambda: self._tree.write(hard))
+                return
+            link = len(self._links)
+        self._leaf(dir_fd, name, path, key, st, link)
+        if link is not None:
+            self._links[st.st_dev, st.st_ino] = link
+
+    def _leaf(
+        self,
+        dir_fd: int,
+        name: bytes,
+        path: bytes,
+        key: tuple[bytes, ...],
+        st: os.stat_result,
+        link: int | None,
+    ) -> None:
+        if stat.S_ISREG(st.st_mode):
+            self._file(fs.open_file(dir_fd, name, fs.READ), name, path, key, link)
+            return
+        meta = fs.read_entry_meta(dir_fd, name, st)
+        if stat.S_ISLNK(st.st_mode):
+            target = os.readlink(name, dir_fd=dir_fd)
+            symlink = Symlink(name, meta, target, link)
+            self._jobs.then(lambda: self._tree.write(symlink))
+        else:
+            fifo = Fifo(name, meta, link)
+            self._jobs.then(lambda: self._tree.write(fifo))
+
+    def _changed(self, path: bytes, what: str) -> None:
+        if not self.live:
+            raise SourceChanging(
+                f"{shown(path)} in {self.source} {what}: stop what writes there, or capture it live"
+            )
+        self.skipped.append(f"{shown(path)}: {what}")
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _file(
+        self, fd: int, name: bytes, path: bytes, key: tuple[bytes, ...], link: int | None
+    ) -> None:
+        """Takes over `fd`. The order stat, fsync, read makes later times prove later writes."""
+        self._open.add(fd)
+        st, now = os.fstat(fd), time.time_ns()
+        if not stat.S_ISREG(st.st_mode):
+            raise SourceChanging(f"{shown(path)} in {self.source} is being exchanged: stop its use")
+        os.fsync(fd)
+        seen = fs.Key.of(st)
+        entry = File(name, fs.meta_of(st, fd), st.st_size, link)
+        known = self._known.find(key)
+        self._jobs.then(lambda: self._tree.write(entry))
+        if known and known.key == seen:
+            self._reuse(fd, path, st.st_size, known)
+        else:
+            sparse = st.st_blocks * 512 < st.st_size
+            parts = fs.segments(fd, st.st_size) if sparse else iter([(0, st.st_size)])
+            for first, count, inside in _runs(parts, st.st_size):
+                self._read(fd, path, st.st_size, first, count, inside)
+
+        def finish() -> None:
+            after = fs.Key.of(os.fstat(fd))
+            self._open.remove(fd)
+            os.close(fd)
+            if after != seen:
+                self._changed(path, "changed while it was captured")
+            self._hints.write(seen if after == seen and seen.settled(now) else None)
+            self._meter.add(st.st_size)
+
+        self._jobs.then(finish)
+
+    def _reuse(self, fd: int, path: bytes, size: int, known: Known) -> None:
+        for run in known.runs:
+            if all(self._index.has(digest) for digest in run.hashes):
+                self._prove_one(fd, path, size, run)
+                self._jobs.then(partial(self._tree.write, run))
+            else:  # the store lost it: here it is again
+                self._read(fd, path, size, run.at, len(run.hashes), run.parts)
+
+    def _prove_one(self, fd: int, path: bytes, size: int, run: Blocks) -> None:
+        """Now and then: is a block of an unchanged file still what the snapshot says?"""
+        if random.random() >= SAMPLE * len(run.hashes):
+            return
+        at = random.randrange(len(run.hashes))
+        data = bytearray(block_length(run.at + at, size))
+        fs.read_into(fd, memoryview(data), (run.at + at) * BLOCK)
+        if blake3(data).digest() != run.hashes[at]:
+            raise _ReuseDisproved(shown(path))
+
+    def _read(self, fd: int, path: bytes, size: int, first: int, count: int, parts: Parts) -> None:
+        """Have `count` blocks from `first` read and stored, and their run written to the tree."""
+
+        def job() -> Blocks:
+            with naming("capture", path):
+                start = first * BLOCK
+                buffer = self._buffer()[: min(count * BLOCK, size - start)]
+                done = fs.read_into(fd, buffer, start)
+                buffer[done:] = bytes(len(buffer) - done)  # it shrank: `finish` will notice
+                hashes = tuple(
+                    self._sink.put(buffer[at : at + BLOCK]) for at in range(0, len(buffer), BLOCK)
+                )
+                return Blocks(first, hashes, parts)
+
+        self._jobs.submit(job, self._tree.write)
+
+    def _buffer(self) -> memoryview:
+        buffer: memoryview | None = getattr(self._buffers, "buffer", None)
+        if buffer is None:
+            buffer = self._buffers.buffer = memoryview(bytearray(JOB_BLOCKS * BLOCK))
+        return buffer
+
+
+def _runs(parts: Iterator[tuple[int, int]], size: int) -> Iterator[tuple[int, int, Parts]]:
+    """Cover the data `parts` of a file with runs of neighbouring blocks: first, count, parts.
+
+    A run has at most JOB_BLOCKS blocks; its parts are None when it is data all through.
+    """
+    first = end = 0
+    inside: list[tuple[int, int]] = []
+
+    def run() -> tuple[int, int, Parts]:
+        whole = [(first * BLOCK, min(end * BLOCK, size) - first * BLOCK)]
+        return first, end - first, None if inside == whole else tuple(inside)
+
+    for offset, length in parts:
+        while length > 0:
+            block = offset // BLOCK
+            if inside and (block > end or block >= first + JOB_BLOCKS):
+                yield run()
+                inside = []
+            if not inside:
+                first = block
+            take = min(length, (first + JOB_BLOCKS) * BLOCK - offset)
+            inside.append((offset, take))
+            offset, length = offset + take, length - take
+            end = (offset - 1) // BLOCK + 1
+    if inside:
+        yield run()

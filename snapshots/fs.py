@@ -1,0 +1,379 @@
+"""What the operating system knows of files: metadata, holes, clones, durability.
+
+Everything here works relative to directory descriptors and never follows a symbolic link, so that
+a name can only ever mean the entry of that very directory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapshots.errors import Unsupported, shown
+
+MAX_DEPTH = 256  # directories inside directories; one descriptor is open for each
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
+WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE = WRITE | os.O_CREAT | os.O_EXCL
+ENTRY_ONLY = getattr(os, "O_PATH", 0o10000000) | os.O_NOFOLLOW | os.O_CLOEXEC
+
+FICLONE = 0x40049409
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+
+# File systems on which a write through mmap changes the modification time no later than the next
+# write fault after an fsync. Elsewhere (tmpfs, network and FUSE file systems) times prove nothing.
+_HONEST_TIMES = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs"}
+
+# Two writes within one clock tick leave the same time. A file that changed this shortly before it
+# was looked at is looked at again next time.
+SETTLE_NS = 50_000_000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Owner, permission bits (with setuid, setgid, sticky), time and extended attributes."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """By what an unchanged file is recognised. `settled`: not changed just before the look."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> Key:
+        return cls(st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+    def settled(self, now_ns: int) -> bool:
+        return self.ctime_ns + SETTLE_NS < now_ns
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a folder takes: allocated bytes, the sum of file sizes, and how many files."""
+
+    bytes: int
+    apparent_bytes: int
+    files: int
+
+
+def entry_path(dir_fd: int, name: bytes) -> bytes:
+    """A path for calls that take no directory descriptor; its parent cannot be exchanged."""
+    return b"/proc/self/fd/%d/%s" % (dir_fd, name)
+
+
+def names_in(dir_fd: int) -> list[bytes]:
+    """The names in a directory, in byte order: the one order of walks, trees and indexes."""
+    return sorted(os.fsencode(name) for name in os.listdir(dir_fd))
+
+
+def lstat(dir_fd: int, name: bytes) -> os.stat_result:
+    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def open_file(dir_fd: int, name: bytes, flags: int) -> int:
+    """Open without following links; O_NOATIME is dropped where it is not allowed."""
+    try:
+        return os.open(name, flags, 0o600, dir_fd=dir_fd)
+    except PermissionError:
+        if not flags & os.O_NOATIME:
+            raise
+        return os.open(name, flags & ~os.O_NOATIME, 0o600, dir_fd=dir_fd)
+
+
+@contextmanager
+def opened(dir_fd: int, name: bytes, flags: int) -> Iterator[int]:
+    fd = open_file(dir_fd, name, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_root(path: Path) -> Iterator[int]:
+    """A descriptor of a folder given by the caller; its own path may lead through links."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def deeper(depth: int, path: bytes) -> int:
+    """One level down, or Unsupported at the limit."""
+    if depth >= MAX_DEPTH:
+        raise Unsupported(f"{shown(path)} lies more than {MAX_DEPTH} directories deep")
+    return depth + 1
+
+
+def below(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+def kept_xattr(name: str) -> bool:
+    """Whether an attribute belongs to the data; labels of the host's own policy do not."""
+    return name.startswith(("user.", "trusted.")) or name in (
+        "security.capability",
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+    )
+
+
+def read_xattrs(handle: int | bytes, *, link: bool = False) -> tuple[tuple[str, bytes], ...]:
+    follow = not link
+    try:
+        names = os.listxattr(handle, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return ()
+        raise
+    return tuple(
+        (name, os.getxattr(handle, name, follow_symlinks=follow))
+        for name in sorted(names)
+        if kept_xattr(name)
+    )
+
+
+def meta_of(st: os.stat_result, handle: int | bytes, *, link: bool = False) -> Meta:
+    return Meta(
+        stat.S_IMODE(st.st_mode),
+        st.st_uid,
+        st.st_gid,
+        st.st_mtime_ns,
+        read_xattrs(handle, link=link),
+    )
+
+
+def apply_meta(handle: int | bytes, meta: Meta, *, link: bool = False) -> None:
+    """Give an entry exactly this metadata. `handle`: its descriptor, or a path for calls without.
+
+    The order matters: a change of owner clears setuid and capabilities, an ACL changes mode bits,
+    and every one of them but the last changes a time.
+    """
+    follow = not link
+    os.chown(handle, meta.uid, meta.gid, follow_symlinks=follow)
+    wanted, present = dict(meta.xattrs), dict(read_xattrs(handle, link=link))
+    for name in present.keys() - wanted.keys():
+        os.removexattr(handle, name, follow_symlinks=follow)
+    for name, value in wanted.items():
+        if present.get(name) != value or name == "security.capability":
+            os.setxattr(handle, name, value, follow_symlinks=follow)
+    if not link:
+        os.chmod(handle, meta.mode)
+    os.utime(handle, ns=(meta.mtime_ns, meta.mtime_ns), follow_symlinks=follow)
+
+
+def read_entry_meta(dir_fd: int, name: bytes, st: os.stat_result) -> Meta:
+    """Metadata of an entry that must not be opened (link, FIFO)."""
+    return meta_of(st, entry_path(dir_fd, name), link=True)
+
+
+def apply_entry_meta(dir_fd: int, name: bytes, meta: Meta, *, link: bool) -> None:
+    """Metadata onto an entry that must not be opened. `link`: it is a symbolic link."""
+    if link:
+        apply_meta(entry_path(dir_fd, name), meta, link=True)
+        return
+    with opened(dir_fd, name, ENTRY_ONLY) as fd:
+        apply_meta(b"/proc/self/fd/%d" % fd, meta)
+
+
+# -- content -------------------------------------------------------------------------------------
+
+
+def segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that hold data, as (offset, length) in order; the rest are holes."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        if start >= size:
+            return
+        yield start, end - start
+        offset = end
+
+
+def clip(parts: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of `parts` inside [start, end)."""
+    clipped = ((max(o, start), min(o + n, end)) for o, n in parts)
+    return [(a, b - a) for a, b in clipped if a < b]
+
+
+def read_into(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fill the buffer from a file; returns fewer bytes only at its end."""
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(fd, [buffer[done:]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view, done = memoryview(data), 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Make a range a hole; where the file system cannot, make it zero."""
+    if _libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+        raise OSError(code, os.strerror(code))
+    zeros = bytes(1 << 16)
+    for at in range(offset, offset + length, len(zeros)):
+        write_all(fd, memoryview(zeros)[: min(len(zeros), offset + length - at)], at)
+
+
+def punch_where_data(fd: int, start: int, end: int) -> None:
+    """Make [start, end) a hole, touching the file only where it has data there."""
+    offset = start
+    while offset < end:
+        try:
+            data = os.lseek(fd, offset, os.SEEK_DATA)
+            hole = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        if data >= end:
+            return
+        punch_hole(fd, data, min(hole, end) - data)
+        offset = hole
+
+
+def same_bytes(a: memoryview, b: memoryview) -> bool:
+    """memcmp: memoryview's own comparison goes byte by byte."""
+    if len(a) != len(b):
+        return False
+    pointers = [ctypes.addressof(ctypes.c_char.from_buffer(view)) for view in (a, b)] if a else []
+    return not a or _libc.memcmp(*pointers, len(a)) == 0
+
+
+def clone_file(src_fd: int, dst_fd: int) -> bool:
+    """Reflink the whole content; False where the file systems cannot."""
+    try:
+        fcntl.ioctl(dst_fd, FICLONE, src_fd)
+    except OSError as error:
+        if error.errno in (
+            errno.EOPNOTSUPP,
+            errno.ENOTTY,
+            errno.EXDEV,
+            errno.EINVAL,
+            errno.ENOSYS,
+            errno.EPERM,
+        ):
+            return False
+        raise
+    return True
+
+
+def times_are_honest(fd: int) -> bool:
+    """Whether unchanged times prove unchanged content here, mmap writers included."""
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.fstatfs(fd, buffer) != 0:
+        return False
+    return ctypes.c_ulong.from_buffer(buffer).value in _HONEST_TIMES
+
+
+# -- changes of directories ----------------------------------------------------------------------
+
+
+def remove_entry(dir_fd: int, name: bytes) -> None:
+    """Remove an entry with everything in it, following nothing."""
+    if not stat.S_ISDIR(lstat(dir_fd, name).st_mode):
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    with opened(dir_fd, name, DIRECTORY) as fd:
+        for inner in names_in(fd):
+            remove_entry(fd, inner)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def sync_filesystem(fd: int) -> None:
+    """syncfs: everything written so far on this file system is durable, or an error is raised."""
+    if _libc.syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def sync_folder(path: Path) -> None:
+    with opened_root(path) as fd:
+        os.fsync(fd)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """A file of ours (0600) that is there whole or not at all, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def measure_fd(dir_fd: int, seen: set[tuple[int, int]]) -> Size:
+    allocated = apparent = files = 0
+    for name in names_in(dir_fd):
+        try:
+            st = lstat(dir_fd, name)
+            if stat.S_ISDIR(st.st_mode):
+                with opened(dir_fd, name, DIRECTORY) as fd:
+                    inner = measure_fd(fd, seen)
+                allocated, apparent, files = (
+                    allocated + inner.bytes + st.st_blocks * 512,
+                    apparent + inner.apparent_bytes,
+                    files + inner.files,
+                )
+                continue
+        except FileNotFoundError:
+            continue
+        files += 1
+        if st.st_nlink > 1:
+            if (st.st_dev, st.st_ino) in seen:
+                continue
+            seen.add((st.st_dev, st.st_ino))
+        allocated += st.st_blocks * 512
+        apparent += st.st_size
+    return Size(allocated, apparent, files)
+
+
+def is_special(st: os.stat_result) -> bool:
+    """Sockets and devices: never captured, copied or restored."""
+    return stat.S_ISSOCK(st.st_mode) or stat.S_ISBLK(st.st_mode) or stat.S_ISCHR(st.st_mode)

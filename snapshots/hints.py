@@ -1,0 +1,120 @@
+"""Beside a snapshot: by what each of its files would be recognised if it is captured again.
+
+Nothing depends on it. Lost or damaged, the next capture reads everything.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from snapshots import fs
+from snapshots.errors import Damaged, SnapshotError
+from snapshots.store import Store
+from snapshots.tree import Blocks, Dir, Entry, File, Up, check_hash, read_tree
+
+HEADER = b'{"hints": 1}\n'
+
+
+class HintsWriter:
+    """One line for each file of the tree, in its order: inode and ctime, or null: read it again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
+        self._stream.write(HEADER)
+
+    def write(self, key: fs.Key | None) -> None:
+        self._stream.write(b"[%d,%d]\n" % (key.inode, key.ctime_ns) if key else b"null\n")
+
+    def close(self) -> None:
+        self._stream.close()  # type: ignore[no-untyped-call]
+        self._file.close()
+
+    def discard(self) -> None:
+        with suppress(OSError, zstandard.ZstdError):
+            self.close()
+        self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file of an earlier snapshot. `runs` must be used up before the next one is asked for."""
+
+    path: tuple[bytes, ...]
+    key: fs.Key | None
+    runs: Iterator[Blocks]
+
+
+class KnownFiles:
+    """The files of an earlier snapshot, asked for in the order of a walk."""
+
+    def __init__(self, store: Store, snapshot_id: str | None) -> None:
+        self._files = _known_files(store, snapshot_id) if snapshot_id else iter(())
+        self._next = next(self._files, None)
+
+    def find(self, path: tuple[bytes, ...]) -> Known | None:
+        """The file at this path; paths come in ascending order."""
+        while self._next and self._next.path < path:
+            self._next = next(self._files, None)
+        return self._next if self._next and self._next.path == path else None
+
+
+def _known_files(store: Store, snapshot_id: str) -> Iterator[Known]:
+    """Nothing at all if the tree is damaged: a wrong hash must not get into another snapshot."""
+    try:
+        record = store.read(snapshot_id)
+        tree = store.tree_path(record.root)
+        check_hash(tree, record.root)
+        hints = _hint_lines(store.hints / f"{snapshot_id}.zst")
+        yield from _joined(read_tree(tree, record.root), hints)
+    except (SnapshotError, OSError, ValueError, TypeError, zstandard.ZstdError):
+        return
+
+
+def _joined(entries: Iterator[Entry], hints: Iterator[bytes]) -> Iterator[Known]:
+    open_dirs: list[bytes] = []
+    entry = next(entries, None)
+    while entry is not None:
+        following: list[Entry | None] = []
+        if isinstance(entry, Dir):
+            open_dirs.append(entry.name)
+        elif isinstance(entry, Up):
+            open_dirs.pop()
+        elif isinstance(entry, File):
+            hint = json.loads(next(hints, b"null"))
+            key = fs.Key(hint[0], entry.size, entry.meta.mtime_ns, hint[1]) if hint else None
+            runs = _runs(entries, following)
+            yield Known((*open_dirs[1:], entry.name), key, runs)
+            for _ in runs:
+                pass
+        entry = following[0] if following else next(entries, None)
+
+
+def _runs(entries: Iterator[Entry], following: list[Entry | None]) -> Iterator[Blocks]:
+    """The runs of the file that was read last; the entry after them goes into `following`."""
+    for entry in entries:
+        if not isinstance(entry, Blocks):
+            following.append(entry)
+            return
+        yield entry
+
+
+def _hint_lines(path: Path) -> Iterator[bytes]:
+    with (
+        open(path, "rb") as file,
+        zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
+        io.BufferedReader(stream, 1 << 16) as lines,
+    ):
+        if lines.readline(100) != HEADER:
+            raise Damaged(f"{path} is of an unknown format")
+        while line := lines.readline(100):
+            yield line

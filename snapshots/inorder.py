@@ -1,0 +1,57 @@
+"""Work on a few threads whose results are taken in the order in which it was given out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+THREADS = 2
+WAITING = 64  # jobs given out and not yet taken: bounds memory and open files
+
+
+class InOrder:
+    """`submit` gives a job to the threads; its `then` runs on the caller's thread, in order.
+
+    Leaving the `with` block waits for everything; after an error it drops what has not begun.
+    """
+
+    def __init__(self, threads: int = THREADS, waiting: int = WAITING) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshots")
+        self._limit = waiting
+        self._queue: deque[tuple[Future[Any] | None, Callable[[Any], None]]] = deque()
+
+    def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Run `job` on a thread and later, after all earlier ones, `then` with its result."""
+        self._queue.append((self._pool.submit(job), then))
+        while len(self._queue) > self._limit:
+            self._take()
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Run `action` on the caller's thread when everything submitted before it is done."""
+        self._queue.append((None, lambda _: action()))
+        while self._queue and self._queue[0][0] is None:
+            self._take()
+        while len(self._queue) > 4 * self._limit:
+            self._take()
+
+    def _take(self) -> None:
+        future, then = self._queue.popleft()
+        then(future.result() if future else None)
+
+    def __enter__(self) -> InOrder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._queue:
+                self._take()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._queue.clear()

@@ -1,0 +1,178 @@
+"""Packs: files of compressed blocks, each with its own checksummed index at its end.
+
+    magic | payloads | index entries, sorted by hash | trailer: count, index offset, hash, magic
+
+The name of a pack is the blake3 of its index, which holds the hash of every block in it: a pack
+proves itself. It gets its name only after it is durable and every block was read back.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+from blake3 import blake3
+
+from snapshots import fs
+from snapshots.errors import Damaged
+from snapshots.tree import BLOCK, HASH
+
+MAGIC = b"LSPACK01"
+ENTRY = struct.Struct("<32sQIIB3x")  # hash, offset, stored bytes, raw bytes, codec
+TRAILER = struct.Struct("<QQ32s8s")
+SUFFIX = ".pack"
+RAW, ZSTD = 0, 1
+LEVEL = 1
+
+PACK_BYTES = 64 << 20  # a pack is closed when its payloads or its entries reach this
+PACK_BLOCKS = 16384
+MAX_BLOCKS = 1 << 20  # no pack with more is believed
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a block lies inside its pack."""
+
+    hash: bytes
+    offset: int
+    stored: int
+    raw: int
+    codec: int
+
+
+class PackWriter:
+    """Writes one pack under a temporary name. Not shared between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+        self._file = open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        self._file.write(MAGIC)
+        self._offset = len(MAGIC)
+        self._entries: list[Placed] = []
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+
+    @property
+    def full(self) -> bool:
+        return self._offset >= PACK_BYTES or len(self._entries) >= PACK_BLOCKS
+
+    def append(self, digest: bytes, data: bytes | memoryview) -> None:
+        payload, codec = self._compressor.compress(data), ZSTD
+        if len(payload) >= len(data):
+            payload, codec = bytes(data), RAW
+        self._file.write(payload)
+        self._entries.append(Placed(digest, self._offset, len(payload), len(data), codec))
+        self._offset += len(payload)
+
+    def seal(self) -> str | None:
+        """Durable, read back from the device, and named. None if nothing was written."""
+        if not self._entries:
+            self.discard()
+            return None
+        index = b"".join(
+            ENTRY.pack(e.hash, e.offset, e.stored, e.raw, e.codec)
+            for e in sorted(self._entries, key=lambda e: e.hash)
+        )
+        digest = blake3(index).digest()
+        self._file.write(index)
+        self._file.write(TRAILER.pack(len(self._entries), self._offset, digest, MAGIC))
+        self._file.flush()
+        fd = self._file.fileno()
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # so that reading back means the device
+        self._file.close()
+        reader = PackReader()
+        for placed in read_index(self._path, digest.hex()):
+            reader.block(self._path, placed)
+        reader.close()
+        os.replace(self._path, self._folder / (digest.hex() + SUFFIX))
+        fs.sync_folder(self._folder)
+        return digest.hex()
+
+    def discard(self) -> None:
+        """Throw away a pack that is not wanted; harmless after `seal`."""
+        with suppress(OSError):  # a full disk must not hide the first error
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def read_index(path: Path, name: str) -> Iterator[Placed]:
+    """The entries of the pack `path` that is, or shall be, called `name`. Raises Damaged."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end < len(MAGIC) + TRAILER.size:
+                raise Damaged(f"pack {name[:12]} is cut off")
+            file.seek(end - TRAILER.size)
+            count, offset, digest, magic = TRAILER.unpack(file.read(TRAILER.size))
+            if magic != MAGIC or count > MAX_BLOCKS:
+                raise Damaged(f"pack {name[:12]} is cut off or of an unknown format")
+            if offset + count * ENTRY.size + TRAILER.size != end:
+                raise Damaged(f"pack {name[:12]} has not the length that it says")
+            file.seek(offset)
+            index = file.read(count * ENTRY.size)
+    except OSError as error:
+        raise Damaged(f"pack {name[:12]} cannot be read: {error}") from error
+    if blake3(index).digest() != digest or digest.hex() != name:
+        raise Damaged(f"the index of pack {name[:12]} was altered")
+    for entry in ENTRY.iter_unpack(index):
+        placed = Placed(*entry)
+        if placed.offset + placed.stored > offset or not 0 < placed.raw <= BLOCK:
+            raise Damaged(f"the index of pack {name[:12]} is impossible")
+        yield placed
+
+
+class PackReader:
+    """Reads blocks and checks each against its hash. Not shared between threads."""
+
+    OPEN = 64  # descriptors of packs kept
+
+    def __init__(self) -> None:
+        self._fds: OrderedDict[Path, int] = OrderedDict()
+        self._decompressor = zstandard.ZstdDecompressor()
+
+    def block(self, path: Path, placed: Placed) -> bytes:
+        """The content of one block. Raises Damaged."""
+        where = f"block {placed.hash.hex()[:12]} in pack {path.stem[:12]}"
+        try:
+            payload = os.pread(self._fd(path), placed.stored, placed.offset)
+            data = self._decoded(payload, placed)
+        except (OSError, zstandard.ZstdError) as error:
+            raise Damaged(f"{where} cannot be read: {error}") from error
+        if len(data) != placed.raw or blake3(data).digest() != placed.hash:
+            raise Damaged(f"{where} was altered: its content has another hash")
+        return data
+
+    def _decoded(self, payload: bytes, placed: Placed) -> bytes:
+        if placed.codec == RAW:
+            return payload
+        if placed.codec == ZSTD:
+            # The size in the frame is not trusted: it would be allocated before the first byte.
+            if zstandard.frame_content_size(payload) != placed.raw:
+                raise zstandard.ZstdError("the frame claims another size than the index")
+            return self._decompressor.decompress(payload, max_output_size=placed.raw)
+        raise zstandard.ZstdError(f"codec {placed.codec} is not known to this version")
+
+    def _fd(self, path: Path) -> int:
+        fd = self._fds.get(path)
+        if fd is None:
+            if len(self._fds) >= self.OPEN:
+                os.close(self._fds.popitem(last=False)[1])
+            fd = self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fds.move_to_end(path)
+        return fd
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+def is_hash(text: str) -> bool:
+    return len(text) == 2 * HASH and all(c in "0123456789abcdef" for c in text)

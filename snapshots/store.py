@@ -1,0 +1,344 @@
+"""The store: a folder of packs (blocks), trees (entries of a folder) and snapshot records.
+
+A snapshot exists from the moment its record is there, and the record is written last. The id of a
+snapshot is the blake3 of its record: a record that was altered, or put in place of another, is not
+the one its id names. docs/store-format.md describes every file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from snapshots import fs
+from snapshots.blocks import BlockIndex, BlockSink, BlockSource
+from snapshots.errors import (
+    Damaged,
+    StoreBusy,
+    StoreUnusable,
+    UnknownSnapshot,
+    naming,
+)
+from snapshots.pack import is_hash
+from snapshots.tree import Blocks, read_tree
+
+FORMAT = {"format": "lockstep-store", "version": 1}
+ID = re.compile(r"[0-9a-f]{32}")
+MAX_RECORD = 1 << 20
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """What one snapshot is. `bytes`: of file data, without holes. `skipped`: not captured, why."""
+
+    id: str
+    dataset: str
+    created: str
+    parent: str | None
+    bytes: int
+    files: int
+    tags: dict[str, str]
+    skipped: list[str]
+    root: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did. `held_back`: reasons why nothing was freed although something might be."""
+
+    forgotten: list[str]
+    bytes_freed: int
+    held_back: list[str]
+
+
+class Store:
+    """A folder of snapshots. One object may be used by several threads and over a long time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.packs = path / "packs"
+        self.trees = path / "trees"
+        self.hints = path / "hints"
+        self.snapshots = path / "snapshots"
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Store:
+        """The store at `path`. `create`: make it (0700) if missing, and insist on write access.
+
+        Without `create` a store on a read-only file system can be read. Raises StoreUnusable.
+        """
+        store = cls(Path(path))
+        try:
+            if create:
+                store._make()
+            store._check_format()
+        except OSError as error:
+            raise StoreUnusable(
+                f"the store {path} cannot be used: {error.strerror or error}; "
+                "give it a folder that can be written, or another path"
+            ) from error
+        return store
+
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker = self.path / "format"
+        if not marker.exists():
+            strange = [name for name in os.listdir(self.path) if not name.startswith(".format.")]
+            if set(strange) - {"packs", "trees", "hints", "snapshots", "lock", "lost+found"}:
+                raise StoreUnusable(
+                    f"{self.path} holds other files ({', '.join(sorted(strange)[:3])}) and is no "
+                    "store; name an empty folder"
+                )
+        self.path.chmod(0o700)
+        for folder in (self.packs, self.trees, self.hints, self.snapshots):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        os.close(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not marker.exists():
+            fs.write_durably(marker, json.dumps(FORMAT).encode() + b"\n")
+        probe = self.path / f".write-{os.getpid()}.tmp"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        probe.unlink()
+
+    def _check_format(self) -> None:
+        try:
+            found = json.loads((self.path / "format").read_bytes()[:4096])
+        except FileNotFoundError as error:
+            raise StoreUnusable(f"there is no store at {self.path}") from error
+        except ValueError as error:
+            raise StoreUnusable(f"{self.path}/format is damaged: {error}") from error
+        if found != FORMAT:
+            raise StoreUnusable(
+                f"the store {self.path} has a format that this version cannot read: {found}; "
+                "use the version that wrote it, or a newer one"
+            )
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """The ids of all snapshots, readable or not, in no meaningful order."""
+        names = (path.name for path in self.snapshots.glob("*.json"))
+        return sorted(name[:-5] for name in names if ID.fullmatch(name[:-5]))
+
+    def read(self, snapshot_id: str) -> SnapshotRecord:
+        """The record of a snapshot. Raises UnknownSnapshot, Damaged."""
+        path = self._record_path(snapshot_id)
+        try:
+            with open(path, "rb") as file:
+                body = file.read(MAX_RECORD + 1)
+        except FileNotFoundError as error:
+            raise UnknownSnapshot(f"the store {self.path} has no snapshot {snapshot_id}") from error
+        except OSError as error:
+            raise Damaged(
+                f"the record of snapshot {snapshot_id} cannot be read: {error}"
+            ) from error
+        if _id_of(body) != snapshot_id:
+            raise Damaged(f"the record of snapshot {snapshot_id} was altered")
+        try:
+            return _record_from(snapshot_id, json.loads(body))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise Damaged(f"the record of snapshot {snapshot_id} is not valid: {error}") from error
+
+    def add(self, **fields: Any) -> SnapshotRecord:
+        """Write a record, durably, after everything that it names is. For `capture`."""
+        body = json.dumps(
+            {"record": 1, "nonce": secrets.token_hex(8), **fields},
+            sort_keys=True,
+            separators=(",", ":"),
+        ).encode()
+        snapshot_id = _id_of(body)
+        record = _record_from(snapshot_id, json.loads(body))
+        fs.write_durably(self._record_path(snapshot_id), body)
+        return self.read(record.id)
+
+    def forget(self, snapshot_id: str) -> None:
+        """Remove a snapshot; `sweep` frees its space. Raises UnknownSnapshot."""
+        path = self._record_path(snapshot_id)
+        with naming("remove", os.fsencode(path)):
+            try:
+                path.unlink()
+            except FileNotFoundError as error:
+                raise UnknownSnapshot(
+                    f"the store {self.path} has no snapshot {snapshot_id}"
+                ) from error
+            fs.sync_folder(self.snapshots)
+
+    def _record_path(self, snapshot_id: str) -> Path:
+        if not ID.fullmatch(snapshot_id):
+            raise UnknownSnapshot(f"{snapshot_id[:40]!r} is not the id of a snapshot")
+        return self.snapshots / f"{snapshot_id}.json"
+
+    def tree_path(self, root: str) -> Path:
+        return self.trees / f"{root}.zst"
+
+    # -- blocks ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[BlockSource]:
+        """Blocks for as long as the `with` lasts: nothing is swept meanwhile."""
+        with self.locked(fcntl.LOCK_SH), BlockIndex(self.packs) as index:
+            source = BlockSource(index)
+            try:
+                yield source
+            finally:
+                source.close()
+
+    @contextmanager
+    def locked(self, how: int) -> Iterator[None]:
+        """The store's lock, shared or exclusive; a holder's death frees it. Raises StoreBusy."""
+        with open(self.path / "lock", "rb") as file:
+            deadline = time.monotonic() + LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise StoreBusy(
+                            f"the store {self.path} is in use by another process; "
+                            "run it again when that has finished"
+                        ) from error
+                    time.sleep(0.05)
+            yield
+
+    # -- space -----------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Bytes that the store takes on disk."""
+        with fs.opened_root(self.path) as fd:
+            return fs.measure_fd(fd, set()).bytes
+
+    def free(self) -> int:
+        """Bytes that can still be written where the store lies."""
+        state = os.statvfs(self.path)
+        return state.f_bavail * state.f_frsize
+
+    def sweep(self, keep: Collection[str]) -> Swept:
+        """Forget every snapshot not in `keep`, then free what no remaining snapshot needs.
+
+        Records go first and packs last, and a pack goes only after what it still held was written
+        anew: killed at any point, the store has too much in it, never too little. An unreadable
+        record or tree might need anything, so then nothing is freed. Raises StoreBusy.
+        """
+        with naming("sweep", os.fsencode(self.path)), self.locked(fcntl.LOCK_EX):
+            before = self.size()
+            forgotten, roots, held_back = self._forget_all_but(keep)
+            if not held_back:
+                with BlockIndex(self.packs) as index:
+                    held_back = self._mark(index, roots)
+                    if not held_back:
+                        self._remove_unused_files(roots)
+                        self._shrink_packs(index)
+            return Swept(forgotten, max(0, before - self.size()), held_back)
+
+    def _forget_all_but(self, keep: Collection[str]) -> tuple[list[str], set[str], list[str]]:
+        forgotten, roots, held_back = [], set(), []
+        for snapshot_id in self.ids():
+            try:
+                record = self.read(snapshot_id)
+            except Damaged as damage:
+                held_back.append(str(damage))
+                continue
+            if snapshot_id in keep:
+                roots.add(record.root)
+            else:
+                self._record_path(snapshot_id).unlink()
+                forgotten.append(snapshot_id)
+        fs.sync_folder(self.snapshots)
+        return forgotten, roots, held_back
+
+    def _mark(self, index: BlockIndex, roots: set[str]) -> list[str]:
+        held_back = []
+        for root in roots:
+            try:
+                for entry in read_tree(self.tree_path(root), root):
+                    if isinstance(entry, Blocks):
+                        index.mark(entry.hashes)
+            except Damaged as damage:
+                held_back.append(str(damage))
+        return held_back
+
+    def _remove_unused_files(self, roots: set[str]) -> None:
+        ids = set(self.ids())
+        for tree in self.trees.iterdir():
+            if tree.name.removesuffix(".zst") not in roots:
+                tree.unlink()
+        for hint in self.hints.iterdir():
+            if hint.name.removesuffix(".zst") not in ids:
+                hint.unlink()
+        for folder in (self.packs, self.snapshots, self.path):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+
+    def _shrink_packs(self, index: BlockIndex) -> None:
+        """Drop packs without needed blocks; write packs anew of which less than half is needed."""
+        emptied: list[Path] = []
+        with BlockIndex(self.packs, load=False) as fresh:
+            sink, source = BlockSink(fresh), BlockSource(index)
+            try:
+                for path, needed, stored in index.packs():
+                    if needed * 2 >= stored:
+                        continue
+                    try:
+                        for placed in index.marked_in(path):
+                            sink.put(source.get(placed.hash, placed.raw))
+                    except Damaged:
+                        continue  # what cannot be read cannot be moved: the pack stays as it is
+                    emptied.append(path)
+                sink.seal()
+            finally:
+                sink.discard()
+                source.close()
+        for path in emptied:
+            if path.stem not in sink.sealed:  # the same blocks, packed alike, have the same name
+                path.unlink()
+        fs.sync_folder(self.packs)
+
+    def damaged_packs(self) -> list[str]:
+        """Why packs of this store cannot be used at all; [] if all can."""
+        with BlockIndex(self.packs) as index:
+            return list(index.damaged.values())
+
+
+def _id_of(body: bytes) -> str:
+    return str(blake3(body).hexdigest())[:32]
+
+
+def _record_from(snapshot_id: str, value: Any) -> SnapshotRecord:
+    """A record from parsed JSON, every field checked. Raises KeyError, TypeError, ValueError."""
+    if value["record"] != 1:
+        raise ValueError(f"version {value['record']!r} is not known")
+    record = SnapshotRecord(
+        id=snapshot_id,
+        dataset=value["dataset"],
+        created=value["created"],
+        parent=value["parent"],
+        bytes=value["bytes"],
+        files=value["files"],
+        tags=value["tags"],
+        skipped=value["skipped"],
+        root=value["root"],
+    )
+    texts = [record.dataset, record.created, *record.tags, *record.tags.values(), *record.skipped]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a field that should be text is not")
+    if not isinstance(record.skipped, list) or not isinstance(record.root, str):
+        raise TypeError("a field has the wrong type")
+    if not all(type(n) is int and n >= 0 for n in (record.bytes, record.files)):
+        raise ValueError("a count is not one")
+    if not is_hash(record.root):
+        raise ValueError("its root is no hash")
+    if record.parent is not None and not ID.fullmatch(record.parent):
+        raise ValueError("its parent is no id")
+    return record
