@@ -1,0 +1,37 @@
+"""An engine for Pulumi programs of a narrow kind, in one process with the program.
+
+It speaks Pulumi's protocol with the official Python SDK and keeps state, history and config in the
+layout of Pulumi's file backend, so the official CLI can go on where it stopped, and the other way
+round. What it does not have it refuses by name.
+
+    project = Project.find(Path.cwd())
+    stack = Stack(project, "prod")
+    result = up(stack, display=make_display(), message="release prod-004")
+"""
+
+from .deployment import Step
+from .display import Display, PlainDisplay, TreeDisplay
+from .display import make as make_display
+from .errors import Cancelled, EngineError, NotInEngine, StackLocked
+from .operations import Result, destroy, preview, refresh, up
+from .project import Project
+from .stack import Stack
+
+__all__ = [
+    "Cancelled",
+    "Display",
+    "EngineError",
+    "NotInEngine",
+    "PlainDisplay",
+    "Project",
+    "Result",
+    "Stack",
+    "StackLocked",
+    "Step",
+    "TreeDisplay",
+    "destroy",
+    "make_display",
+    "preview",
+    "refresh",
+    "up",
+]

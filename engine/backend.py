@@ -1,0 +1,219 @@
+"""Pulumi's file backend: where state, history, backups and locks of a stack are on disk."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import getpass
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import EngineError, NotInEngine, StackLocked
+
+if TYPE_CHECKING:
+    from .project import Project
+
+ORGANIZATION = "organization"
+
+
+class Backend:
+    """The files of one stack below `<root>/.pulumi`. Files are 0600, folders 0700."""
+
+    def __init__(self, project: Project, stack: str) -> None:
+        self.url = project.backend_url()
+        self.root = Path(self.url.removeprefix("file://")) / ".pulumi"
+        self.project, self.stack = project.name, stack
+        self.state_file = self.root / "stacks" / project.name / f"{stack}.json"
+        self.history_dir = self.root / "history" / project.name / stack
+        self.backup_dir = self.root / "backups" / project.name / stack
+        self.lock_dir = self.root / "locks" / ORGANIZATION / project.name / stack
+        if self.root.exists() and not (self.root / "meta.yaml").exists():
+            if any((self.root / "stacks").glob("*.json")):
+                raise NotInEngine("the old state layout without projects", str(self.root))
+
+    @staticmethod
+    def stacks_of(project: Project) -> list[str]:
+        """Names of the project's stacks that have a state."""
+        root = Path(project.backend_url().removeprefix("file://")) / ".pulumi"
+        return [p.stem for p in (root / "stacks" / project.name).glob("*.json")]
+
+    def exists(self) -> bool:
+        """Whether the stack has a state."""
+        return self.state_file.is_file()
+
+    def load(self) -> dict[str, Any] | None:
+        """The deployment in the checkpoint, None for a stack without resources so far.
+
+        Raises EngineError if the file cannot be read or is of a version not known here.
+        """
+        try:
+            found = json.loads(self.state_file.read_bytes())
+            version, latest = found["version"], found["checkpoint"].get("latest")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EngineError(
+                f"{self.state_file} cannot be read ({error}); "
+                f"the version before it is {self.state_file.name}.bak, older ones are in "
+                f"{self.backup_dir}"
+            ) from None
+        if version not in (3, 4):
+            raise NotInEngine(f"version {version} of the state", str(self.state_file))
+        return latest if isinstance(latest, dict) else None
+
+    def checkpoint(self, deployment: dict[str, Any] | None) -> bytes:
+        """The bytes of the state file."""
+        body: dict[str, Any] = {"stack": f"{ORGANIZATION}/{self.project}/{self.stack}"}
+        if deployment is not None:
+            body["latest"] = deployment
+        whole = {"version": 3, "checkpoint": body}
+        return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def save(self, deployment: dict[str, Any] | None, durable: bool = False) -> None:
+        """Replace the state in one step; the one before stays as .bak.
+
+        `durable` waits until the disk has it: done once at the end of an operation.
+        """
+        if not (self.root / "meta.yaml").exists():
+            self._write(self.root / "meta.yaml", b"version: 1\n")
+        if self.state_file.exists():
+            previous = Path(f"{self.state_file}.bak")
+            previous.unlink(missing_ok=True)
+            os.link(self.state_file, previous)
+        self._write(self.state_file, self.checkpoint(deployment), durable)
+
+    def backup(self) -> None:
+        """Keep a copy of the state as it is now."""
+        if self.state_file.exists():
+            name = f"{self.stack}.{time.time_ns()}.json"
+            self._write(self.backup_dir / name, self.state_file.read_bytes())
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Add an entry to the history, with the state that the operation left."""
+        stem = f"{self.stack}-{time.time_ns()}"
+        body = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+        self._write(self.history_dir / f"{stem}.history.json", body)
+        self._write(self.history_dir / f"{stem}.checkpoint.json", self.state_file.read_bytes())
+
+    def history(self) -> list[dict[str, Any]]:
+        """The raw entries, newest first."""
+        files = sorted(self.history_dir.glob("*.history.json"), reverse=True)
+        return [json.loads(path.read_bytes()) for path in files]
+
+    def remove(self) -> None:
+        """Forget the state and the locks; history stays, as the official engine leaves it."""
+        for path in (self.state_file, Path(f"{self.state_file}.bak")):
+            path.unlink(missing_ok=True)
+            Path(f"{path}.attrs").unlink(missing_ok=True)
+        self.unlock_all()
+
+    def unlock_all(self) -> int:
+        """Remove every lock, whoever holds it; gives their number."""
+        locks = list(self.lock_dir.glob("*.json"))
+        for path in locks:
+            path.unlink(missing_ok=True)
+            Path(f"{path}.attrs").unlink(missing_ok=True)
+        return len(locks)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the stack. Raises StackLocked if somebody else does.
+
+        Every process writes its own file and then looks for others: of two that start at the same
+        moment both may step back, but never both go on.
+        """
+        mine = self.lock_dir / f"{uuid.uuid4()}.json"
+        self._refuse_if_locked(mine)
+        holder = {
+            "pid": os.getpid(),
+            "username": _user(),
+            "hostname": socket.gethostname(),
+            "timestamp": datetime.now(UTC).isoformat(),
+        }
+        self._write(mine, json.dumps(holder).encode())
+        try:
+            self._refuse_if_locked(mine)
+            yield
+        finally:
+            self.release(mine)
+
+    def release(self, lock: Path | None = None) -> None:
+        """Remove one lock, or all that this process holds."""
+        for path in [lock] if lock else self.lock_dir.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if lock or json.loads(path.read_bytes()).get("pid") == os.getpid():
+                    path.unlink()
+                    Path(f"{path}.attrs").unlink()
+
+    def _refuse_if_locked(self, mine: Path) -> None:
+        others = [p for p in sorted(self.lock_dir.glob("*.json")) if p != mine]
+        if not others:
+            return
+        lines = [
+            f"the stack is currently locked by {len(others)} lock(s). Either wait for the other "
+            "process(es) to end or delete the lock with `lockstep cancel` or `pulumi cancel`."
+        ]
+        for path in others:
+            try:
+                who = json.loads(path.read_bytes())
+                by = f"created by {who['username']}@{who['hostname']} (pid {who['pid']}) at "
+                by += str(who["timestamp"])
+            except (OSError, ValueError, KeyError):
+                by = "of an unknown holder"
+            lines.append(f"  {path}: {by}")
+        raise StackLocked("\n".join(lines))
+
+    def _write(self, path: Path, content: bytes, durable: bool = False) -> None:
+        _folder(path.parent)
+        _replace(path, content, durable)
+        attributes: dict[str, Any] = {
+            f"user.{name}": ""
+            for name in (
+                "cache_control",
+                "content_disposition",
+                "content_encoding",
+                "content_language",
+            )
+        }
+        attributes["user.content_type"] = "text/plain; charset=utf-8"
+        attributes["user.metadata"] = None
+        attributes["md5"] = base64.b64encode(
+            hashlib.md5(content, usedforsecurity=False).digest()
+        ).decode()
+        _replace(Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n")
+
+
+def _folder(path: Path) -> None:
+    if not path.is_dir():
+        _folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _replace(path: Path, content: bytes, durable: bool = False) -> None:
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(draft, path)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,358 @@
+"""Showing an operation: plain lines, or a live tree on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from .values import masked
+
+if TYPE_CHECKING:
+    from .deployment import Step
+
+SIGNS = {
+    "same": "  ",
+    "create": "+ ",
+    "update": "~ ",
+    "delete": "- ",
+    "replace": "+-",
+    "create-replacement": "++",
+    "delete-replaced": "--",
+    "remove-pending-replace": "~ ",
+    "refresh": "~ ",
+}
+_PLANNED = {
+    "create": "create",
+    "update": "update",
+    "delete": "delete",
+    "replace": "replace",
+    "create-replacement": "create replacement",
+    "delete-replaced": "delete original",
+    "remove-pending-replace": "forget original",
+    "refresh": "refresh",
+}
+_DOING = {
+    "create": "creating",
+    "update": "updating",
+    "delete": "deleting",
+    "replace": "replacing",
+    "create-replacement": "creating replacement",
+    "delete-replaced": "deleting original",
+    "remove-pending-replace": "forgetting original",
+    "refresh": "refreshing",
+}
+_DONE = {
+    "create": "created",
+    "update": "updated",
+    "delete": "deleted",
+    "replace": "replaced",
+    "create-replacement": "created replacement",
+    "delete-replaced": "deleted original",
+    "remove-pending-replace": "forgot original",
+    "refresh": "refreshed",
+}
+COLORS = {"create": "green", "update": "yellow", "delete": "red", "replace": "magenta"}
+
+
+class Display(Protocol):
+    """Who shows an operation. Called from several threads, also while hooks run."""
+
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+        """An operation, or its preview, starts; `diff`: show properties with their values."""
+
+    def step(self, phase: str, step: Step, dry_run: bool) -> None:
+        """`phase` is pre, outputs (done) or failed."""
+
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+        """A message of the program or the engine; urn is empty for the stack. Severity is info,
+        warning or error. Ephemeral ones are progress and may be forgotten."""
+
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+        """The stack's outputs before and after, secrets masked."""
+
+    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+        """The end: number of resources by step kind."""
+
+    def end(self) -> None:
+        """Nothing follows; also called if the operation broke off."""
+
+
+class PlainDisplay:
+    """One line for each event, as the official CLI prints without a terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._out = stream or sys.stdout
+        self._lock = threading.Lock()
+        self._messages: dict[str, list[tuple[str, str]]] = {}
+        self._stack = ""
+        self._diff = False
+
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+        self._stack, self._diff, self._messages = stack, diff, {}
+        self._print(f"{title} ({stack}):\n")
+
+    def step(self, phase: str, step: Step, dry_run: bool) -> None:
+        if step.op == "same" or (dry_run and phase == "pre"):
+            return
+        line = f" {SIGNS[step.op]} {step.type} {step.name} {state_of(phase, step, dry_run)}"
+        shown = changed_keys(step)
+        self._print(line + (f" [diff: {shown}]" if shown else ""))
+        if self._diff and phase == "outputs":
+            for row in property_lines(step):
+                self._print(f"      {row}")
+
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+        if ephemeral:
+            self._print(f"    {_subject(urn)}{text.rstrip()}")
+            return
+        with self._lock:
+            self._messages.setdefault(urn, []).append((severity, text.rstrip()))
+
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+        self._diagnostics()
+        self._print("Outputs:")
+        for line in output_lines(old, new):
+            self._print(f"  {line}")
+        self._print("")
+
+    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+        self._diagnostics()
+        self._print("Resources:")
+        for line in summary_lines(changes, dry_run):
+            self._print(f"    {line}")
+        if not dry_run:
+            self._print(f"\nDuration: {max(1, round(seconds))}s")
+        self._print("")
+
+    def end(self) -> None:
+        self._diagnostics()
+        self._out.flush()
+
+    def _diagnostics(self) -> None:
+        if not self._messages:
+            return
+        messages, self._messages = self._messages, {}
+        self._print("Diagnostics:")
+        for urn, rows in messages.items():
+            self._print(f"  {describe(urn, self._stack)}:")
+            for severity, text in rows:
+                mark = "" if severity == "info" else f"{severity}: "
+                self._print("    " + f"{mark}{text}".replace("\n", "\n    "))
+            self._print("")
+
+    def _print(self, line: str) -> None:
+        with self._lock:
+            print(line, file=self._out, flush=True)
+
+
+class TreeDisplay(PlainDisplay):
+    """A tree of the resources that is redrawn while the operation goes on; then the rest as plain
+    lines. Needs a terminal."""
+
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(highlight=False)
+        super().__init__(self._console.file)
+        self._live: Any = None
+        self._rows: dict[str, tuple[Step, str, bool]] = {}
+        self._progress: dict[str, str] = {}
+
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+        from rich.live import Live
+
+        self._stack, self._diff, self._messages = stack, diff, {}
+        self._rows, self._progress = {}, {}
+        self._console.print(f"[bold magenta]{title} ({stack})[/]\n")
+        self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._tree)
+        self._live.start()
+
+    def step(self, phase: str, step: Step, dry_run: bool) -> None:
+        with self._lock:
+            known = self._rows.get(step.urn)
+            # A replacement has several steps; its last word is what is shown for the resource.
+            if not (known and step.op == "same"):
+                self._rows[step.urn] = (step, phase, dry_run)
+            if phase != "pre":
+                self._progress.pop(step.urn, None)
+
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+        if ephemeral:
+            with self._lock:
+                self._progress[urn] = text.strip().splitlines()[-1] if text.strip() else ""
+        else:
+            super().diagnostic(urn, severity, text, ephemeral)
+
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+        self._stop()
+        super().outputs(old, new, dry_run)
+
+    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+        self._stop()
+        super().summary(changes, seconds, dry_run, failed)
+
+    def end(self) -> None:
+        self._stop()
+        super().end()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._progress = {}
+            self._live.stop()
+            self._live = None
+            self._console.print()
+
+    def _tree(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("", "Type", "Name", "Status", "Info"):
+            table.add_column(title, no_wrap=title != "Info")
+        with self._lock:
+            rows, progress = dict(self._rows), dict(self._progress)
+        parents = {urn: _parent(step) for urn, (step, _, _) in rows.items()}
+        for urn, depth in _in_tree_order(parents):
+            step, phase, dry_run = rows[urn]
+            color = COLORS.get(step.op.split("-")[0], "") if step.op != "same" else "dim"
+            status = state_of(phase, step, dry_run)
+            root = urn if not depth else ""
+            info = progress.get(urn) or (root and progress.get("")) or ""
+            if not info and (keys := changed_keys(step)):
+                info = f"[diff: {keys}]"
+            problems = [s for s, _ in self._messages.get(urn, []) if s != "info"]
+            if problems:
+                info += f" {len(problems)} {problems[0]}{'s' if len(problems) > 1 else ''}"
+            table.add_row(
+                Text(SIGNS[step.op], color),
+                Text("   " * depth + ("└─ " if depth else "") + step.type),
+                step.name,
+                Text(status, "red" if phase == "failed" else color),
+                Text(info.strip()),
+            )
+        return table
+
+
+def make(interactive: bool | None = None) -> Display:
+    """The display for standard output: a live tree on a terminal, else plain lines."""
+    live = sys.stdout.isatty() if interactive is None else interactive
+    return TreeDisplay() if live else PlainDisplay()
+
+
+def state_of(phase: str, step: Step, dry_run: bool) -> str:
+    """`creating`, `created (3s)`, `**creating failed**`; in a preview `create`."""
+    if step.op == "same":
+        return ""
+    if phase == "failed":
+        return f"**{_DOING[step.op]} failed**"
+    if dry_run:
+        return _PLANNED[step.op]
+    if phase == "pre":
+        return _DOING[step.op]
+    return f"{_DONE[step.op]} ({step.seconds:.1f}s)"
+
+
+def changed_keys(step: Step) -> str:
+    """`+new,-gone,~changed`: inputs that differ, without the engine's own."""
+    if step.old is None or step.new is None or step.op in ("same", "refresh"):
+        return ""
+    old, new = step.old.inputs, step.new.inputs
+    keys = [k for k in sorted({*old, *new}) if not k.startswith("__") and old.get(k) != new.get(k)]
+    return ",".join(
+        f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys
+    )
+
+
+def property_lines(step: Step) -> list[str]:
+    """The inputs of a step with their values, secrets masked."""
+    old = masked(step.old.inputs) if step.old else {}
+    new = masked(step.new.inputs) if step.new else {}
+    if step.op in ("delete", "delete-replaced"):
+        new = old
+    public = [k for k in sorted({*old, *new}) if not k.startswith("__")]
+    rows = []
+    for key in public:
+        before, after = old.get(key), new.get(key)
+        if step.old is None or key not in old:
+            rows.append(f"+ {key}: {_text(after)}")
+        elif key not in new:
+            rows.append(f"- {key}: {_text(before)}")
+        elif before != after:
+            rows.append(f"~ {key}: {_text(before)} => {_text(after)}")
+    return rows
+
+
+def output_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Each output with + new, - gone, ~ old => new; names padded to one width."""
+    width = max((len(k) for k in {*old, *new}), default=0)
+    lines = []
+    for key in sorted({*old, *new}):
+        if key not in new:
+            lines.append(f"- {key:<{width}}: {_text(old[key])}")
+        elif key not in old:
+            lines.append(f"+ {key:<{width}}: {_text(new[key])}")
+        elif old[key] != new[key]:
+            lines.append(f"~ {key:<{width}}: {_text(old[key])} => {_text(new[key])}")
+        else:
+            lines.append(f"  {key:<{width}}: {_text(new[key])}")
+    return lines
+
+
+def summary_lines(changes: dict[str, int], dry_run: bool) -> list[str]:
+    """`+ 2 to create` or `+ 2 created`, then `3 unchanged`."""
+    lines = []
+    for kind in ("create", "update", "delete", "replace"):
+        if changes.get(kind):
+            word = f"to {_PLANNED[kind]}" if dry_run else _DONE[kind]
+            lines.append(f"{SIGNS[kind]}{'' if len(SIGNS[kind].strip()) > 1 else ''}{changes[kind]} {word}")
+    changing = sum(count for kind, count in changes.items() if kind != "same")
+    same = f"{changes.get('same', 0)} unchanged"
+    if len(lines) > 1:
+        lines.append(f"{changing} changes. {same}")
+    elif changes.get("same"):
+        lines.append(same)
+    return lines
+
+
+def describe(urn: str, stack: str) -> str:
+    """`TYPE (NAME)` of a resource; the stack for an empty URN."""
+    if not urn:
+        return f"pulumi:pulumi:Stack ({stack})"
+    parts = urn.split("::")
+    return f"{parts[2].rpartition('$')[2]} ({parts[-1]})"
+
+
+def _subject(urn: str) -> str:
+    return f"{urn.rpartition('::')[2]}: " if urn else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value in ("[secret]", "[unknown]"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _parent(step: Step) -> str:
+    resource = step.new or step.old
+    return resource.parent if resource else ""
+
+
+def _in_tree_order(parents: dict[str, str]) -> list[tuple[str, int]]:
+    """(urn, depth), every resource after its parent; those without a known one are roots, the
+    providers last."""
+    below: dict[str, list[str]] = {}
+    for urn, parent in parents.items():
+        below.setdefault(parent if parent in parents else "", []).append(urn)
+    found: list[tuple[str, int]] = []
+
+    def walk(urn: str, depth: int) -> None:
+        found.append((urn, depth))
+        for child in below.get(urn, []):
+            walk(child, depth + 1)
+
+    for root in sorted(below.get("", []), key=lambda u: "pulumi:providers:" in u):
+        if "pulumi:providers:" not in root:
+            walk(root, 0)
+    return found

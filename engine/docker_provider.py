@@ -1,0 +1,224 @@
+"""RemoteImage and Tag with the ids, inputs and outputs of pulumi-docker 5.2."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import NotInEngine
+from .planner import Change
+from .providers import Failures, ProviderFailed
+from .values import UNKNOWN, Props, is_unknown
+
+IMAGE = "docker:index/remoteImage:RemoteImage"
+TAG = "docker:index/tag:Tag"
+
+# Per type: required inputs, optional inputs, and those whose change makes a new resource.
+_REQUIRED = {IMAGE: ("name",), TAG: ("sourceImage", "targetImage")}
+_OPTIONAL = {
+    IMAGE: ("build", "forceRemove", "keepLocally", "platform", "pullTriggers", "triggers"),
+    TAG: ("tagTriggers",),
+}
+_FORCES = {
+    IMAGE: {"name", "platform", "pullTriggers", "triggers", "build"},
+    TAG: {"sourceImage", "targetImage", "tagTriggers"},
+}
+_META_KEY = '"e2bfb730-ecaa-11e6-8f88-34363bc7c4c0"'
+_TIMEOUTS = '{"create":1200000000000,"delete":1200000000000,"update":1200000000000}'
+_META = "{" + f"{_META_KEY}:{_TIMEOUTS}" + "}"
+_PREVIEW_META = '{"_new_extra_shim":{},' + _META[1:]
+
+
+class DockerProvider:
+    """Talks to the daemon only to make, read and remove; a diff needs nothing but the state."""
+
+    def __init__(self, config: Props) -> None:
+        unknown = set(config) - {"version", "__internal", "host"}
+        if unknown:
+            raise NotInEngine(f"the docker provider's option {sorted(unknown)[0]}")
+        self._host: str | None = config.get("host")
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    @property
+    def _client(self) -> Any:
+        import docker
+
+        with self._lock:
+            if self._made is None:
+                kwargs: dict[str, Any] = {"version": "auto", "timeout": 600}
+                self._made = (
+                    docker.DockerClient(base_url=self._host, **kwargs)
+                    if self._host
+                    else docker.from_env(**kwargs)
+                )
+            return self._made
+
+    def check(self, type_: str, olds: Props, news: Props) -> tuple[Props, Failures]:
+        known = (*_REQUIRED[type_], *_OPTIONAL[type_], "__defaults")
+        failures = [(k, "an argument of this name is not known") for k in news if k not in known]
+        failures += [(k, "a value is required") for k in _REQUIRED[type_] if not news.get(k)]
+        if news.get("build") is not None:
+            raise NotInEngine("building an image with RemoteImage(build=...)")
+        inputs = {k: v for k, v in news.items() if v is not None}
+        return {"__defaults": [], **inputs}, failures
+
+    def diff(self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props) -> Change:
+        keys = [
+            k
+            for k in (*_REQUIRED[type_], *_OPTIONAL[type_])
+            if _meant(outputs.get(k)) != _meant(news.get(k)) or is_unknown(news.get(k))
+        ]
+        replaces = tuple(k for k in keys if k in _FORCES[type_])
+        detailed = {k: _kind(outputs.get(k), news.get(k), k in replaces) for k in keys}
+        return Change(bool(keys), replaces, False, tuple(sorted(keys)), detailed)
+
+    def create(self, type_: str, news: Props, preview: bool) -> tuple[str, Props]:
+        if type_ == IMAGE:
+            if preview:
+                unknown = dict.fromkeys(("id", "imageId", "repoDigest"), UNKNOWN)
+                return "", {**_image(news, "", "", ""), **unknown, "__meta": _PREVIEW_META}
+            return self._make_image(news)
+        if preview:
+            return "", {**_tag(news, "", ""), "id": UNKNOWN, "sourceImageId": UNKNOWN}
+        return self._make_tag(news)
+
+    def read(self, type_: str, id_: str, outputs: Props) -> tuple[Props, Props | None] | None:
+        name = outputs["name"] if type_ == IMAGE else outputs["targetImage"]
+        found = self._inspect(name)
+        if found is None:
+            return None
+        if type_ == TAG:
+            return dict(outputs), None
+        return {
+            **outputs,
+            "id": found["Id"] + name,
+            "imageId": found["Id"],
+            "repoDigest": _digest(name, found),
+        }, None
+
+    def update(
+        self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool
+    ) -> Props:
+        # Only forceRemove and keepLocally reach this; both are notes for a later delete.
+        return {**outputs, **{k: news.get(k) for k in _OPTIONAL[type_]}}
+
+    def delete(self, type_: str, id_: str, outputs: Props) -> None:
+        """A tag stays in Docker, as with the official plugin; an image goes unless kept."""
+        if type_ == TAG or outputs.get("keepLocally"):
+            return
+        with _sentences(f"removing the image {outputs['name']}"):
+            import docker
+
+            try:
+                self._client.api.remove_image(
+                    outputs["name"], force=bool(outputs.get("forceRemove"))
+                )
+            except docker.errors.ImageNotFound:
+                return
+
+    def _make_image(self, news: Props) -> tuple[str, Props]:
+        name = news["name"]
+        found = self._inspect(name)
+        if found is None:
+            with _sentences(f"pulling the image {name}"):
+                self._pull(name, news.get("platform"))
+            found = self._inspect(name)
+        if found is None:
+            raise ProviderFailed(f"the image {name} was pulled, but Docker does not show it")
+        id_ = found["Id"] + name
+        return id_, _image(news, id_, found["Id"], _digest(name, found))
+
+    def _pull(self, name: str, platform: str | None) -> None:
+        repository, tag = _split(name)
+        lines = self._client.api.pull(
+            repository, tag=tag or "latest", platform=platform, stream=True, decode=True
+        )
+        for line in lines:
+            if "error" in line:
+                raise ProviderFailed(f"pulling the image {name} failed: {line['error']}")
+
+    def _make_tag(self, news: Props) -> tuple[str, Props]:
+        source, target = news["sourceImage"], news["targetImage"]
+        found = self._inspect(source)
+        if found is None:
+            raise ProviderFailed(f"there is no image {source} to tag as {target}")
+        repository, tag = _split(target)
+        with _sentences(f"tagging {source} as {target}"):
+            self._client.api.tag(found["Id"], repository, tag=tag or "latest")
+        id_ = f"{found['Id']}.{target}"
+        return id_, _tag(news, id_, found["Id"])
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        with _sentences(f"looking at the image {name}"):
+            import docker
+
+            try:
+                found: dict[str, Any] = self._client.api.inspect_image(name)
+            except docker.errors.ImageNotFound:
+                return None
+            return found
+
+
+@contextmanager
+def _sentences(doing: str) -> Iterator[None]:
+    """Docker's and the registry's errors as one sentence that says what was being done."""
+    import docker
+    import requests
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        reason = str(error.explanation or error).strip()
+        raise ProviderFailed(f"{doing} failed: {reason}") from error
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise ProviderFailed(
+            f"{doing} failed: Docker does not answer ({error}); check `docker info`"
+        ) from error
+
+
+def _image(news: Props, id_: str, image_id: str, digest: str) -> Props:
+    out = {"__meta": _META, "id": id_, "imageId": image_id, "name": news["name"]}
+    out.update({k: news.get(k) for k in _OPTIONAL[IMAGE]}, repoDigest=digest)
+    # The delta tells the plugin's bridge how Terraform's state looks; without one it works it out.
+    if id_ and not (news.get("triggers") or news.get("pullTriggers")):
+        out["__pulumi_raw_state_delta"] = {"obj": {"ps": {"build": {"plu": {"i": {}}}}}}
+    return out
+
+
+def _tag(news: Props, id_: str, image_id: str) -> Props:
+    out = {"id": id_, "sourceImageId": image_id, **{k: news[k] for k in _REQUIRED[TAG]}}
+    out["tagTriggers"] = news.get("tagTriggers")
+    if id_ and not out["tagTriggers"]:
+        out["__pulumi_raw_state_delta"] = {"obj": {}}
+    return out
+
+
+def _meant(value: Any) -> Any:
+    """Terraform does not tell an absent value from an empty one."""
+    return None if value in (False, "", [], {}) else value
+
+
+def _kind(old: Any, new: Any, replaces: bool) -> dict[str, Any]:
+    kind = "add" if _meant(old) is None else "delete" if _meant(new) is None else "update"
+    return {"diffKind": f"{kind}-replace" if replaces else kind, "inputDiff": False}
+
+
+def _digest(name: str, found: dict[str, Any]) -> str:
+    repository = _split(name)[0]
+    digests: list[str] = found.get("RepoDigests") or []
+    return next((d for d in digests if d.startswith(f"{repository}@")), "")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """repository and tag or digest; a colon before the last slash belongs to a port."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else (
+            repository
+        ), digest
+    head, slash, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return f"{head}{slash}{repository}", tag

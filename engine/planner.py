@@ -1,0 +1,180 @@
+"""What to do about a resource: goal and old state in, steps out. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .snapshot import Resource
+from .values import UNKNOWN, Props, plain
+
+
+class Op(StrEnum):
+    """Kinds of steps, by Pulumi's names."""
+
+    SAME = "same"
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    REPLACE = "replace"
+    CREATE_REPLACEMENT = "create-replacement"
+    DELETE_REPLACED = "delete-replaced"
+    FORGET_REPLACED = "remove-pending-replace"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A provider's answer to how its resource differs from the goal."""
+
+    changed: bool = False
+    replaces: tuple[str, ...] = ()
+    delete_first: bool = False
+    keys: tuple[str, ...] = ()
+    detailed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A resource as the program declares it."""
+
+    urn: str
+    type: str
+    name: str
+    custom: bool
+    inputs: Props
+    parent: str = ""
+    dependencies: tuple[str, ...] = ()
+    property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    provider: str = ""
+    version: str = ""
+    protect: bool = False
+    retain_on_delete: bool = False
+    delete_before_replace: bool | None = None
+    ignore_changes: tuple[str, ...] = ()
+    secret_outputs: tuple[str, ...] = ()
+    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source_position: str = ""
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def resource(self, **known: Any) -> Resource:
+        """The state entry that declares what the goal does."""
+        return Resource(
+            urn=self.urn,
+            type=self.type,
+            custom=self.custom,
+            parent=self.parent,
+            dependencies=list(self.dependencies),
+            property_dependencies={k: list(v) for k, v in self.property_dependencies.items()},
+            protect=self.protect,
+            retain_on_delete=self.retain_on_delete,
+            ignore_changes=list(self.ignore_changes),
+            secret_outputs=list(self.secret_outputs),
+            hooks={k: list(v) for k, v in sorted(self.hooks.items()) if v},
+            source_position=self.source_position,
+            **{"inputs": self.inputs, "provider": self.provider, "rest": dict(self.rest), **known},
+        )
+
+
+def decide(goal: Goal, old: Resource | None, change: Change | None) -> tuple[Op, ...]:
+    """The steps for one declared resource, in order.
+
+    `change` is the provider's answer, None where it was not asked: there is nothing old, or the old
+    object is already gone and only its replacement is missing.
+    A replaced object that is created first is deleted at the end of the update, so there is no
+    step for it here.
+    """
+    if old is None:
+        return (Op.CREATE,)
+    if old.pending_replacement:
+        return (Op.REPLACE, Op.CREATE_REPLACEMENT)
+    if change is None or not (change.changed or change.replaces):
+        return (Op.SAME,)
+    if not change.replaces:
+        return (Op.UPDATE,)
+    if deletes_first(goal, change):
+        return (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
+    return (Op.CREATE_REPLACEMENT, Op.REPLACE)
+
+
+def deletes_first(goal: Goal, change: Change) -> bool:
+    """Whether the old object must go before the new one comes; the program's word counts most."""
+    if goal.delete_before_replace is not None:
+        return goal.delete_before_replace
+    return change.delete_first
+
+
+def same_inputs(old: Props, new: Props) -> bool:
+    """Whether a component's inputs are equal; becoming secret or plain is no change."""
+    return bool(plain(old) == plain(new))
+
+
+def keep_ignored(news: Props, olds: Props, paths: Iterable[str]) -> Props:
+    """`news` with the old value at every path of ignoreChanges."""
+    result = dict(news)
+    for path in paths:
+        head, _, tail = path.partition(".")
+        old, new = olds.get(head), result.get(head)
+        if path == "*":
+            return dict(olds)
+        if tail and isinstance(old, dict) and isinstance(new, dict):
+            result[head] = keep_ignored(new, old, [tail])
+        elif head in olds:
+            result[head] = old
+        else:
+            result.pop(head, None)
+    return result
+
+
+def replaced_with(
+    root: Resource, resources: Sequence[Resource], asks_replace: Callable[[Resource, Props], bool]
+) -> list[Resource]:
+    """Resources to delete and make anew because `root` is deleted before it is replaced.
+
+    Asked is each that takes a property from one of them, with that property unknown. Those that
+    only stand in depends_on stay. In state order, so dependents come later.
+    """
+    doomed = {root.urn}
+    found: list[Resource] = []
+    for resource in resources:
+        if resource.delete or resource.urn in doomed or not resource.custom:
+            continue
+        touched = [k for k, urns in resource.property_dependencies.items() if doomed & set(urns)]
+        if not touched:
+            continue
+        guess = {**resource.inputs, **{k: UNKNOWN for k in touched if k in resource.inputs}}
+        if asks_replace(resource, guess):
+            doomed.add(resource.urn)
+            found.append(resource)
+    return found
+
+
+def condemned(earlier: Sequence[Resource], declared: set[str]) -> list[tuple[Op, Resource]]:
+    """What goes at the end of an update: replaced objects, and what is no longer declared.
+
+    `earlier` is what the run did not settle; `declared` are the URNs that it met.
+    """
+
+    def kind(resource: Resource) -> Op:
+        if resource.pending_replacement:
+            return Op.FORGET_REPLACED
+        return Op.DELETE_REPLACED if resource.delete else Op.DELETE
+
+    return [(kind(r), r) for r in reversed(earlier) if r.delete or r.urn not in declared]
+
+
+def waves(doomed: Sequence[tuple[Op, Resource]]) -> list[list[tuple[Op, Resource]]]:
+    """The deletions in groups: within one they may run beside each other, and everything that
+    depends on a resource is in an earlier group than it is."""
+    left = list(doomed)
+    found: list[list[tuple[Op, Resource]]] = []
+    while left:
+        urns = {r.urn for _, r in left}
+        free = [(op, r) for op, r in left if not (r.needs() - {r.urn}) & urns]
+        # A cycle cannot come from the SDK; a damaged state must not hang us.
+        free = free or left
+        found.append(free)
+        left = [item for item in left if not any(item[1] is r for _, r in free)]
+    return found[::-1]

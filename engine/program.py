@@ -1,0 +1,200 @@
+"""Running the user's program against the engine, once, in this process and on this thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .deployment import Deployment, Listener
+from .errors import EngineError
+
+SHUTDOWN_POLL_SECONDS = 0.02
+
+
+def run(
+    deployment: Deployment,
+    listener: Listener,
+    *,
+    program: Path,
+    root: Path,
+    config: dict[str, str],
+    secret_keys: set[str],
+) -> None:
+    """Run `program`/__main__.py; what goes wrong is told to the listener and noted in the
+    deployment. `config` are the stack's values as texts, decrypted.
+
+    Raises EngineError if there is no program.
+    """
+    if not (program / "__main__.py").is_file():
+        raise EngineError(f"there is no program: {program / '__main__.py'} does not exist")
+    # The SDK's settings are context variables: a context of its own keeps two runs apart.
+    contextvars.copy_context().run(
+        _run, deployment, listener, program, root, config, secret_keys
+    )
+
+
+def _run(
+    deployment: Deployment,
+    listener: Listener,
+    program: Path,
+    root: Path,
+    config: dict[str, str],
+    secret_keys: set[str],
+) -> None:
+    from pulumi import runtime
+    from pulumi.runtime.settings import SETTINGS, Settings
+
+    from .monitor import Callbacks, Monitor
+
+    monitor = Monitor(deployment, listener, str(root))
+    runtime.set_all_config(config, sorted(secret_keys))
+    runtime.configure(
+        Settings(
+            project=deployment.project,
+            stack=deployment.stack,
+            monitor=monitor,
+            engine=monitor,
+            parallel=deployment.parallel,
+            dry_run=deployment.dry_run,
+            organization="organization",
+            root_directory=str(root),
+        )
+    )
+    loop = asyncio.new_event_loop()
+    # One thread per resource under way, and one for the deletions at the end.
+    executor = ThreadPoolExecutor(max(deployment.parallel, 4) + 1)
+    loop.set_default_executor(executor)
+    asyncio.set_event_loop(loop)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    monitor.callbacks = Callbacks(monitor, loop)
+    SETTINGS.callbacks = monitor.callbacks
+
+    def main() -> None:
+        try:
+            runpy.run_path(str(program), run_name="__main__")
+        except BaseException:
+            # Known before the stack's outputs are registered: they are then added, not replaced.
+            deployment.program_failed = True
+            raise
+
+    with _own_interrupts():
+        try:
+            loop.run_until_complete(runtime.run_in_stack(main))
+        except BaseException as error:  # noqa: BLE001 - the program's, whatever it is
+            deployment.program_failed = True
+            _tell(error, deployment, listener, program)
+        finally:
+            _wind_down(loop, executor, deployment)
+
+
+def _wind_down(
+    loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor, deployment: Deployment
+) -> None:
+    """Let running steps end; the loop must turn meanwhile, their after hooks run on it."""
+    while deployment.busy:
+        with suppress(Exception):
+            loop.run_until_complete(asyncio.sleep(SHUTDOWN_POLL_SECONDS))
+    pending = asyncio.all_tasks(loop)
+    for task in pending:
+        task.cancel()
+    if pending:
+        with suppress(BaseException):
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+    executor.shutdown(wait=True)
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def _tell(
+    error: BaseException, deployment: Deployment, listener: Listener, program: Path
+) -> None:
+    """An exception of the program in Pulumi's words. After a failed step the exception is only the
+    program's end, and everything has been said."""
+    from pulumi import RunError
+
+    if deployment.failed or deployment.cancelled:
+        return
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str):
+            listener.diagnostic("", "error", error.code)
+        if code == 0:
+            deployment.program_failed = False
+            return
+    elif isinstance(error, RunError):
+        listener.diagnostic("", "error", str(error))
+        code = 1
+    elif hasattr(error, "exit_code"):
+        # An error class of the project: its message is made for the reader as it is.
+        listener.diagnostic("", "error", str(error))
+        return
+    else:
+        shown = "".join(_user_traceback(error, program))
+        listener.diagnostic("", "error", f"Program failed with an unhandled exception:\n{shown}")
+        return
+    listener.diagnostic(
+        "",
+        "error",
+        f"an unhandled error occurred: program exited with non-zero exit code: {code}",
+    )
+
+
+def _user_traceback(error: BaseException, program: Path) -> list[str]:
+    """The traceback from the first frame that is the user's."""
+    trace = error.__traceback__
+    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename, program):
+        trace = trace.tb_next
+    return traceback.format_exception(type(error), error, trace or error.__traceback__)
+
+
+def _is_users(filename: str, program: Path) -> bool:
+    inside = os.path.abspath(filename).startswith(f"{program}{os.sep}")
+    return inside and "site-packages" not in filename
+
+
+@contextmanager
+def in_folder(program: Path) -> Iterator[None]:
+    """The program's folder as working directory and first on the module path: the dynamic
+    providers in the state are classes of its modules, and hooks may import late."""
+    before = os.getcwd()
+    os.chdir(program)
+    sys.path.insert(0, str(program))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(str(program))
+        os.chdir(before)
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Programs written for the official engine, where they run in a process of their own, end that
+    process in a SIGINT handler. Here it would be the engine's: SIGINT stays ours."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    original: Callable[..., Any] = signal.signal
+
+    def guarded(number: int, handler: Any) -> Any:
+        if number == signal.SIGINT:
+            return signal.getsignal(signal.SIGINT)
+        return original(number, handler)
+
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = original  # type: ignore[assignment]

@@ -1,0 +1,184 @@
+"""The project: Pulumi.yaml, the types and defaults of its config, and where its state is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import yamlfile
+from .errors import EngineError, NotInEngine
+
+FILES = ("Pulumi.yaml", "Pulumi.yml")
+_TYPES: dict[str, tuple[str, ...]] = {
+    "string": ("string",),
+    "integer": ("integer",),
+    "number": ("integer", "number"),
+    "boolean": ("boolean",),
+    "array": ("array",),
+    "object": ("object",),
+}
+
+
+@dataclass
+class Project:
+    """One folder with a Pulumi.yaml."""
+
+    root: Path
+    name: str
+    settings: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def find(cls, start: Path) -> Project:
+        """The project that `start` is in, looked for upwards. Raises EngineError if there is none,
+        or if it is not a Python project."""
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            for name in FILES:
+                if (folder / name).is_file():
+                    return cls._load(folder, folder / name)
+        raise EngineError(
+            f"no Pulumi.yaml in {start} or above it; change to the project's folder, "
+            "or make one with `lockstep init`"
+        )
+
+    @classmethod
+    def _load(cls, root: Path, path: Path) -> Project:
+        settings = yamlfile.read(path)
+        name = settings.get("name")
+        if not isinstance(name, str) or not name:
+            raise EngineError(f"{path} has no `name:`; add the project's name")
+        runtime = settings.get("runtime")
+        language = runtime.get("name") if isinstance(runtime, dict) else runtime
+        if language != "python":
+            raise NotInEngine(f"the runtime {language!r}", str(path))
+        return cls(root, name, settings)
+
+    @property
+    def program(self) -> Path:
+        """The folder that holds __main__.py."""
+        return (self.root / str(self.settings.get("main") or ".")).resolve()
+
+    def backend_url(self) -> str:
+        """PULUMI_BACKEND_URL, else `backend.url` of Pulumi.yaml, else what `pulumi login` chose,
+        else file://~ ; relative ones made absolute. Raises EngineError for other kinds."""
+        url, base = os.environ.get("PULUMI_BACKEND_URL") or "", Path.cwd()
+        if not url:
+            url, base = str((self.settings.get("backend") or {}).get("url") or ""), self.root
+        if not url:
+            url, base = _login() or "file://~", Path.home()
+        if not url.startswith("file://"):
+            raise NotInEngine(f"the state backend {url}")
+        path = url.removeprefix("file://").split("?")[0]
+        if path == "~" or path.startswith("~/"):
+            return f"file://{Path.home() / path[2:]}"
+        return f"file://{(base / path).resolve()}"
+
+    def stack_file(self, stack: str) -> Path:
+        """Pulumi.<stack>.yaml, in the folder that `stackConfigDir` names."""
+        folder = self.settings.get("stackConfigDir") or self.settings.get("config")
+        at = self.root / folder if isinstance(folder, str) else self.root
+        return at / f"Pulumi.{stack}.yaml"
+
+    def stacks(self) -> list[str]:
+        """Names of the stacks that have a settings file or a state, sorted."""
+        from .backend import Backend
+
+        folder = self.stack_file("x").parent
+        named = {p.name[7:-5] for p in folder.glob("Pulumi.*.yaml") if len(p.name) > 12}
+        return sorted(named | set(Backend.stacks_of(self)))
+
+    def key(self, name: str) -> str:
+        """`release` -> `shop:release`; a key that has a namespace stays."""
+        parts = name.split(":")
+        if len(parts) == 3 and parts[1] == "config":
+            return f"{parts[0]}:{parts[2]}"
+        if len(parts) > 2 or not name:
+            raise EngineError(f"config key {name!r} must be NAME or NAMESPACE:NAME")
+        return name if len(parts) == 2 else f"{self.name}:{name}"
+
+    def declared(self) -> dict[str, dict[str, Any]]:
+        """Config of Pulumi.yaml by namespaced key: type, items, default, value, secret, description."""
+        found = self.settings.get("config")
+        if not isinstance(found, dict):
+            return {}
+        typed = ("type", "default", "value", "secret", "description", "items")
+        return {
+            self.key(str(key)): what
+            if isinstance(what, dict) and any(word in what for word in typed)
+            else {"value": what}
+            for key, what in found.items()
+        }
+
+    def defaults(self) -> dict[str, Any]:
+        """Values that hold where the stack sets none."""
+        return {
+            key: what["default"] if "default" in what else what["value"]
+            for key, what in self.declared().items()
+            if "default" in what or "value" in what
+        }
+
+    def validate(self, stack: str, config: dict[str, Any], secret_keys: set[str]) -> None:
+        """Raises EngineError for a declared key that is missing, of another type, or not encrypted."""
+        for key, what in self.declared().items():
+            shown = key.removeprefix(f"{self.name}:")
+            prefix = f"validating stack config: Stack '{stack}'"
+            if key not in config:
+                if "type" in what or what.get("secret"):
+                    raise EngineError(
+                        f"{prefix} is missing configuration value '{shown}'; "
+                        f"set it with `pulumi config set {shown} <value>`"
+                    )
+                continue
+            if what.get("secret") and key not in secret_keys:
+                raise EngineError(
+                    f"{prefix} with configuration key '{shown}' must be encrypted as it's secret"
+                )
+            kind = what.get("type")
+            if kind and not _fits(config[key], kind, what.get("items")):
+                items = (what.get("items") or {}).get("type")
+                wanted = f"array<{items}>" if kind == "array" and items else kind
+                raise EngineError(
+                    f"{prefix} with configuration key '{shown}' must be of type '{wanted}'"
+                )
+
+
+def _fits(value: Any, kind: str, items: Any = None) -> bool:
+    if kind not in _TYPES:
+        raise EngineError(f"Pulumi.yaml declares the unknown config type {kind!r}")
+    if _type_of(value, kind) not in _TYPES[kind]:
+        return False
+    inner = items.get("type") if isinstance(items, dict) else None
+    found = json.loads(value) if isinstance(value, str) and kind == "array" else value
+    return not inner or all(_fits(v, inner, items.get("items")) for v in found)
+
+
+def _type_of(value: Any, wanted: str) -> str:
+    """The JSON type of a config value; the texts of the stack file count as what they spell."""
+    if isinstance(value, str):
+        if wanted in ("integer", "number") and re.fullmatch(r"[-+]?\d+", value):
+            return "integer"
+        if wanted == "number" and re.fullmatch(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?", value):
+            return "number"
+        if wanted == "boolean" and value in ("true", "false"):
+            return "boolean"
+        if wanted in ("array", "object"):
+            try:
+                return _type_of(json.loads(value), "")
+            except ValueError:
+                return "string"
+        return "string"
+    names = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _login() -> str | None:
+    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    try:
+        current = json.loads((home / "credentials.json").read_text()).get("current")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return current if isinstance(current, str) and current else None

@@ -1,0 +1,98 @@
+"""Pulumi's passphrase secrets: AES-256-GCM under a key from PBKDF2-SHA256 with 1,000,000 rounds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+from typing import Any
+
+from .errors import EngineError
+
+ROUNDS = 1_000_000
+CHECK_TEXT = "pulumi"
+
+
+class Passphrase:
+    """Encrypts and decrypts for one stack.
+
+    The derivation takes a third of a second, so it starts at once on its own thread (hashlib lets
+    the interpreter go) and is waited for at the first use.
+    """
+
+    def __init__(self, passphrase: str, salt: str | None = None) -> None:
+        """`salt` is the stack's `encryptionsalt`; None makes a new one.
+
+        Raises EngineError for a salt of another format.
+        """
+        self._passphrase = passphrase
+        self._given = salt
+        if salt is None:
+            self._salt = os.urandom(8)
+        else:
+            parts = salt.split(":", 2)
+            if len(parts) != 3 or parts[0] != "v1":
+                raise EngineError(f"the stack's encryption salt {salt!r} is not of Pulumi's form v1")
+            self._salt = base64.b64decode(parts[1])
+        self._cipher: Any = None
+        self._checked = salt is None
+        self._ready = threading.Thread(target=self._derive, daemon=True)
+        self._ready.start()
+
+    def _derive(self) -> None:
+        key = hashlib.pbkdf2_hmac("sha256", self._passphrase.encode(), self._salt, ROUNDS, 32)
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._cipher = AESGCM(key)
+
+    def _use(self) -> Any:
+        self._ready.join()
+        if not self._checked and self._given is not None:
+            self._checked = True
+            if self._open(self._given.split(":", 2)[2]) != CHECK_TEXT:
+                raise EngineError(WRONG)
+        return self._cipher
+
+    def check(self) -> None:
+        """Raises EngineError if the passphrase is not the one the stack was made with."""
+        self._use()
+
+    @property
+    def salt(self) -> str:
+        """The text to keep as `encryptionsalt`: the salt and a sealed word to check against."""
+        if self._given is None:
+            head = base64.b64encode(self._salt).decode()
+            self._given = f"v1:{head}:{self.encrypt(CHECK_TEXT)}"
+        return self._given
+
+    def encrypt(self, text: str) -> str:
+        """`v1:nonce:ciphertext`, both in base64; a new nonce each time."""
+        nonce = os.urandom(12)
+        sealed: bytes = self._use().encrypt(nonce, text.encode(), None)
+        return f"v1:{base64.b64encode(nonce).decode()}:{base64.b64encode(sealed).decode()}"
+
+    def decrypt(self, sealed: str) -> str:
+        """Raises EngineError for a wrong passphrase or an altered ciphertext."""
+        self._use()
+        return self._open(sealed)
+
+    def _open(self, sealed: str) -> str:
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            version, nonce, body = sealed.split(":")
+            opened: bytes = self._cipher.decrypt(
+                base64.b64decode(nonce), base64.b64decode(body), None
+            )
+        except (InvalidTag, ValueError):
+            raise EngineError(WRONG) from None
+        if version != "v1":
+            raise EngineError(f"a secret of the unknown form {version!r}; use the Pulumi CLI")
+        return opened.decode()
+
+
+WRONG = (
+    "incorrect passphrase: the stack was made with another one; "
+    "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE"
+)

@@ -1,0 +1,137 @@
+"""Pulumi.yaml and Pulumi.<stack>.yaml: read as Pulumi reads them, written so that people's comments
+and the order of their keys stay."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .errors import EngineError
+
+# Words that YAML 1.1 readers take for booleans or null; the official CLI writes them quoted.
+_QUOTED = re.compile(
+    r"(?i:y|n|yes|no|on|off|true|false|null|~|)$|[-+]?[0-9][0-9_.eE+-]*$|[-+]?\.[0-9]+$|0[xo][0-9a-f]+$"
+)
+_loader: Any = None
+
+
+def _plain_loader() -> Any:
+    """YAML 1.2's core types only: `on` and `no` are texts, dates are texts."""
+    global _loader
+    if _loader is None:
+        import yaml
+
+        base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+        class Loader(base):  # type: ignore[misc]
+            yaml_implicit_resolvers: dict[str, Any] = {}
+
+        tag = "tag:yaml.org,2002:"
+        Loader.add_implicit_resolver(tag + "bool", re.compile(r"(true|false)$"), list("tf"))
+        Loader.add_implicit_resolver(tag + "null", re.compile(r"(null|~|)$"), ["n", "~", ""])
+        digits = list("-+0123456789")
+        Loader.add_implicit_resolver(tag + "int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), digits)
+        real = r"[-+]?[0-9]+(\.[0-9]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)$"
+        Loader.add_implicit_resolver(tag + "float", re.compile(real), digits)
+        _loader = Loader
+    return _loader
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's top mapping, empty if the file is missing or empty.
+
+    Raises EngineError if it is not a mapping or not YAML.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    try:
+        found = yaml.load(text, Loader=_plain_loader())  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        place = str(getattr(error, "problem_mark", "")).strip()
+        reason = getattr(error, "problem", None) or "it cannot be read"
+        raise EngineError(f"{path} is not valid YAML: {reason} {place}".rstrip()) from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise EngineError(f"{path} must hold a mapping of keys to values")
+    return found
+
+
+def edit(path: Path, changes: dict[str, Any], config: dict[str, Any]) -> None:
+    """Rewrite the file so that top keys have the values of `changes` and `config:` holds `config`.
+
+    Keys keep their place, new ones go to the end, comments stay.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1 << 20
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    tree: Any = yaml.load(path) if path.exists() else None
+    if tree is None:
+        tree = CommentedMap()
+    for key, value in changes.items():
+        if key not in tree:
+            tree.insert(0, key, value) if key == "encryptionsalt" else tree.update({key: value})
+        tree[key] = value
+    if config or "config" in tree:
+        if not isinstance(tree.get("config"), dict):
+            tree["config"] = CommentedMap()
+        _merge(tree["config"], config)
+    if not tree.get("config", True):
+        del tree["config"]
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # The people's own file keeps the mode they gave it; a new one is theirs alone.
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    try:
+        with os.fdopen(handle, "w") as file:
+            if tree:
+                yaml.dump(tree, file)
+        os.chmod(draft, mode)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _merge(tree: Any, wanted: dict[str, Any]) -> None:
+    for key in [key for key in tree if key not in wanted]:
+        del tree[key]
+    for key, value in wanted.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        elif key not in tree or _plain(tree[key]) != value:
+            tree[_quoted(key)] = _styled(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _styled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_quoted(k): _styled(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_styled(v) for v in value]
+    return _quoted(value) if isinstance(value, str) else value
+
+
+def _quoted(text: str) -> Any:
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
+
+    if "\n" in text:
+        return LiteralScalarString(text)
+    return DoubleQuotedScalarString(text) if _QUOTED.match(text) else text
