@@ -1,0 +1,306 @@
+"""Reading a compose model: its order, ports, jobs, gates and x-lockstep notes. Pure.
+
+A model is what `docker compose config` writes: every `$` in a value is doubled (`plain` undoes
+it), and where a secret's value belongs stands its placeholder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from reconciler.config import Gate, Setting, Settings
+from reconciler.errors import BadInput
+from reconciler.release import Release, Strategy
+
+Model = Mapping[str, Any]
+NOTE = "x-lockstep"
+_PLACEHOLDER = re.compile(r"lockstep-secret:([A-Za-z_][A-Za-z0-9_]*):")
+_FILE_SECRET = "file:"
+
+
+class ServiceNote(Setting):
+    """`x-lockstep` of a service."""
+
+    start: Literal["after-commit"] | None = None
+    gate: Gate | None = None
+    driver: str | None = None
+    job: bool = False
+
+
+class VolumeNote(Setting):
+    """`x-lockstep` of a volume."""
+
+    driver: str | None = None
+    strategy: Strategy | None = None
+    shared: bool | None = None
+    was: str | None = None
+
+
+class TopNote(Setting):
+    """`x-lockstep` at the top of the compose file."""
+
+    dropped: tuple[str, ...] = ()
+
+
+_Note = TypeVar("_Note", bound=Setting)
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A port of the host that a service publishes; `ip` "" means every address."""
+
+    ip: str
+    port: int
+    protocol: str
+    service: str
+
+
+def placeholder(name: str) -> str:
+    """What stands for a secret's value wherever a record could see it."""
+    return f"lockstep-secret:{name}:"
+
+
+def placeholders_in(value: Any) -> set[str]:
+    """Names of the secrets whose placeholders occur anywhere in a model or a part of it."""
+    if isinstance(value, str):
+        return set(_PLACEHOLDER.findall(value))
+    if isinstance(value, Mapping):
+        return set().union(*(placeholders_in(v) for v in value.values()), placeholders_in([*value]))
+    if isinstance(value, list | tuple):
+        return set().union(*(placeholders_in(v) for v in value))
+    return set()
+
+
+def with_secrets(value: Any, secrets: Mapping[str, str]) -> Any:
+    """A model in which placeholders are replaced by values, their `$` doubled.
+
+    Raises BadInput when a value is not in `secrets`.
+    """
+    if isinstance(value, str):
+        return _PLACEHOLDER.sub(lambda m: _secret(m[1], secrets).replace("$", "$$"), value)
+    if isinstance(value, Mapping):
+        return {with_secrets(k, secrets): with_secrets(v, secrets) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_secrets(v, secrets) for v in value]
+    return value
+
+
+def _secret(name: str, secrets: Mapping[str, str]) -> str:
+    if name not in secrets:
+        raise BadInput(
+            f"the value of secret {name} is not in the stack's config",
+            next_step=f"lockstep config set --secret --path secrets.{name} VALUE",
+        )
+    return secrets[name]
+
+
+def file_secret(path: str) -> str:
+    """The name under which the content of a secret's file counts among a release's secrets."""
+    return f"{_FILE_SECRET}{path}"
+
+
+def secret_file(name: str) -> str | None:
+    """The path of a secret that is a file; None when its value stands in the config."""
+    return name.removeprefix(_FILE_SECRET) if name.startswith(_FILE_SECRET) else None
+
+
+def plain(value: Any) -> Any:
+    """A model's value, or a whole part of it, as it is meant: `$$` is `$`."""
+    if isinstance(value, str):
+        return value.replace("$$", "$")
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def services(model: Model) -> Mapping[str, Mapping[str, Any]]:
+    """The services by name."""
+    found: Mapping[str, Mapping[str, Any]] = model.get("services") or {}
+    return found
+
+
+def service_note(model: Model, service: str) -> ServiceNote:
+    """What x-lockstep says of a service. Raises BadInput with the place."""
+    return _note(ServiceNote, services(model).get(service) or {}, f"services.{service}")
+
+
+def volume_note(model: Model, volume: str) -> VolumeNote:
+    """What x-lockstep says of a top-level volume. Raises BadInput with the place."""
+    return _note(VolumeNote, (model.get("volumes") or {}).get(volume) or {}, f"volumes.{volume}")
+
+
+def top_note(model: Model) -> TopNote:
+    """What x-lockstep at the top says. Raises BadInput with the place."""
+    return _note(TopNote, model, "")
+
+
+def _note(kind: type[_Note], body: Mapping[str, Any], place: str) -> _Note:
+    said = plain(body.get(NOTE) or {})
+    try:
+        return kind.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join([*([place] if place else []), NOTE, *(str(p) for p in problem["loc"])])
+        known = ", ".join(sorted(kind.model_fields))
+        raise BadInput(
+            f"{where} in the compose file: {problem['msg']}",
+            next_step=f"{NOTE} may say here: {known}",
+        ) from None
+
+
+def dependencies(model: Model, service: str) -> dict[str, str]:
+    """Services that must be there first -> condition (service_started, service_healthy,
+    service_completed_successfully). Dependencies that are not in the model are left out."""
+    said = (services(model).get(service) or {}).get("depends_on") or {}
+    return {
+        other: (body or {}).get("condition", "service_started")
+        for other, body in said.items()
+        if other in services(model)
+    }
+
+
+def start_order(model: Model) -> list[list[str]]:
+    """Waves of services: each needs only services of earlier waves. Reversed, it is the order
+    to stop them in. Compose has refused cycles already."""
+    left = {service: set(dependencies(model, service)) for service in services(model)}
+    waves: list[list[str]] = []
+    done: set[str] = set()
+    while left:
+        wave = sorted(service for service, needs in left.items() if needs <= done)
+        if not wave:
+            raise BadInput(f"services depend on each other in a circle: {', '.join(sorted(left))}")
+        waves.append(wave)
+        done.update(wave)
+        for service in wave:
+            del left[service]
+    return waves
+
+
+def published_ports(model: Model) -> list[PublishedPort]:
+    """Fixed ports of the host; ranges and ports that Docker chooses are left out."""
+    found = []
+    for service, body in services(model).items():
+        for port in body.get("ports") or ():
+            published = str(port.get("published") or "")
+            if published.isdigit() and int(published):
+                ip = str(port.get("host_ip") or "")
+                protocol = port.get("protocol") or "tcp"
+                found.append(PublishedPort(ip, int(published), protocol, service))
+    return found
+
+
+def is_job(model: Model, service: str) -> bool:
+    """Whether a service is meant to end, and proved by exit 0."""
+    waited_for = any(
+        dependencies(model, other).get(service) == "service_completed_successfully"
+        for other in services(model)
+    )
+    return waited_for or service_note(model, service).job
+
+
+def after_commit(model: Model) -> set[str]:
+    """Services that start only once the release is proved."""
+    return {s for s in services(model) if service_note(model, s).start == "after-commit"}
+
+
+def gate(model: Model, settings: Settings, service: str) -> Gate | None:
+    """How a service is proved besides its health check: the stack's word before the file's."""
+    return settings.gates.get(service) or service_note(model, service).gate
+
+
+def has_health_check(model: Model, service: str) -> bool | None:
+    """Whether the compose file gives a health check; False: disables it; None: says nothing."""
+    said = services(model)[service].get("healthcheck")
+    if not said:
+        return None
+    if said.get("disable") or (said.get("test") or [""])[0] == "NONE":
+        return False
+    return True if said.get("test") else None
+
+
+def restart_policy(release: Release, service: str) -> str:
+    """The service's own restart policy, which its containers get at the commit."""
+    body = services(release.model).get(service) or {}
+    if body.get("restart"):
+        return str(body["restart"])
+    said = (body.get("deploy") or {}).get("restart_policy") or {}
+    policy = {"any": "always", "on-failure": "on-failure"}.get(said.get("condition", ""), "no")
+    if policy == "on-failure" and said.get("max_attempts"):
+        return f"{policy}:{said['max_attempts']}"
+    return "always" if said and "condition" not in said else policy
+
+
+def shared_networks(model: Model) -> dict[str, Mapping[str, Any]]:
+    """Networks that the worlds of a stack have in common, by their key in the model: external
+    ones, those with a fixed subnet, and those with a name of their own."""
+    project = model.get("name", "")
+    found = {}
+    for key, body in (model.get("networks") or {}).items():
+        said = body or {}
+        fixed = bool((said.get("ipam") or {}).get("config"))
+        own_name = said.get("name", f"{project}_{key}") != f"{project}_{key}"
+        if said.get("external") or fixed or own_name:
+            found[key] = said
+    return found
+
+
+def not_early(model: Model) -> dict[str, str]:
+    """Services that may not run while another world of the stack does -> why."""
+    shared = shared_networks(model)
+    found = {}
+    for service, body in services(model).items():
+        networks: Mapping[str, Any] = body.get("networks") or {}
+        if any(port.get("published") for port in body.get("ports") or ()):
+            found[service] = "it publishes a port"
+        elif body.get("network_mode") == "host":
+            found[service] = "it uses the host's network"
+        elif any((said or {}).get("ipv4_address") for said in networks.values()):
+            found[service] = "it has a fixed address"
+        elif joined := sorted(set(networks) & set(shared)):
+            # Both worlds' containers answer to the service's name there.
+            found[service] = f"network {joined[0]} is common to all worlds"
+        elif service_note(model, service).start == "after-commit":
+            found[service] = "it starts after the commit"
+    return found
+
+
+def differences(before: Release, after: Release) -> list[str]:
+    """What the second release defines differently, one line each; secrets show as placeholders."""
+    from deepdiff import DeepDiff
+
+    found = DeepDiff(
+        _comparable(before), _comparable(after), ignore_order=True, view="tree", verbose_level=2
+    )
+    lines = []
+    for levels in found.values():
+        for level in levels:
+            place = ".".join(str(part) for part in level.path(output_format="list"))
+            lines.append(f"{place}: {_shown(level.t1)} -> {_shown(level.t2)}")
+    return sorted(lines)
+
+
+def _comparable(release: Release) -> dict[str, Any]:
+    """The release as a reader compares it: no tags or paths that differ in every release."""
+    model = plain({k: v for k, v in release.model.items() if k != "name"})
+    return {
+        **model,
+        "images": {s: i.id for s, i in release.images.items()},
+        "datasets": {
+            name: dataset.model_dump(mode="json", exclude={"mounts"}, exclude_defaults=True)
+            for name, dataset in release.datasets.items()
+        },
+        "files": {path: config.sha256 for path, config in release.configs.items()},
+        "dropped": list(release.dropped),
+    }
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if type(value).__name__ == "NotPresent" else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
