@@ -69,9 +69,12 @@ def _machine_has_plugin() -> bool:
     environment = dict(os.environ)
     if environment.get("DOCKER_CONFIG") == str(DOCKER_CONFIG):
         del environment["DOCKER_CONFIG"]
-    return answer(["docker", "compose", "version", "--short"], env=environment) is not None
+    return _compose_answers(environment)
 
 
 def _built_plugin_answers() -> bool:
-    binary = DOCKER_CONFIG / "cli-plugins" / "docker-compose"
-    return answer([str(binary), "compose", "version", "--short"]) is not None
+    return _compose_answers({**os.environ, "DOCKER_CONFIG": str(DOCKER_CONFIG)})
+
+
+def _compose_answers(environment: dict[str, str]) -> bool:
+    return answer(["docker", "compose", "version", "--short"], env=environment) is not None
