@@ -162,8 +162,7 @@ class _Capture:
                 self._directory(fd, name, path, key, depth)
             return
         if fs.is_special(st):
-            kind = "socket" if stat.S_ISSOCK(st.st_mode) else "device"
-            self.skipped.append(f"{shown(path)}: a {kind}")
+            self.skipped.append(f"{shown(path)}: a {fs.kind_of(st)}")
             return
         link = None
         if st.st_nlink > 1:

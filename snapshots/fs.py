@@ -11,12 +11,12 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapshots.errors import Unsupported, shown
+from snapshots.errors import SnapshotError, Unsupported, shown
 
 MAX_DEPTH = 256  # directories inside directories; one descriptor is open for each
 
@@ -206,21 +206,20 @@ def apply_entry_meta(dir_fd: int, name: bytes, meta: Meta, *, link: bool) -> Non
 # -- content -------------------------------------------------------------------------------------
 
 
-def segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that hold data, as (offset, length) in order; the rest are holes."""
-    offset = 0
-    while offset < size:
+def segments(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where [start, end) of a file holds data, as (offset, length) in order; the rest is holes."""
+    while start < end:
         try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+            data = os.lseek(fd, start, os.SEEK_DATA)
+            hole = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
         except OSError as error:
-            if error.errno == errno.ENXIO:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
                 return
             raise
-        if start >= size:
+        if data >= end:
             return
-        yield start, end - start
-        offset = end
+        start = min(hole, end)
+        yield data, start - data
 
 
 def clip(parts: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
@@ -260,19 +259,8 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 def punch_where_data(fd: int, start: int, end: int) -> None:
     """Make [start, end) a hole, touching the file only where it has data there."""
-    offset = start
-    while offset < end:
-        try:
-            data = os.lseek(fd, offset, os.SEEK_DATA)
-            hole = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        if data >= end:
-            return
-        punch_hole(fd, data, min(hole, end) - data)
-        offset = hole
+    for offset, length in list(segments(fd, end, start)):
+        punch_hole(fd, offset, length)
 
 
 def same_bytes(a: memoryview, b: memoryview) -> bool:
@@ -310,6 +298,24 @@ def times_are_honest(fd: int) -> bool:
 
 
 # -- changes of directories ----------------------------------------------------------------------
+
+
+def link_entry(root: int, names: Sequence[bytes], dir_fd: int, name: bytes, inode: int) -> None:
+    """Make `name` a hard link of the entry at `names` below `root`, which has this inode.
+
+    Goes down from the root following nothing, so that only entries below it can be reached.
+    """
+    fds = [os.dup(root)]
+    try:
+        for step in names[:-1]:
+            fds.append(os.open(step, DIRECTORY, dir_fd=fds[-1]))
+        os.link(names[-1], name, src_dir_fd=fds[-1], dst_dir_fd=dir_fd, follow_symlinks=False)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if lstat(dir_fd, name).st_ino != inode:
+        os.unlink(name, dir_fd=dir_fd)
+        raise SnapshotError(f"{shown(name)}: somebody else changes the target; stop that first")
 
 
 def remove_entry(dir_fd: int, name: bytes) -> None:
@@ -377,3 +383,8 @@ def measure_fd(dir_fd: int, seen: set[tuple[int, int]]) -> Size:
 def is_special(st: os.stat_result) -> bool:
     """Sockets and devices: never captured, copied or restored."""
     return stat.S_ISSOCK(st.st_mode) or stat.S_ISBLK(st.st_mode) or stat.S_ISCHR(st.st_mode)
+
+
+def kind_of(st: os.stat_result) -> str:
+    """What a special entry is called in a message."""
+    return "socket" if stat.S_ISSOCK(st.st_mode) else "device"

@@ -16,7 +16,6 @@ from snapshots.blocks import BlockSource
 from snapshots.errors import (
     Damaged,
     NotEnoughSpace,
-    SnapshotError,
     TargetNotEmpty,
     naming,
     shown,
@@ -166,7 +165,7 @@ class _Restore:
                 elif isinstance(entry, File):
                     self._begin_file(here, path, entry)
                 elif isinstance(entry, Hard):
-                    self._hard(here, path, entry)
+                    self._hard(here, entry)
                 else:
                     self._special(here, entry)
                 if isinstance(entry, (File, Symlink, Fifo)) and entry.link is not None:
@@ -219,30 +218,14 @@ class _Restore:
             os.mkfifo(entry.name, 0o600, dir_fd=here.fd)
         fs.apply_entry_meta(here.fd, entry.name, entry.meta, link=isinstance(entry, Symlink))
 
-    def _hard(self, here: _Open, path: bytes, entry: Hard) -> None:
+    def _hard(self, here: _Open, entry: Hard) -> None:
         names, inode = self._links[entry.of]
         present = self._present(here.fd, entry.name)
         if present is not None:
             if present.st_ino == inode and not stat.S_ISDIR(present.st_mode):
                 return
             fs.remove_entry(here.fd, entry.name)
-        fds = [os.dup(self._dirs[0].fd)]
-        try:
-            for name in names[:-1]:
-                fds.append(os.open(name, fs.DIRECTORY, dir_fd=fds[-1]))
-            os.link(
-                names[-1],
-                entry.name,
-                src_dir_fd=fds[-1],
-                dst_dir_fd=here.fd,
-                follow_symlinks=False,
-            )
-        finally:
-            for fd in fds:
-                os.close(fd)
-        if fs.lstat(here.fd, entry.name).st_ino != inode:
-            os.unlink(entry.name, dir_fd=here.fd)
-            raise SnapshotError(f"{shown(path)}: somebody else changes the target; stop that first")
+        fs.link_entry(self._dirs[0].fd, names, here.fd, entry.name, inode)
 
     # -- files -----------------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+"""Bringing the content of one file to another: by clone, by copy, or only where it differs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from snapshots import fs
+
+CHUNK = 1 << 20  # read and compared at once
+PAGE = 8192  # written at least, where a chunk differs
+
+_CANNOT_COPY_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Content:
+    """Safe for several threads. Ranges are [start, end) in bytes; results are bytes written."""
+
+    def __init__(self) -> None:
+        self.can_clone = True
+        self._local = threading.local()
+
+    def clone(self, src: int, dst: int, size: int) -> bool:
+        """Share the whole content, cut to `size`; False, once and for all, where that cannot be."""
+        if self.can_clone and fs.clone_file(src, dst):
+            os.ftruncate(dst, size)
+            return True
+        self.can_clone = False
+        return False
+
+    def copy(self, src: int, dst: int, start: int, end: int) -> int:
+        """Copy into a range that is a hole still; holes stay holes."""
+        return sum(
+            self._copy_data(src, dst, offset, offset + length)
+            for offset, length in fs.segments(src, end, start)
+        )
+
+    def _copy_data(self, src: int, dst: int, start: int, end: int) -> int:
+        at = start
+        while at < end:
+            try:
+                count = os.copy_file_range(src, dst, min(end - at, 8 * CHUNK), at, at)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY_IN_KERNEL:
+                    raise
+                data = self._buffers()[0][: min(end - at, CHUNK)]
+                count = fs.read_into(src, data, at)
+                fs.write_all(dst, data[:count], at)
+            if count == 0:  # it shrank
+                break
+            at += count
+        return at - start
+
+    def mend(self, src: int, dst: int, start: int, end: int) -> int:
+        """Write only what differs, and make holes where the source has them."""
+        written, at = 0, start
+        for offset, length in fs.segments(src, end, start):
+            fs.punch_where_data(dst, at, offset)
+            at = offset + length
+            for chunk in range(offset, at, CHUNK):
+                written += self._mend_chunk(src, dst, chunk, min(CHUNK, at - chunk))
+        fs.punch_where_data(dst, at, end)
+        return written
+
+    def _mend_chunk(self, src: int, dst: int, offset: int, length: int) -> int:
+        wanted, there = (buffer[:length] for buffer in self._buffers())
+        count = fs.read_into(src, wanted, offset)
+        wanted, there = wanted[:count], there[:count]
+        have = fs.read_into(dst, there, offset)
+        if have == count and fs.same_bytes(wanted, there):
+            return 0
+        written, run = 0, None
+        for page in range(0, count, PAGE):
+            end = min(page + PAGE, count)
+            same = end <= have and wanted[page:end].tobytes() == there[page:end].tobytes()
+            if same and run is not None:
+                fs.write_all(dst, wanted[run:page], offset + run)
+                written, run = written + page - run, None
+            elif not same and run is None:
+                run = page
+        if run is not None:
+            fs.write_all(dst, wanted[run:count], offset + run)
+            written += count - run
+        return written
+
+    def _buffers(self) -> tuple[memoryview, memoryview]:
+        pair: tuple[memoryview, memoryview] | None = getattr(self._local, "pair", None)
+        if pair is None:
+            pair = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+            self._local.pair = pair
+        return pair
