@@ -137,17 +137,10 @@ class Stack(Setting):
         return dict(self.settings.secrets)
 
 
-def read(
-    project: str,
-    stack: str,
-    root: Path,
-    values: Mapping[str, Any],
-    secrets: frozenset[str],
-) -> Stack:
+def read(project: str, stack: str, root: Path, values: Mapping[str, Any]) -> Stack:
     """The stack from its config values (keys without the project's prefix).
 
-    `secrets` names the environment variables whose values are secret. Raises BadInput that
-    names the key, what is wrong with it and how to set it.
+    Raises BadInput that names the key, what is wrong with it and how to set it.
     """
     names.check_stack(stack)
     try:
@@ -159,7 +152,7 @@ def read(
         names.check_release_of_stack(settings.release, stack)
     for dataset in settings.datasets:
         names.check_dataset(dataset)
-    return Stack(project=project, name=stack, root=root, settings=settings, secrets=secrets)
+    return Stack(project=project, name=stack, root=root, settings=settings)
 
 
 def _as_text(value: Any) -> Any:

@@ -11,7 +11,7 @@ from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
 from reconciler.errors import DebtsUnpaid
 from reconciler.ledger import Captured, Departure, Pruned, State
-from reconciler.plan import Plan
+from reconciler.plan import Action, Plan
 from snapshots.capture import capture
 from snapshots.errors import SnapshotError
 from snapshots.store import Store
@@ -83,6 +83,34 @@ def capture_sealed(
                 bytes=record.bytes,
             )
         )
+
+
+def capture_before_use(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    plan: Plan,
+    progress: Callable[[str], None],
+) -> str | None:
+    """Capture what the move is about to attach and is only in its volume; needs the host lock.
+
+    A store that cannot take it must not keep anybody from going back: then a warning is
+    returned, for the content goes live all the same.
+    """
+    attached = frozenset(
+        d.generation for d in plan.datasets.values() if d.action is Action.ATTACH and not d.new
+    )
+    owed = {d.generations[name] for d, name in catalog.state().debts()} & attached
+    if not owed:
+        return None
+    try:
+        capture_sealed(catalog, docker, Store.open(stack.store), progress, frozenset(owed))
+    except (SnapshotError, OSError) as error:
+        return (
+            f"{', '.join(sorted(owed))} could not be captured before it is used again ({error}): "
+            "what was left there can no longer be told from what is written now"
+        )
+    return None
 
 
 def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:

@@ -386,8 +386,11 @@ def _reverted(state: State, seq: int, event: Reverted) -> State:
 
 def _departure(state: State, seq: int, event: Outcome, world: str) -> Departure:
     left = state.worlds[world]
+    failed = isinstance(event, Reverted)
     probes = event.written if isinstance(event, Reverted) else event.probes
-    return Departure(seq, left.release, world, event.sealed, event.snapshots, probes, event.at)
+    return Departure(
+        seq, left.release, world, event.sealed, event.snapshots, probes, event.at, failed
+    )
 
 
 def _seal(generations: dict[str, Generation], sealed: Mapping[str, str], seq: int) -> None:

@@ -261,6 +261,11 @@ class Program:
                 worlds.make(
                     self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
                 )
+            warning = debts.capture_before_use(
+                self.stack, self.catalog, self.docker, self.plan, _progress
+            )
+            if warning:
+                pulumi.log.warn(warning)
             switch.carry_out(self.stack, self.catalog, self.plan, lock, _progress)
 
     def pay(self) -> None:

@@ -1,0 +1,79 @@
+"""The stack's settings: what is accepted, and how what is not is explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler import config, names
+from reconciler.errors import BadInput
+
+
+def read(**values: Any) -> config.Stack:
+    return config.read("shop", "prod", Path("/srv/shop"), values)
+
+
+def test_defaults() -> None:
+    stack = read()
+    assert stack.settings.release is None
+    assert stack.settings.window.last == 3
+    assert stack.store == Path("/srv/shop/releases/store")
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "expected"),
+    [
+        ({"window": 5}, "window", config.Window(last=5)),
+        ({"window": "5"}, "window", config.Window(last=5)),
+        ({"compose": "demo/shop"}, "compose", ("demo/shop",)),
+        ({"environment": {"PORT": 80, "ON": True}}, "environment", {"PORT": "80", "ON": "true"}),
+        ({"release": "", "retry": ""}, "release", None),
+    ],
+)
+def test_short_forms(values: dict[str, Any], field: str, expected: object) -> None:
+    assert getattr(read(**values).settings, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"windw": 3}, "config windw"),
+        ({"window": {"last": 0}}, "config window.last"),
+        ({"data": "maybe"}, "config data"),
+        ({"release": "latest"}, "is not a release name"),
+        ({"release": "test-001"}, "is not a release of stack prod"),
+        ({"release": "prod-1"}, "is not a release name"),
+        ({"release": "../../etc"}, "is not a release name"),
+        ({"release": "-rf"}, "is not a release name"),
+        ({"release": "prod-001\n"}, "is not a release name"),
+        ({"datasets": {"a/b": {}}}, "dataset name"),
+        ({"deadline": 0}, "config deadline"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        read(**values)
+
+
+@given(st.integers(0, 999_999))
+def test_release_names_round_trip(number: int) -> None:
+    assert names.release_number(names.release_name("prod", number)) == number
+
+
+@given(st.text(max_size=20))
+def test_no_text_breaks_the_name_check(text: str) -> None:
+    try:
+        number = names.release_number(text)
+    except BadInput:
+        return
+    assert text.endswith(f"-{number:03d}")
+
+
+@pytest.mark.parametrize("stack", ["Prod", "", "a-b", "x" * 40, "prod/1"])
+def test_a_stack_name_that_cannot_prefix_is_refused(stack: str) -> None:
+    with pytest.raises(BadInput, match="stack name"):
+        config.read("shop", stack, Path("/srv"), {})

@@ -1,0 +1,405 @@
+"""decide, walked through histories on a host in memory, and case by case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from reconciler.decide import decide, rollback_target, undo_target
+from reconciler.facts import Disk, PortHolder
+from reconciler.plan import Action, Move
+from tests.reconciler.hostmodel import Host, with_wish
+
+
+def going(host: Host, release: str) -> Move:
+    host.release = release
+    return host.up().move
+
+
+def three_releases(window: int = 3) -> Host:
+    host = Host(window)
+    for _ in range(3):
+        host.new()
+        host.up()
+        host.write()
+    return host
+
+
+def test_the_first_release_starts_empty() -> None:
+    host = Host()
+    host.new()
+    plan = host.up()
+    assert plan.move is Move.FIRST
+    assert {d.action for d in plan.datasets.values()} == {Action.CREATE}
+    assert host.state.live == "shop-prod-001"
+
+
+def test_a_new_release_gets_a_fork_of_the_live_data() -> None:
+    host = three_releases()
+    before = host.live_contents()
+    host.new()
+    plan = host.up()
+    assert plan.move is Move.FORWARD
+    assert plan.datasets["db"].action is Action.FORK
+    assert plan.datasets["db"].source == "shop-prod_db_g3"
+    assert host.live_contents()["db"][:-1] == before["db"]
+
+
+def test_back_to_the_previous_release_attaches_and_further_back_restores() -> None:
+    host = three_releases()
+    plans = []
+    for release in ("prod-002", "prod-001"):
+        host.release = release
+        plans.append(host.up())
+    assert [p.move for p in plans] == [Move.BACK, Move.BACK]
+    assert plans[0].datasets["db"].action is Action.ATTACH
+    assert plans[0].to_world == "shop-prod-002"
+    assert plans[1].datasets["db"].action is Action.RESTORE
+    assert plans[1].to_world == "shop-prod-001_2"
+
+
+def test_the_sequence_1_2_3_rollback_rollback_undo_new() -> None:
+    host = three_releases()
+    assert rollback_target(host.state, host.records) == "prod-002"
+    going(host, "prod-002")
+    assert rollback_target(host.state, host.records) == "prod-001"
+    two = host.live_contents()
+    going(host, "prod-001")
+    assert rollback_target(host.state, host.records) is None
+    assert undo_target(host.state) == ("prod-002", None)
+    going(host, "prod-002")
+    assert {d: c[:-1] for d, c in host.live_contents().items()} == two
+    host.new()
+    host.up()
+    assert host.release == "prod-004"
+    assert rollback_target(host.state, host.records) == "prod-002"
+
+
+def test_a_failed_release_is_quarantined_until_it_is_answered() -> None:
+    host = three_releases()
+    host.new()
+    assert host.up(fails=True).move is Move.FORWARD
+    assert host.state.live == "shop-prod-003"
+    again = host.plan()
+    assert "quarantined" in again.refusals[0].message
+    assert "retry shop-prod-004" in again.refusals[0].remedy
+    host.retry = "shop-prod-004"
+    plan = host.up()
+    assert plan.to_world == "shop-prod-004_2"
+    assert host.state.live_release == "prod-004"
+
+
+def test_a_failed_world_stays_for_a_look_until_the_next_success() -> None:
+    host = three_releases()
+    host.new()
+    host.up(fails=True)
+    host.release = "prod-003"
+    assert "shop-prod-004" in host.up().worlds
+    host.new()
+    assert "shop-prod-004" not in host.up().worlds
+    assert host.state.worlds["shop-prod-004"].removed
+
+
+def test_data_spoiled_by_a_failed_way_back_is_restored_from_the_store() -> None:
+    host = three_releases()
+    left = host.left["prod-002"]
+    host.release = "prod-002"
+    assert host.up(fails=True).datasets["db"].action is Action.ATTACH
+    host.retry = "shop-prod-002"
+    plan = host.up()
+    assert plan.datasets["db"].action is Action.RESTORE
+    assert host.live_contents()["db"][:-1] == left["db"]
+
+
+def test_a_changed_secret_is_a_new_world_of_the_same_release() -> None:
+    host = three_releases()
+    host.secret = "two"
+    plan = host.up()
+    assert (plan.move, plan.to_world) == (Move.REFRESH, "shop-prod-003_2")
+    assert plan.datasets["db"].action is Action.FORK
+    host.release = "prod-002"
+    back = host.up()
+    assert back.to_world == "shop-prod-002_2"
+    assert host.plan().move is Move.STAY
+
+
+def test_a_missing_key_never_makes_a_refresh() -> None:
+    host = three_releases()
+    facts = replace(host.facts(), fingerprint="")
+    plan = decide(host.stack(), host.state, facts)
+    assert plan.move is Move.STAY
+    assert any("key" in warning for warning in plan.warnings)
+
+
+def test_undo_of_a_refresh_goes_to_the_world_before() -> None:
+    host = three_releases()
+    before = host.live_contents()
+    host.secret = "two"
+    host.up()
+    target = undo_target(host.state)
+    assert target is not None
+    assert target[1] is not None
+    host.wish = target[1]
+    plan = host.up()
+    assert plan.move is Move.REFRESH
+    assert plan.datasets["db"].action is Action.ATTACH
+    assert host.live_contents()["db"][:-1] == before["db"]
+    assert host.plan().move is Move.STAY
+
+
+def test_a_wish_applies_once() -> None:
+    host = three_releases()
+    with_wish(host, at="arrival")
+    plan = host.up()
+    assert plan.move is Move.REFRESH
+    assert plan.datasets["db"].action is Action.RESTORE
+    assert host.live_contents()["db"][:-1] == host.left["prod-002"]["db"]
+    inert = host.plan()
+    assert inert.move is Move.STAY
+    assert any("was fulfilled" in w for w in inert.warnings)
+
+
+def test_a_wish_for_another_release_is_inert() -> None:
+    host = three_releases()
+    with_wish(host, at="arrival")
+    host.release = "prod-002"
+    assert host.up().datasets["db"].action is Action.ATTACH
+
+
+def test_data_keep_takes_the_live_data_along() -> None:
+    host = three_releases()
+    before = host.live_contents()
+    host.release, host.data = "prod-002", "keep"
+    plan = host.up()
+    assert (plan.move, plan.datasets["db"].action) == (Move.BACK, Action.FORK)
+    assert host.live_contents()["db"][:-1] == before["db"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ("prod-009", "there is no release prod-009"),
+        (None, "declares no release"),
+    ],
+)
+def test_what_cannot_be_declared_is_refused(declared: str | None, says: str) -> None:
+    host = three_releases()
+    host.release = declared
+    plan = host.plan()
+    assert plan.move is Move.STAY
+    assert says in plan.refusals[0].message
+
+
+def test_a_pruned_release_is_refused_as_pruned() -> None:
+    host = three_releases(window=2)
+    host.new()
+    host.up()
+    host.release = "prod-001"
+    assert "was pruned" in host.plan().refusals[0].message
+
+
+def test_of_four_releases_the_last_three_stay() -> None:
+    host = three_releases()
+    host.new()
+    plan = host.up()
+    assert plan.prune == ("prod-001",)
+    assert [k.release for k in plan.keep] == ["prod-002", "prod-003", "prod-004"]
+
+
+def test_not_enough_disk_says_the_numbers_and_the_ways_out() -> None:
+    host = three_releases()
+    host.new()
+    facts = replace(host.facts(), disk=Disk(100, 1 << 40, False))
+    refusal = decide(host.stack(), host.state, facts).refusals[0]
+    assert "not enough disk" in refusal.message
+    assert "in-place" in refusal.remedy
+    reflink = replace(facts, disk=Disk(100, 1 << 40, True))
+    assert decide(host.stack(), host.state, reflink).refusals == ()
+
+
+def test_a_foreign_user_of_a_volume_is_refused() -> None:
+    host = three_releases()
+    host.new()
+    facts = replace(host.facts(), foreign_mounts={"shop-prod_db_g3": ("intruder",)})
+    assert "intruder" in decide(host.stack(), host.state, facts).refusals[0].message
+
+
+def test_a_port_held_by_another_is_refused_before_anything_stops() -> None:
+    host = three_releases()
+    name = host.new()
+    model = {
+        "services": {"web": {"ports": [{"target": 80, "published": "8080", "protocol": "tcp"}]}}
+    }
+    host.records[name] = host.records[name].model_copy(update={"model": model})
+    facts = replace(host.facts(), ports=(PortHolder(8080, "tcp", "container nginx"),))
+    assert "8080/tcp" in decide(host.stack(), host.state, facts).refusals[0].message
+
+
+def test_a_moved_or_missing_image_is_refused_for_the_target_and_warned_of_for_others() -> None:
+    host = three_releases()
+    images = {**host.facts().images, "shop-web:prod-002": "sha256:other"}
+    facts = replace(host.facts(), images=images)
+    stay = decide(host.stack(), host.state, facts)
+    assert stay.refusals == ()
+    assert "prod-002" not in stay.images
+    assert any("prod-002 is unusable" in w for w in stay.warnings)
+    host.release = "prod-002"
+    assert "was moved" in decide(host.stack(), host.state, facts).refusals[0].message
+    del images["shop-web:prod-002"]
+    assert "is missing" in decide(host.stack(), host.state, facts).refusals[0].message
+
+
+def test_a_vanished_dataset_is_refused_unless_named() -> None:
+    host = three_releases()
+    name = host.new()
+    files = host.records[name].datasets["files"]
+    host.records[name] = host.records[name].model_copy(update={"datasets": {"files": files}})
+    assert "dataset db of prod-003 is not in prod-004" in host.plan().refusals[0].message
+    renamed = files.model_copy(update={"name": "pg", "was": "db"})
+    host.records[name] = host.records[name].model_copy(
+        update={"datasets": {"files": files, "pg": renamed}}
+    )
+    plan = host.plan()
+    assert plan.refusals == ()
+    assert plan.datasets["pg"].source == "shop-prod_db_g3"
+    dropped = {"datasets": {"files": files}, "dropped": ("db",)}
+    host.records[name] = host.records[name].model_copy(update=dropped)
+    assert host.plan().refusals == ()
+
+
+@pytest.mark.parametrize("state", ["exited", "created", None])
+def test_a_live_container_that_stands_still_or_is_gone_is_repaired(state: str | None) -> None:
+    host = three_releases()
+    facts = host.facts()
+    live = facts.containers["shop-prod-003"]
+    now = tuple(replace(c, state=state) for c in live) if state else ()
+    plan = decide(
+        host.stack(),
+        host.state,
+        replace(facts, containers={**facts.containers, "shop-prod-003": now}),
+    )
+    assert (plan.move, plan.to_world, plan.new_world) == (Move.REPAIR, "shop-prod-003", False)
+
+
+def test_an_unfinished_switch_is_repaired_first() -> None:
+    host = three_releases()
+    host.release = "prod-002"
+    plan = decide(host.stack(), host.state, replace(host.facts(), unfinished="shop-prod-002"))
+    assert (plan.move, plan.to_world) == (Move.REPAIR, "shop-prod-003")
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Whatever people do, in whatever order: what is promised holds."""
+
+    @initialize(window=st.integers(1, 4))
+    def begin(self, window: int) -> None:
+        self.host = Host(window)
+        self.host.new()
+        self.host.up()
+        self.paid = True
+
+    @rule(fails=st.booleans(), pays=st.booleans())
+    def a_new_release(self, fails: bool, pays: bool) -> None:
+        self.host.new()
+        self._up(fails=fails, pays=pays)
+
+    @rule(pick=st.integers(0, 10), fails=st.booleans(), pays=st.booleans())
+    def another_release(self, pick: int, fails: bool, pays: bool) -> None:
+        names = sorted(self.host.records)
+        self.host.release = names[pick % len(names)]
+        self._up(fails=fails, pays=pays)
+
+    @rule()
+    def answer_the_failure(self) -> None:
+        if self.host.state.quarantined:
+            release, world = sorted(self.host.state.quarantined.items())[0]
+            self.host.release, self.host.retry = release, world
+            self._up(fails=False, pays=True)
+
+    @rule(secret=st.sampled_from(["one", "two"]))
+    def rotate(self, secret: str) -> None:
+        self.host.secret = secret
+        self._up(fails=False, pays=True)
+
+    @rule(at=st.sampled_from(["departure", "arrival"]), asked=st.integers(0, 99))
+    def wish(self, at: str, asked: int) -> None:
+        with_wish(self.host, at=at, asked=str(asked))
+        self._up(fails=False, pays=True)
+
+    @rule()
+    def undo(self) -> None:
+        target = undo_target(self.host.state)
+        if target is not None and target[0] in self.host.records:
+            self.host.release, self.host.wish = target
+            self._up(fails=False, pays=True)
+
+    @rule()
+    def write(self) -> None:
+        self.host.write()
+
+    @rule()
+    def declared_is_what_is_live(self) -> None:
+        self.host.release, self.host.wish = self.host.state.live_release, None
+        self._up(fails=False, pays=True)
+
+    def _up(self, *, fails: bool, pays: bool) -> None:
+        host = self.host
+        left = dict(host.left)
+        before = host.live_contents()
+        plan = host.up(fails=fails, pays=pays)
+        if plan.refusals:
+            assert host.live_contents() == before
+            return
+        moved = plan.move not in (Move.STAY, Move.REPAIR)
+        if moved and fails:
+            assert host.live_contents() == before, "the data before the failure is back"
+            return
+        if plan.move is Move.BACK and plan.wish is None and host.data == "restore":
+            now = {d: c[:-1] for d, c in host.live_contents().items()}
+            assert now == left[str(plan.target)], "going back brings what the release left"
+        if moved and plan.move is Move.FORWARD:
+            assert {d: c[:-1] for d, c in host.live_contents().items()} == before
+        if pays:
+            again = host.plan()
+            assert again.move is Move.STAY
+            assert again.debts == ()
+            assert set(again.worlds) <= set(plan.worlds)
+
+    @invariant()
+    def the_live_world_writes_only_its_own(self) -> None:
+        if not hasattr(self, "host"):
+            return
+        state = self.host.state
+        live = state.worlds[str(state.live)]
+        assert not live.removed
+        for generation in live.generations.values():
+            assert state.generations[generation].sealed is None
+            assert generation in self.host.contents
+
+    @invariant()
+    def every_departure_of_a_kept_release_can_be_had(self) -> None:
+        if not hasattr(self, "host"):
+            return
+        host = self.host
+        for release, contents in host.left.items():
+            if release not in host.records:
+                continue
+            departure = host.state.departures_of(release)[-1]
+            for dataset, content in contents.items():
+                snapshot = departure.snapshots.get(dataset)
+                generation = host.state.generations[departure.generations[dataset]]
+                volume = not generation.removed and generation.sealed == departure.seq
+                stored = snapshot is not None and host.snapshots.get(snapshot)
+                if stored:
+                    assert stored[1] == content
+                else:
+                    assert volume
+                    assert host.contents[generation.name] == content or generation.spoiled
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

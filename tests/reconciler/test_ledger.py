@@ -1,0 +1,134 @@
+"""The ledger's file: durable, chained, forgiving only of a last line that was never promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import CatalogDamaged
+from reconciler.ledger import Committed, GenerationMade, Ledger, State, WorldMade, fold
+
+AT = "2026-01-01T00:00:00+00:00"
+
+
+def world(number: int) -> list[GenerationMade | WorldMade]:
+    generation = f"g{number}"
+    return [
+        GenerationMade(
+            at=AT,
+            name=generation,
+            dataset="db",
+            number=number,
+            parent=None,
+            action="create",
+            world=f"w{number}",
+        ),
+        WorldMade(
+            at=AT,
+            world=f"w{number}",
+            release=f"prod-{number:03d}",
+            generations={"db": generation},
+            fingerprint="",
+        ),
+    ]
+
+
+def commit(before: int | None, number: int) -> Committed:
+    return Committed(
+        at=AT,
+        move="forward",
+        from_world=f"w{before}" if before else None,
+        to_world=f"w{number}",
+        sealed={"db": f"g{before}"} if before else {},
+    )
+
+
+def filled(path: Path, count: int = 3) -> Ledger:
+    ledger = Ledger(path)
+    for number in range(1, count + 1):
+        ledger.append(*world(number), commit(number - 1 or None, number))
+    return ledger
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    state = ledger.read()
+    assert (state.live, state.previous, state.seq) == ("w3", "w2", 9)
+    assert [d.generations["db"] for d in state.departures] == ["g1", "g2"]
+    assert [g for _, g in state.debts()] == ["db", "db"]
+    assert oct(ledger.path.stat().st_mode & 0o777) == "0o600"
+
+
+def test_an_empty_ledger_is_an_empty_state(tmp_path: Path) -> None:
+    assert Ledger(tmp_path / "none.jsonl").read() == State() == fold([])
+
+
+@given(cut=st.integers(1, 400))
+def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path_factory, cut: int) -> None:  # type: ignore[no-untyped-def]
+    ledger = filled(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
+    whole = ledger.path.read_bytes()
+    last = whole.rstrip(b"\n").rpartition(b"\n")[2]
+    ledger.path.write_bytes(whole[: -min(cut, len(last) + 1)])
+    assert ledger.read().seq == 8
+    ledger.append(commit(2, 3))
+    assert ledger.read().live == "w3"
+
+
+@pytest.mark.parametrize("line", range(9))
+def test_an_altered_line_is_found_and_named(tmp_path: Path, line: int) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    lines = ledger.path.read_text().splitlines()
+    body = json.loads(lines[line])
+    body["who"] = "mallory"
+    lines[line] = json.dumps(body)
+    ledger.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(CatalogDamaged, match=f"line {line + 1} was altered"):
+        ledger.read()
+
+
+@given(data=st.data())
+def test_removed_swapped_and_replayed_lines_are_found(tmp_path_factory, data) -> None:  # type: ignore[no-untyped-def]
+    ledger = filled(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
+    lines = ledger.path.read_text().splitlines()
+    what = data.draw(st.sampled_from(["remove", "swap", "replay"]))
+    at = data.draw(st.integers(0, len(lines) - 2))
+    if what == "remove":
+        del lines[at]
+    elif what == "swap":
+        lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    else:
+        lines.append(lines[at])
+    ledger.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(CatalogDamaged):
+        ledger.read()
+
+
+def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.reconciler.test_ledger import Ledger, world, commit\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for n in range(1, 10000):\n"
+        "    ledger.append(*world(n), commit(n - 1 or None, n))\n"
+    )
+    for _ in range(3):
+        path.unlink(missing_ok=True)
+        writer = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=os.getcwd())
+        deadline = time.monotonic() + 30
+        while (not path.exists() or path.stat().st_size < 4000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        state = Ledger(path).read()
+        assert state.seq >= 3
+        assert state.live is not None
