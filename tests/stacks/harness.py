@@ -1,0 +1,341 @@
+"""Stacks under test: a real compose project in a folder of its own, driven by the command that a
+user types, on the real Docker. Everything is named after a random project, and removed by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from setup.base_images import IMAGES, exists
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TIMEOUT_SECONDS = 120.0
+
+APP = '''
+import http.server, json, os, pathlib, signal, sys
+
+NOTES = pathlib.Path("/notes/notes.txt")
+EXTRA = pathlib.Path("/settings.toml")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, code, body):
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def do_GET(self):
+        if self.path == "/health":
+            broken = os.environ.get("BROKEN")
+            self.answer(503 if broken else 200, broken or "ok")
+        elif self.path == "/notes":
+            self.answer(200, NOTES.read_text() if NOTES.exists() else "")
+        elif self.path == "/settings":
+            self.answer(200, EXTRA.read_text() if EXTRA.exists() else "")
+        else:
+            self.answer(200, os.environ.get(self.path.strip("/").upper(), ""))
+
+    def do_POST(self):
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        with NOTES.open("a") as notes:
+            notes.write(text + "\\n")
+            notes.flush()
+            os.fsync(notes.fileno())
+        self.answer(201, "noted")
+
+    def log_message(self, *args):
+        pass
+
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+'''
+
+COMPOSE = """
+services:
+  app:
+    image: {image}
+    command: ["python3", "/app.py"]
+    environment:
+      VERSION: "1"
+    volumes:
+      - ./app.py:/app.py:ro
+      - notes:/notes
+    ports: ["127.0.0.1:{port}:8000"]
+    healthcheck:
+      test: ["CMD", "python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health')"]
+      interval: 30s
+    restart: unless-stopped
+    stop_grace_period: 2s
+volumes:
+  notes:
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed, and how it ended."""
+
+    args: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Project:
+    """A compose project in a folder, with the `lockstep` command for it."""
+
+    folder: Path
+    name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
+    port: int = field(default_factory=lambda: free_port())
+    env: dict[str, str] = field(default_factory=dict)
+
+    # the command ----------------------------------------------------------------------------
+
+    def run(self, *args: str, code: int | None = 0, env: Mapping[str, str] | None = None) -> Ran:
+        """Run `lockstep ARGS`; the exit code must be `code` (None: any)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *args],
+            cwd=self.folder,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        ran = Ran(args, done.returncode, done.stdout, done.stderr)
+        assert code is None or ran.code == code, self._story(ran, code)
+        assert "Traceback" not in ran.text, self._story(ran, code)
+        return ran
+
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start `lockstep ARGS` in a session of its own, to be killed or waited for."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *args],
+            cwd=self.folder,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "LOCKSTEP_"))}
+        locks = self.folder.parent / "locks"
+        locks.mkdir(exist_ok=True)
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "LOCKSTEP_LOCK_DIR": str(locks),
+            "LOCKSTEP_ENGINE": os.environ.get("LOCKSTEP_TEST_ENGINE", "embedded"),
+            **self.env,
+            **(more or {}),
+        }
+
+    def _story(self, ran: Ran, code: int | None) -> str:
+        return f"lockstep {' '.join(ran.args)}: exit {ran.code}, not {code}\n{ran.text}"
+
+    # a user's steps -------------------------------------------------------------------------
+
+    def init(self) -> Ran:
+        return self.run("init", "--yes", "--name", self.name)
+
+    def new(self, text: str = "a release", *args: str) -> str:
+        """Make the next release; returns its name."""
+        before = {r["release"] for r in self.releases()}
+        self.run("new", text, *args)
+        after = {r["release"] for r in self.releases()}
+        assert len(after - before) == 1, (before, after)
+        return str((after - before).pop())
+
+    def up(self, code: int = 0, **env: str) -> Ran:
+        return self.run("up", "--yes", code=code, env=env)
+
+    def release(self, text: str = "a release") -> str:
+        """new + up."""
+        name = self.new(text)
+        self.up()
+        assert self.live() == name
+        return name
+
+    def declare(self, release: str) -> None:
+        self.run("config", "set", "release", release)
+
+    def compose_file(self, **replacing: str) -> None:
+        """Edit compose.yaml: each keyword's `old=new` text is replaced once."""
+        path = self.folder / "compose.yaml"
+        text = path.read_text()
+        for change in replacing.values():
+            old, new = change.split("=>")
+            assert old in text, f"{old!r} is not in the compose file"
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    # what is there --------------------------------------------------------------------------
+
+    def releases(self) -> list[dict[str, Any]]:
+        return list(self.run("list", "--json").json()["releases"])
+
+    def live(self) -> str | None:
+        found = self.run("list", "--json").json()["live"]
+        return str(found) if found else None
+
+    def status(self) -> dict[str, str]:
+        return {r["release"]: r["status"] for r in self.releases()}
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The log, newest first."""
+        return list(self.run("log", "--json").json()["entries"])
+
+    def preview(self, code: int | None = 0) -> dict[str, Any]:
+        return dict(self.run("preview", "--json", code=code).json())
+
+    def containers(self, *, running: bool = True) -> dict[str, str]:
+        """container id -> name, of every world of the project and of its plain project."""
+        words = ["ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]
+        listed: dict[str, str] = {}
+        for label in self._labels():
+            out = docker(*words, *([] if running else ["--all"]), "--filter", f"label={label}")
+            listed.update(line.split(" ", 1) for line in out.splitlines())
+        return listed
+
+    def volumes(self) -> set[str]:
+        found: set[str] = set()
+        for label in self._labels():
+            found |= set(docker("volume", "ls", "-q", "--filter", f"label={label}").split())
+        return found
+
+    def images(self) -> set[str]:
+        listed = docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+        return {i for i in listed.split() if i.startswith(f"{self.name}-")}
+
+    def _labels(self) -> tuple[str, str]:
+        return (f"lockstep.project={self.name}", f"com.docker.compose.project={self.name}")
+
+    def nothing_to_do(self) -> None:
+        """A second up plans nothing and touches nothing."""
+        before = self.containers()
+        ran = self.run("up", "--yes")
+        changed = [w for w in (" created", " updated", " deleted", " replaced") if w in ran.text]
+        assert changed == [], ran.text
+        assert self.containers() == before
+
+    # the app --------------------------------------------------------------------------------
+
+    def get(self, path: str, timeout: float = 5.0) -> str:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            return str(answer.read().decode())
+
+    def note(self, text: str) -> None:
+        url = f"http://127.0.0.1:{self.port}/notes"
+        request = urllib.request.Request(url, data=text.encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.status == 201
+
+    def notes(self) -> list[str]:
+        return self.get("/notes").splitlines()
+
+    def wait_until_it_answers(self, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.get("/health", timeout=1)
+                return
+            except OSError:
+                assert time.monotonic() < deadline, "the app does not answer"
+                time.sleep(0.1)
+
+    # the end --------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Remove containers, networks, volumes and images of this project, by label and name."""
+        for label in self._labels():
+            ids = docker("ps", "--all", "-q", "--filter", f"label={label}").split()
+            if ids:
+                docker("rm", "--force", "--volumes", *ids)
+            for kind in ("network", "volume"):
+                names = docker(kind, "ls", "-q", "--filter", f"label={label}").split()
+                if names:
+                    docker(kind, "rm", *names, check=False)
+        for line in docker("ps", "--all", "--format", "{{.ID}} {{.Names}}").splitlines():
+            container, name = line.split(" ", 1)
+            if name.startswith(f"{self.name}-"):
+                docker("rm", "--force", container)
+        networks = docker("network", "ls", "--format", "{{.Name}}").split()
+        for network in [n for n in networks if n.startswith(f"{self.name}-")]:
+            docker("network", "rm", network, check=False)
+        images = self.images()
+        if images:
+            docker("rmi", "--force", *images, check=False)
+
+
+def notes_project(folder: Path) -> Project:
+    """A project of one service with a volume, a config file and a published port."""
+    project = Project(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.py").write_text(APP)
+    (folder / "compose.yaml").write_text(COMPOSE.format(image=python_image(), port=project.port))
+    return project
+
+
+def base_image(official: str) -> str:
+    """The local name of a base image that set-up pulled or built."""
+    if exists(official):
+        return official
+    return next(image.name for image in IMAGES if image.official == official)
+
+
+def python_image() -> str:
+    return base_image("python:3.11-slim")
+
+
+def free_port() -> int:
+    """A port below the ephemeral range, so that no client's connection takes it meanwhile."""
+    for _ in range(200):
+        port = 20000 + uuid.uuid4().int % 10000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+def docker(*args: str, check: bool = True) -> str:
+    """The docker command line's answer."""
+    done = subprocess.run(
+        ["docker", *args], capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(args)}: {done.stderr}"
+    return done.stdout
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False

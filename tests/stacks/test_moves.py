@@ -1,0 +1,241 @@
+"""Every move, on real Docker, by the commands that a user types."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.harness import Project, docker, notes_project
+
+
+def test_the_first_release_creates_record_tags_and_data(notes: Project) -> None:
+    name = notes.release("the very first")
+    assert name == "prod-001"
+    record = notes.folder / "releases" / name / "release-info.json"
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert f"{notes.name}-app:{name}" in notes.images()
+    assert notes.volumes() == {f"{notes.name}-prod_notes_g1"}
+    notes.note("one")
+    assert notes.notes() == ["one"]
+    assert [e["move"] for e in notes.entries()] == ["first"]
+    notes.nothing_to_do()
+
+
+def test_of_four_releases_the_last_three_stay(notes: Project) -> None:
+    for number in range(1, 5):
+        notes.release(f"release {number}")
+        notes.note(f"note {number}")
+    status = notes.status()
+    assert status == {
+        "prod-001": "pruned",
+        "prod-002": "kept",
+        "prod-003": "previous",
+        "prod-004": "live",
+    }
+    assert not (notes.folder / "releases" / "prod-001").exists()
+    assert {i for i in notes.images() if i.endswith(":prod-001")} == set()
+    assert {i.rpartition(":")[2] for i in notes.images()} == {
+        "prod-002",
+        "prod-003",
+        "prod-004",
+        "latest",
+    }
+    assert notes.volumes() == {f"{notes.name}-prod_notes_g{n}" for n in (3, 4)}
+    manifest = (notes.folder / "releases" / "manifest.json").read_text()
+    assert '"version": "prod-001"' not in manifest
+    table = notes.run("list").out
+    assert all(f"prod-00{n}" in table for n in (2, 3, 4))
+    refused = notes.run("config", "set", "release", "prod-001", code=None)
+    if refused.code == 0:
+        assert "was pruned" in notes.up(code=2).text
+    notes.declare("prod-002")
+    notes.up()
+    assert notes.notes() == ["note 1", "note 2"], "its data comes from the store"
+
+
+def test_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) -> None:
+    for number in (1, 2, 3):
+        notes.compose_file(v=f'VERSION: "{number - 1 or 1}"=>VERSION: "{number}"')
+        notes.release(f"version {number}")
+        notes.note(f"note {number}")
+    assert notes.get("/version") == "3"
+
+    notes.run("rollback", "--yes")
+    assert (notes.live(), notes.get("/version")) == ("prod-002", "2")
+    assert notes.notes() == ["note 1", "note 2"]
+    notes.nothing_to_do()
+
+    notes.run("rollback", "--yes")
+    assert (notes.live(), notes.get("/version")) == ("prod-001", "1")
+    assert notes.notes() == ["note 1"]
+    notes.nothing_to_do()
+
+    notes.run("undo", "--yes")
+    assert (notes.live(), notes.get("/version")) == ("prod-002", "2")
+    assert notes.notes() == ["note 1", "note 2"]
+    notes.note("after undo")
+    notes.nothing_to_do()
+
+    assert notes.release("version 4") == "prod-004"
+    assert notes.notes() == ["note 1", "note 2", "after undo"]
+    info = notes.run("info", "prod-004", "--json").json()
+    assert info["release"]["parent"] == "prod-002"
+    moves = [e["move"] for e in notes.entries()]
+    assert moves == ["forward", "back", "back", "back", "forward", "forward", "first"]
+    assert all(
+        e["downtime_seconds"] is not None for e in notes.entries() if e["move"] != "first"
+    )
+
+
+def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> None:
+    notes.release("good")
+    notes.note("before")
+    running = notes.containers()
+    notes.compose_file(b='VERSION: "1"=>VERSION: "2"\n      BROKEN: "always"')
+    notes.run("config", "set", "deadline", "4")
+    failed = notes.new("bad")
+    ran = notes.up(code=4)
+    assert failed in ran.text
+    assert "live again" in ran.text
+    assert notes.live() == "prod-001"
+    assert notes.containers() == running
+    assert notes.notes() == ["before"]
+    assert notes.status()[failed] == "failed"
+    entry = notes.entries()[0]
+    assert entry["result"] == "reverted"
+    assert "app" in entry["reason"]
+
+    again = notes.up(code=3)
+    assert "quarantined" in again.text
+    assert notes.containers() == running
+
+    notes.compose_file(b='\n      BROKEN: "always"=>')
+    assert notes.release("mended") == "prod-003"
+    assert notes.notes() == ["before"]
+    assert f"{notes.name}-{failed}" not in " ".join(notes.containers(running=False).values())
+
+
+def test_retry_answers_a_failure(notes: Project) -> None:
+    notes.release("good")
+    notes.compose_file(b='VERSION: "1"=>BROKEN: ${BROKEN:-}')
+    notes.run("config", "set", "deadline", "4")
+    failed = notes.new("depends on the outside", env_broken := "--allow-dirty")
+    del env_broken
+    notes.up()
+    assert notes.live() == failed
+
+
+def test_a_plain_project_is_adopted_and_gone_back_to(tmp_path: Path) -> None:
+    notes = notes_project(tmp_path / "notes")
+    try:
+        docker("compose", "-p", notes.name, "--project-directory", str(notes.folder), "up", "-d")
+        notes.wait_until_it_answers()
+        notes.note("from before")
+        plain = {i: n for i, n in notes.containers().items()}
+        notes.init()
+        notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
+        notes.new("the first under Lockstep")
+        preview = notes.preview()
+        assert (preview["move"], preview["datasets"]["notes"]["action"]) == ("adopt", "fork")
+        notes.up()
+        assert notes.get("/version") == "2"
+        assert notes.notes() == ["from before"]
+        notes.note("from the first")
+        notes.nothing_to_do()
+
+        notes.run("rollback", "--yes")
+        assert notes.live() == "prod-000"
+        assert notes.containers() == plain, "the very containers from before run again"
+        assert notes.notes() == ["from before"]
+        notes.nothing_to_do()
+
+        notes.run("undo", "--yes")
+        assert notes.live() == "prod-001"
+        assert notes.notes() == ["from before", "from the first"]
+    finally:
+        notes.remove()
+
+
+def test_a_restore_that_was_wished_for_happens_once(notes: Project) -> None:
+    notes.release("one")
+    notes.note("left by one")
+    notes.release("two")
+    notes.note("spoilt by two")
+    notes.run("config", "set", "--path", "restore.release", "prod-002")
+    notes.run("config", "set", "--path", "restore.at", "arrival")
+    assert notes.preview()["move"] == "refresh"
+    notes.up()
+    assert notes.notes() == ["left by one"]
+    ran = notes.up()
+    assert "was fulfilled" in ran.text
+    notes.nothing_to_do()
+    notes.run("undo", "--yes")
+    assert notes.notes() == ["left by one", "spoilt by two"]
+
+
+def test_data_keep_goes_back_without_the_data(notes: Project) -> None:
+    notes.release("one")
+    notes.note("a")
+    notes.release("two")
+    notes.note("b")
+    notes.run("config", "set", "data", "keep")
+    notes.declare("prod-001")
+    notes.up()
+    assert notes.live() == "prod-001"
+    assert notes.notes() == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_drift_is_seen_and_put_right(notes: Project, how: str) -> None:
+    notes.release("one")
+    notes.note("a")
+    (container,) = notes.containers()
+    docker("rm", "--force", container) if how == "remove" else docker("stop", container)
+    assert notes.preview()["move"] == "repair"
+    notes.up()
+    assert notes.notes() == ["a"]
+    assert notes.entries()[0]["result"] == "recovered"
+    notes.nothing_to_do()
+
+
+def test_a_stack_whose_pulumi_state_was_deleted_goes_on(notes: Project) -> None:
+    notes.release("one")
+    notes.note("a")
+    notes.release("two")
+    before = notes.containers()
+    shutil.rmtree(notes.folder / ".pulumi")
+    notes.run("stack", "init", code=None)
+    notes.up()
+    assert notes.containers() == before
+    notes.nothing_to_do()
+    notes.run("rollback", "--yes")
+    assert notes.notes() == ["a"]
+
+
+def test_stop_stops_everything_and_up_brings_it_back(notes: Project) -> None:
+    notes.release("one")
+    notes.note("a")
+    notes.run("stop", "--yes")
+    assert notes.containers() == {}
+    notes.up()
+    assert notes.notes() == ["a"]
+    notes.nothing_to_do()
+
+
+def test_a_config_file_belongs_to_its_release(notes: Project) -> None:
+    settings = notes.folder / "settings.toml"
+    settings.write_text("colour = 'red'\n")
+    notes.compose_file(
+        v="./app.py:/app.py:ro=>./app.py:/app.py:ro\n      - ./settings.toml:/settings.toml:ro"
+    )
+    notes.release("red")
+    settings.write_text("colour = 'blue'\n")
+    assert notes.get("/settings") == "colour = 'red'\n", "a world never changes"
+    notes.release("blue")
+    assert notes.get("/settings") == "colour = 'blue'\n"
+    difference = notes.run("diff", "prod-001", "prod-002").out
+    assert "settings.toml" in difference
+    notes.run("rollback", "--yes")
+    assert notes.get("/settings") == "colour = 'red'\n"
