@@ -119,12 +119,21 @@ def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> 
 
 def test_retry_answers_a_failure(notes: Project) -> None:
     notes.release("good")
-    notes.compose_file(b='VERSION: "1"=>BROKEN: ${BROKEN:-}')
+    # Healthy only when its volume holds the word: the failure lies outside the release.
+    notes.compose_file(
+        t="http://127.0.0.1:8000/health=>http://127.0.0.1:8000/notes').read().index(b'ready",
+        v='VERSION: "1"=>VERSION: "2"',
+    )
     notes.run("config", "set", "deadline", "4")
-    failed = notes.new("depends on the outside", env_broken := "--allow-dirty")
-    del env_broken
+    failed = notes.new("waits for the word")
+    notes.up(code=4)
+    world = f"{notes.name}-{failed}"
+    notes.note("ready")
+    assert f"retry {world}" in notes.up(code=3).text
+    notes.run("config", "set", "retry", world)
     notes.up()
-    assert notes.live() == failed
+    assert (notes.live(), notes.notes()) == (failed, ["ready"])
+    notes.nothing_to_do()
 
 
 def test_a_plain_project_is_adopted_and_gone_back_to(tmp_path: Path) -> None:

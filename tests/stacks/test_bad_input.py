@@ -1,0 +1,258 @@
+"""Every bad input: a clear error, its exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.harness import Project, docker, notes_project
+
+
+@pytest.fixture
+def live(notes: Project) -> Project:
+    """The small project with one live release that holds one note."""
+    notes.release("one")
+    notes.note("a")
+    return notes
+
+
+def untouched(project: Project, before: dict[str, str]) -> None:
+    assert project.containers() == before
+    assert project.notes() == ["a"]
+
+
+def test_no_pulumi_yaml(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    ran = project.run("up", "--yes", code=2)
+    assert "no Pulumi.yaml" in ran.err
+    assert "lockstep init" in ran.err
+
+
+def test_an_unknown_release_names_the_nearest(live: Project) -> None:
+    before = live.containers()
+    ran = live.run("config", "set", "release", "prod-011", code=None)
+    if ran.code == 0:
+        ran = live.up(code=2)
+    assert "prod-011" in ran.text
+    assert "prod-001" in ran.text
+    untouched(live, before)
+
+
+@pytest.mark.parametrize("name", ["prod-1", "latest", "../../etc", "-rf", "prod-" + "9" * 50])
+def test_a_name_that_is_no_release(live: Project, name: str) -> None:
+    before = live.containers()
+    ran = live.run("config", "set", "release", "--", name, code=None)
+    if ran.code == 0:
+        ran = live.up(code=2)
+    assert "release" in ran.text
+    untouched(live, before)
+
+
+def test_a_compose_file_with_an_error(live: Project) -> None:
+    live.compose_file(v="healthcheck:=>healthchek:")
+    ran = live.run("new", "broken", code=2)
+    assert "healthchek" in ran.err
+    assert "compose.yaml" in ran.err
+    assert [r["release"] for r in live.releases()] == ["prod-001"]
+
+
+def test_an_image_that_is_missing(live: Project) -> None:
+    live.compose_file(v='VERSION: "1"=>VERSION: "2"')
+    name = live.new("two")
+    before = live.containers()
+    docker("rmi", f"{live.name}-app:{name}")
+    ran = live.up(code=3)
+    assert f"{live.name}-app:{name}" in ran.text
+    assert "is missing" in ran.text
+    untouched(live, before)
+
+
+def test_an_image_whose_tag_was_moved(live: Project) -> None:
+    name = live.new("two")
+    before = live.containers()
+    docker("tag", "lockstep-base/debian:12", f"{live.name}-app:{name}")
+    assert "was moved" in live.up(code=3).text
+    untouched(live, before)
+
+
+def test_a_dataset_that_vanished(live: Project) -> None:
+    live.compose_file(a="notes:/notes=>other:/notes", b="volumes:\n  notes:=>volumes:\n  other:")
+    ran = live.run("new", "renamed by mistake", code=3)
+    assert "notes" in ran.err
+    assert "was: notes" in ran.err
+    live.compose_file(b="\n  other:=>\n  other: {x-lockstep: {was: notes}}")
+    live.new("renamed on purpose")
+    live.up()
+    assert live.notes() == ["a"]
+
+
+def test_docker_cannot_be_reached(live: Project) -> None:
+    before = live.containers()
+    ran = live.run("up", "--yes", code=8, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    assert "Docker" in ran.text
+    untouched(live, before)
+
+
+def test_the_compose_plugin_is_missing(live: Project, tmp_path: Path) -> None:
+    """A docker command line that knows no `compose`."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "docker").write_text(
+        "#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2\nexit 1\n"
+    )
+    (fake / "docker").chmod(0o755)
+    env = {"PATH": f"{fake}:/usr/bin:/bin", "DOCKER_CONFIG": str(tmp_path)}
+    ran = live.run("new", "no compose", code=8, env=env)
+    assert "Compose" in ran.err
+
+
+def test_a_port_taken_by_a_process(live: Project) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        live.compose_file(p=f"{live.port}:8000=>{taken}:8000")
+        live.new("another port")
+        before = live.containers()
+        ran = live.up(code=3)
+        assert f"port {taken}/tcp" in ran.text
+        untouched(live, before)
+
+
+def test_a_port_taken_by_a_foreign_container(live: Project, tmp_path: Path) -> None:
+    foreign = notes_project(tmp_path / "foreign")
+    try:
+        folder = str(foreign.folder)
+        docker("compose", "-p", foreign.name, "--project-directory", folder, "up", "-d")
+        live.compose_file(p=f"{live.port}:8000=>{foreign.port}:8000")
+        live.new("another port")
+        before = live.containers()
+        ran = live.up(code=3)
+        assert f"port {foreign.port}/tcp" in ran.text
+        assert f"{foreign.name}-app-1" in ran.text
+        untouched(live, before)
+    finally:
+        foreign.remove()
+
+
+def test_a_store_that_cannot_be_written(live: Project) -> None:
+    """The path is a file, which not even root can make a folder of."""
+    (live.folder / "file").write_text("")
+    live.run("config", "set", "store", "file/store")
+    live.new("two")
+    ran = live.up(code=None)
+    assert ran.code in (3, 5), ran.text
+    assert "store" in ran.text
+    live.run("config", "set", "store", "releases/store")
+    live.up()
+    assert live.live() == "prod-002"
+    live.nothing_to_do()
+
+
+def test_a_damaged_manifest_is_made_anew(live: Project) -> None:
+    manifest = live.folder / "releases" / "manifest.json"
+    manifest.write_text('{"schema_version": 1, "rele')
+    ran = live.up()
+    assert "made anew" in ran.text
+    assert json.loads(manifest.read_text())["current_release"] == "prod-001"
+
+
+def test_a_damaged_record_is_named_and_the_others_go_on(live: Project) -> None:
+    live.release("two")
+    record = live.folder / "releases" / "prod-001" / "release-info.json"
+    record.write_text(record.read_text()[:200])
+    ran = live.up()
+    assert "prod-001" in ran.text
+    assert "damaged" in ran.text
+    live.declare("prod-001")
+    assert "damaged" in live.up(code=3).text
+    live.declare("prod-002")
+    live.release("three")
+    assert live.notes() == ["a"]
+
+
+def test_a_second_up_at_the_same_time(live: Project) -> None:
+    live.compose_file(b='VERSION: "1"=>VERSION: "2"\n      BROKEN: "always"')
+    live.run("config", "set", "deadline", "8")
+    live.new("takes its time")
+    first = live.start("up", "--yes")
+    deadline = time.monotonic() + 30
+    journal = next(live.folder.glob("releases"), live.folder)
+    while not list(journal.glob("journal-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = live.run("up", "--yes", code=None)
+    assert second.code in (4, 6), second.text
+    if second.code == 6:
+        assert "up" in second.text
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 4, out
+    assert live.notes() == ["a"]
+
+
+def test_nothing_that_could_prove_a_release(tmp_path: Path) -> None:
+    project = notes_project(tmp_path / "notes")
+    try:
+        text = (project.folder / "compose.yaml").read_text()
+        start, end = text.index("    healthcheck:"), text.index("    restart:")
+        (project.folder / "compose.yaml").write_text(text[:start] + text[end:])
+        project.init()
+        ran = project.run("new", "unproved", code=3)
+        assert "could not be proved" in ran.err
+        assert "healthcheck" in ran.err or "gate" in ran.err
+        assert project.releases() == []
+    finally:
+        project.remove()
+
+
+def test_a_job_service_that_fails(live: Project) -> None:
+    job = """
+  migrate:
+    image: %s
+    command: ["sh", "-c", "echo no such table; exit 3"]
+    restart: "no"
+volumes:
+  notes:
+""" % (live.folder / "compose.yaml").read_text().split("image: ")[1].split("\n")[0]
+    text = (live.folder / "compose.yaml").read_text()
+    text = text.replace("\nvolumes:\n  notes:\n", job)
+    text = text.replace(
+        "    restart: unless-stopped",
+        "    restart: unless-stopped\n"
+        "    depends_on: {migrate: {condition: service_completed_successfully}}",
+    )
+    (live.folder / "compose.yaml").write_text(text)
+    before = live.containers()
+    name = live.new("with a job")
+    ran = live.up(code=4)
+    assert "migrate" in ran.text
+    assert "no such table" in ran.text
+    assert name in ran.text
+    untouched(live, before)
+
+
+def test_not_enough_disk_for_a_fork(live: Project) -> None:
+    """A note file with more claimed space than the disk has; sparse, so that it costs nothing."""
+    volume = docker(
+        "volume", "inspect", "--format", "{{.Mountpoint}}", f"{live.name}-prod_notes_g1"
+    ).strip()
+    free = shutil.disk_usage(volume).free
+    balloon = Path(volume) / "balloon"
+    with balloon.open("wb") as file:
+        # fallocate claims the blocks without writing them.
+        import os
+
+        os.posix_fallocate(file.fileno(), 0, max(free * 3 // 5, 1))
+    try:
+        live.new("two")
+        before = live.containers()
+        ran = live.up(code=3)
+        assert "not enough disk" in ran.text
+        assert "MiB" in ran.text
+        untouched(live, before)
+    finally:
+        balloon.unlink()

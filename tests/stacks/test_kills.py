@@ -1,0 +1,66 @@
+"""kill -9 of the command and of the switch at every step: the host ends in exactly the old or
+exactly the new release, and running it again is always safe."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from tests.stacks.harness import ROOT, Project
+
+
+def crash_points() -> list[str]:
+    """The names of the switch's crash points, from its own source."""
+    sources = [p.read_text() for p in sorted((ROOT / "reconciler").glob("*.py"))]
+    found = {m for s in sources for m in re.findall(r'crash_point\("([a-z-]+)"\)', s)}
+    return sorted(found)
+
+
+def test_there_are_at_least_ten_places_to_crash() -> None:
+    assert len(crash_points()) >= 10
+
+
+@pytest.mark.parametrize("place", crash_points())
+def test_a_switch_killed_anywhere_ends_in_old_or_new(notes: Project, place: str) -> None:
+    notes.release("one")
+    notes.note("a")
+    notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
+    notes.new("two")
+    killed = notes.run("up", "--yes", code=None, env={"LOCKSTEP_CRASH_AT": place})
+    notes.up()
+    assert notes.live() == "prod-002", killed.text
+    assert notes.get("/version") == "2"
+    assert notes.notes() == ["a"]
+    assert len(notes.containers()) == 1
+    assert not list((notes.folder / "releases").glob("journal-*"))
+    notes.nothing_to_do()
+    notes.run("rollback", "--yes")
+    assert (notes.get("/version"), notes.notes()) == ("1", ["a"])
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0])
+def test_the_command_killed_at_any_time(notes: Project, seconds: float) -> None:
+    notes.release("one")
+    notes.note("a")
+    notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
+    notes.new("two")
+    command = notes.start("up", "--yes")
+    time.sleep(seconds)
+    os.killpg(command.pid, signal.SIGKILL)
+    command.wait()
+    notes.run("cancel", "--yes", code=None)
+    deadline = time.monotonic() + 30
+    while True:
+        ran = notes.run("up", "--yes", code=None)
+        if ran.code == 0:
+            break
+        # The switch goes on without its caller; until it ends the host is locked.
+        assert ran.code == 6, ran.text
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert (notes.live(), notes.get("/version"), notes.notes()) == ("prod-002", "2", ["a"])
+    notes.nothing_to_do()
