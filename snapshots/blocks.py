@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from snapshots.errors import Damaged
 from snapshots.pack import SUFFIX, PackReader, PackWriter, Placed, is_hash, read_index
+from snapshots.tree import Blocks, block_length
 
 
 class BlockIndex:
@@ -135,6 +136,16 @@ class BlockSource:
         if found[1].raw != length:
             raise Damaged(f"block {digest.hex()[:12]} has {found[1].raw} bytes instead of {length}")
         return found
+
+    def find_all(self, run: Blocks, size: int) -> None:
+        """Damaged unless all blocks of this run of a file of `size` bytes are there."""
+        for index, digest in enumerate(run.hashes, start=run.at):
+            self.find(digest, block_length(index, size))
+
+    def read_all(self, run: Blocks, size: int) -> None:
+        """Damaged unless all blocks of this run can be read and are what they should be."""
+        for index, digest in enumerate(run.hashes, start=run.at):
+            self.get(digest, block_length(index, size))
 
     def _reader(self) -> PackReader:
         reader: PackReader | None = getattr(self._local, "reader", None)

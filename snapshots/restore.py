@@ -36,6 +36,7 @@ from snapshots.tree import (
     block_length,
     data_parts,
     read_tree,
+    with_paths,
 )
 
 JOB_BLOCKS = 64
@@ -86,13 +87,15 @@ def _check(store: Store, record: SnapshotRecord, source: BlockSource) -> int:
     Returns the bytes of data in it.
     """
     files = size = data = 0
-    for entry in read_tree(store.tree_path(record.root), record.root):
+    for path, entry in with_paths(read_tree(store.tree_path(record.root), record.root)):
         if isinstance(entry, File):
             size = entry.size
         elif isinstance(entry, Blocks):
             data += sum(length for _, length in data_parts(entry, size))
-            for index, digest in enumerate(entry.hashes, start=entry.at):
-                source.find(digest, block_length(index, size))
+            try:
+                source.find_all(entry, size)
+            except Damaged as damage:
+                raise Damaged(f"{shown(path)}: {damage}") from damage
         if isinstance(entry, (File, Symlink, Fifo, Hard)):
             files += 1
     if (files, data) != (record.files, record.bytes):

@@ -208,6 +208,23 @@ def read_tree(path: Path, root: str) -> Iterator[Entry]:
     check.at_end()
 
 
+def with_paths(entries: Iterator[Entry]) -> Iterator[tuple[bytes, Entry]]:
+    """Each entry with its path below the root: for `Blocks` that of their file."""
+    path: list[bytes] = []
+    leaf = b""
+    for entry in entries:
+        if isinstance(entry, Up):
+            yield b"/".join(path[1:]), entry
+            path.pop()
+            continue
+        if isinstance(entry, Dir):
+            path.append(entry.name)
+            leaf = b"/".join(path[1:])
+        elif not isinstance(entry, Blocks):
+            leaf = b"/".join((*path[1:], entry.name))
+        yield leaf, entry
+
+
 def check_hash(path: Path, root: str) -> None:
     """Damaged unless the tree's bytes are those that its root names."""
     for _ in _lines(path, root):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from snapshots import fs
 from snapshots.blocks import BlockSource
-from snapshots.errors import Damaged, SnapshotError, naming, shown
+from snapshots.errors import Damaged, naming, shown
 from snapshots.inorder import InOrder
 from snapshots.progress import Meter, Progress
 from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import Blocks, Dir, File, Up, block_length, read_tree
+from snapshots.tree import Blocks, File, data_parts, read_tree, with_paths
 
 
 @dataclass(frozen=True)
@@ -41,36 +42,48 @@ def verify(
     except Damaged as damage:
         return [Damage("", snapshot_id, "", str(damage))]
     with naming("verify", os.fsencode(store.path)), store.reading() as source:
-        check = _Verify(record, source, read_data, Meter("verify", record.bytes, progress))
-        try:
-            check.run(store)
-        except Damaged as damage:
-            check.found[b""] = str(damage)
-        return [
-            Damage(record.dataset, record.id, shown(path) if path else "", reason)
-            for path, reason in check.found.items()
-        ]
+        found = _check_all(store, record, source, read_data, progress)
+    return [Damage(record.dataset, record.id, file, reason) for file, reason in found.items()]
 
 
-class _Verify:
-    def __init__(
-        self, record: SnapshotRecord, source: BlockSource, read_data: bool, meter: Meter
-    ) -> None:
-        self._record, self._source, self._read_data = record, source, read_data
-        self._meter = meter
-        self.found: dict[bytes, str] = {}  # path -> the first thing that is wrong with it
+def _check_all(
+    store: Store,
+    record: SnapshotRecord,
+    source: BlockSource,
+    read_data: bool,
+    progress: Progress | None,
+) -> dict[str, str]:
+    """File -> the first thing that is wrong with it; under "" what is wrong with the whole."""
+    found: dict[str, str] = {}
+    meter = Meter("verify", record.bytes, progress)
+    check = source.read_all if read_data else source.find_all
+    size = data = 0
 
-    def run(self, store: Store) -> None:
-        open_dirs: list[bytes] = []
-        path, size, files, data = b"", 0, 0, 0
+    def note(path: bytes, length: int, reason: str | None) -> None:
+        meter.add(length)
+        if reason:
+            found.setdefault(shown(path), reason)
+
+    try:
         with InOrder() as jobs:
-            for entry in read_tree(store.tree_path(self._record.root), self._record.root):
-                if isinstance(entry, Blocks):
-                    work = self._check(path, size, entry)
-                    jobs.submit(*work)
-                    continue
-                if isinstance(entry, Dir):
-                    open_dirs.append(entry.name)
-                elif isinstance(entry, Up):
-                    open_dirs.pop()
-'''.rstrip() if False else '')
+            for path, entry in with_paths(read_tree(store.tree_path(record.root), record.root)):
+                if isinstance(entry, File):
+                    size = entry.size
+                elif isinstance(entry, Blocks):
+                    length = sum(count for _, count in data_parts(entry, size))
+                    data += length
+                    jobs.submit(partial(_reason, check, entry, size), partial(note, path, length))
+        if data != record.bytes:
+            found[""] = "its record and its tree do not agree"
+    except Damaged as damage:
+        found[""] = str(damage)
+    meter.finish()
+    return found
+
+
+def _reason(check: Callable[[Blocks, int], None], run: Blocks, size: int) -> str | None:
+    try:
+        check(run, size)
+    except Damaged as damage:
+        return str(damage)
+    return None

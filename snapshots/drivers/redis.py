@@ -1,0 +1,152 @@
+"""Redis and its kin: a point without a stop by BGSAVE, keys counted, an unread AOF noticed."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
+from snapshots.errors import EngineFailed
+
+SAVE_SECONDS = 600.0
+
+_IMAGES = re.compile(r"(redis|valkey|keydb|redis-stack|redis-stack-server)")
+_ERROR = re.compile(r"\A\(?(error|ERR|NOAUTH|NOPERM|WRONGPASS|MISCONF|LOADING|Could not connect)")
+
+# The password is found where the server got it and stays inside the container; commands come by
+# standard input.
+_CLI = r"""
+if [ -z "${REDISCLI_AUTH:-}" ]; then
+  if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE")
+  elif [ -n "${REDIS_PASSWORD:-}" ]; then REDISCLI_AUTH=$REDIS_PASSWORD
+  else REDISCLI_AUTH=$(tr '\0' '\n' </proc/1/cmdline | sed -n '/^--requirepass$/{n;p;q;}')
+  fi
+fi
+if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
+cli=redis-cli; command -v redis-cli >/dev/null 2>&1 || cli=valkey-cli
+exec $cli
+"""
+
+_KEYS_IN_FILE = r"""
+file=$1/$2
+[ -f "$file" ] || { echo 0 keys read; exit 0; }
+redis-check-rdb "$file"
+"""
+
+
+class RedisDriver(DirectoryDriver):
+    """A clean stop saves what the server's own settings say is to be kept: nothing to add there."""
+
+    name = "redis"
+
+    def recognises(self, image: str, target: str) -> bool:
+        return _IMAGES.fullmatch(image_name(image)) is not None and (
+            target.rstrip("/") == "/data" or re.search(r"redis|valkey|keydb", target) is not None
+        )
+
+    def live_point(self, run: Exec) -> None:
+        """A finished BGSAVE; with AOF on also a finished rewrite, which the files then begin with.
+
+        A server with AOF on reads only the AOF when it starts: a capture that follows takes its
+        beginning whole, and of what is written meanwhile a part, as after a crash.
+        """
+        if _info(run, "persistence").get("aof_enabled") == "1":
+            _wait_idle(run)
+            _command(run, "BGREWRITEAOF")
+            if _wait_idle(run).get("aof_last_bgrewrite_status") != "ok":
+                raise EngineFailed("Redis could not rewrite its AOF: see its log")
+        state = _wait_idle(run)
+        began = int(_command(run, "TIME").split()[0])
+        _command(run, "BGSAVE")
+        state = _wait_idle(run)
+        saved = int(_command(run, "LASTSAVE"))
+        if state.get("rdb_last_bgsave_status") != "ok" or saved < began:
+            raise EngineFailed("Redis could not save its data (BGSAVE): see its log")
+
+    def probe(self, run: Exec) -> dict[str, int]:
+        """Keys of each database that has any, as "db0"."""
+        counts = {}
+        for name, value in _info(run, "keyspace").items():
+            if match := re.match(r"keys=(\d+)", value):
+                counts[name] = int(match[1])
+        return counts
+
+    def version(self, path: Path) -> str | None:
+        """Of the server that wrote the RDB file, or the base of the AOF."""
+        for file in (path / "dump.rdb", *sorted(path.glob("*/*.base.rdb"))):
+            if (head := read_small(file, 256)) and (version := _rdb_version(head)):
+                return version
+        return None
+
+    def check_path(self, path: Path) -> list[str]:
+        problems = []
+        head = read_small(path / "dump.rdb", 5)
+        if head is not None and head != b"REDIS":
+            problems.append(f"{path}/dump.rdb is not a Redis file")
+        for manifest in sorted(path.glob("*/*.manifest")):
+            for name in re.findall(rb"^file (\S+) seq", read_small(manifest, 1 << 20) or b"", re.M):
+                file = manifest.parent / name.decode("utf-8", "surrogateescape")
+                if b"/" in name or read_small(file, 0) is None:
+                    problems.append(f"{manifest} names {file.name}, which is missing")
+        return problems
+
+    def check(self, run: Exec) -> list[str]:
+        state = _info(run, "persistence")
+        problems = []
+        if state.get("loading") == "1":
+            problems.append("Redis is still loading its data")
+        if state.get("aof_enabled") == "1" and not self.probe(run):
+            keys = _keys_in_file(run)
+            if keys:
+                problems.append(
+                    f"Redis has AOF on and started empty, although its RDB file has {keys} keys: "
+                    "it reads only the AOF. Start it once with appendonly no, then switch AOF on"
+                )
+        return problems
+
+
+def _command(run: Exec, command: str) -> str:
+    output = completed(run(["sh", "-c", _CLI], stdin=command + "\n"), f"redis-cli {command}")
+    if _ERROR.match(output):
+        raise EngineFailed(f"redis-cli {command} failed: {output.strip()[:300]}")
+    return output
+
+
+def _info(run: Exec, section: str) -> dict[str, str]:
+    lines = _command(run, f"INFO {section}").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _wait_idle(run: Exec) -> dict[str, str]:
+    """The state of persistence as soon as no save and no rewrite runs or is due."""
+    deadline = time.monotonic() + SAVE_SECONDS
+    while True:
+        state = _info(run, "persistence")
+        busy = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+        if all(state.get(name, "0") == "0" for name in busy):
+            return state
+        if time.monotonic() > deadline:
+            raise EngineFailed(f"Redis was still saving after {SAVE_SECONDS:.0f} s")
+        time.sleep(0.05)
+
+
+def _keys_in_file(run: Exec) -> int:
+    """Keys in the RDB file where the server looks for it; 0 if there is none."""
+    folder = _command(run, "CONFIG GET dir").splitlines()[-1:]
+    name = _command(run, "CONFIG GET dbfilename").splitlines()[-1:]
+    result = run(["sh", "-c", _KEYS_IN_FILE, "sh", *folder, *name], timeout=120)
+    match = re.search(r"(\d+) keys read", result.stdout)
+    return int(match[1]) if match else 0
+
+
+def _rdb_version(head: bytes) -> str | None:
+    """From the header's auxiliary field redis-ver, whose value is a short string."""
+    mark = b"\xfa\x09redis-ver"
+    at = head.find(mark)
+    if not re.match(rb"REDIS\d{4}", head) or at < 0 or at + len(mark) >= len(head):
+        return None
+    length, start = head[at + len(mark)], at + len(mark) + 1
+    if length >= 64:
+        return None
+    return head[start : start + length].decode("ascii", "replace")
