@@ -5,8 +5,14 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (this is where it is found out)
     sys.exit(f"Lockstep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
 
-from setup import base_images, compose_plugin, docker_engine, pulumi_cli, shop_env, virtualenv
-from setup.steps import SetupError
+from setup import base_images, compose_plugin, docker_engine, shop_env, virtualenv
+from setup.steps import SetupError, say
+
+WHICH_PULUMI = """
+import os, pathlib
+from cli import engines
+print(engines.choose(os.environ, pathlib.Path.cwd()).says)
+"""
 
 
 def main() -> int:
@@ -16,7 +22,7 @@ def main() -> int:
         compose_plugin.ensure()
         base_images.ensure()
         shop_env.ensure()
-        pulumi_cli.announce()
+        say(virtualenv.python(WHICH_PULUMI))
     except SetupError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1

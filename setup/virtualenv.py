@@ -57,3 +57,11 @@ def pip_install(*arguments: str) -> None:
     """Run .venv's pip. Raises SetupError with the end of its output."""
     pip = [str(VENV / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
     run([*pip, *arguments], timeout=900)
+
+
+def python(program: str) -> str:
+    """What a short program prints in the environment. Raises SetupError if it fails."""
+    printed = answer([str(VENV / "bin" / "python"), "-c", program])
+    if printed is None:
+        raise SetupError(f"Python in {VENV} does not work; `make clean` removes it, then run again")
+    return printed

@@ -7,7 +7,6 @@ import pytest
 
 from setup.base_images import IMAGES, RECIPES
 from setup.docker_engine import Facts, Step, next_step
-from setup.pulumi_cli import parse, verdict
 from setup.shop_env import VARIABLES
 from setup.steps import ROOT, SetupError
 from setup.virtualenv import fingerprint
@@ -54,40 +53,6 @@ def test_docker_engine_next_step(changes: dict[str, bool], step: Step) -> None:
 def test_docker_engine_is_left_to_the_user(changes: dict[str, object], named: str) -> None:
     with pytest.raises(SetupError, match=named.replace("(", r"\(")):
         next_step(replace(BARE_ROOT, **changes))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("v3.260.0", (3, 260, 0)),
-        ("3.182.0", (3, 182, 0)),
-        ("v3.261.0-alpha.1+dirty", (3, 261, 0)),
-        ("warning: new version\nv3.99.1\n", (3, 99, 1)),
-        ("dev", None),
-        ("", None),
-    ],
-)
-def test_pulumi_version(text: str, number: tuple[int, int, int] | None) -> None:
-    assert parse(text) == number
-
-
-@pytest.mark.parametrize(
-    ("path", "version", "parts"),
-    [
-        (None, None, ["embedded engine", "no pulumi CLI"]),
-        ("/usr/bin/pulumi", None, ["embedded engine", "/usr/bin/pulumi"]),
-        ("/usr/bin/pulumi", "v3.181.9", ["embedded engine", "3.181.9", "3.182.0", "get.pulumi"]),
-        ("/usr/bin/pulumi", "v3.182.0", ["official CLI 3.182.0", "/usr/bin/pulumi"]),
-        ("/usr/bin/pulumi", "v4.0.0", ["official CLI 4.0.0"]),
-    ],
-)
-def test_pulumi_is_named_in_one_line(
-    path: str | None, version: str | None, parts: list[str]
-) -> None:
-    line = verdict(path, version)
-    assert "\n" not in line
-    for part in parts:
-        assert part in line
 
 
 def test_the_environment_is_made_anew_only_when_it_must_be() -> None:
