@@ -105,6 +105,7 @@ class Deployment:
         self.hooks: Hooks = NoHooks()
         self.failed = self.cancelled = self.program_failed = False
         self.blocked = False  # a preview met something that the update would refuse
+        self.last_word = ""  # what is said of the operation as a whole after a failed step
         self.steps: list[Step] = []
         self.changes: Counter[str] = Counter()
         self.parallel = parallel
@@ -114,6 +115,7 @@ class Deployment:
         self._replaced_early: dict[str, Change] = {}
         self._providers: dict[str, Provider] = {}
         self._busy = 0
+        self._stack_step: Step | None = None
 
     # ---- what the program asks for -------------------------------------------------------------
 
@@ -149,12 +151,23 @@ class Deployment:
                 self._go_on()
             if resource is None:
                 return
-            keeps = resource.type == STACK_TYPE and (self.failed or self.program_failed)
-            resource.outputs = {**resource.outputs, **outputs} if keeps else outputs
-            step = next((s for s in self.steps if s.urn == urn and s.new is resource), None)
-            if step and not self.removing:
+            resource.outputs = outputs
+            step = next(s for s in self.steps if s.new is resource)
+            if resource.type == STACK_TYPE:
+                self._stack_step = step
+            else:
                 self._tell.step("outputs", step, self.dry_run)
             self._store()
+
+    def close(self, old_outputs: Props) -> None:
+        """The last thing: the stack's own end. After a failure it keeps the outputs it had before
+        and did not give out this time."""
+        step = self._stack_step
+        root = next((r for r in self.snapshot.settled if r.type == STACK_TYPE), None)
+        if root is not None and (self.failed or self.cancelled or self.program_failed):
+            root.outputs = {**old_outputs, **root.outputs}
+        if step is not None:
+            self._tell.step("outputs", step, self.dry_run)
 
     def finish(self) -> None:
         """The program has declared everything: delete what goes. Nothing goes after a failure."""
@@ -201,15 +214,13 @@ class Deployment:
         new = goal.resource(inputs=checked, created=old.created if old else "")
         steps = self._dependents_of(goal, old) if Op.DELETE_REPLACED in ops and old else []
         steps += [self._step(op, old, new, change, early is not None) for op in ops]
-        if old is not None and Op.SAME in ops:
-            new.id, new.outputs, new.modified = old.id, dict(old.outputs), old.modified
-            self._mark_secret_outputs(new)
         return steps, new
 
     def _keep(self, goal: Goal, old: Resource | None) -> tuple[list[Step], Resource]:
         if old is None:
             return [], goal.resource()
-        return [self._step(Op.SAME, old, old, None)], old
+        new = replace(old, id="", outputs={})
+        return [self._step(Op.SAME, old, new, None)], new
 
     def _step(
         self,
@@ -257,6 +268,7 @@ class Deployment:
             raise Refused(text)
         # A preview goes on, so that the reader sees everything that stands in the way.
         self.blocked = True
+        self.last_word = "preview failed"
         self._tell.diagnostic(urn, "error", text)
 
     def _with_old_ignored(self, goal: Goal, old: Resource | None) -> Goal:
@@ -344,18 +356,18 @@ class Deployment:
             step.seconds = time.monotonic() - begun
             if not self.dry_run:
                 self._tell.step("failed", step, self.dry_run)
-            self.fail(step.urn, str(error))
+            self._step_failed(step, str(error))
             raise Terminated from None
         step.seconds = time.monotonic() - begun
         self._done(step)
         if complaint:
-            self.fail(step.urn, complaint)
+            self._step_failed(step, complaint)
             raise Terminated
 
     def _apply(self, step: Step) -> str:
         """Do it. Gives what an after hook complained of; the step itself is done then."""
         work = {
-            Op.SAME: lambda _: None,
+            Op.SAME: self._same,
             Op.CREATE: self._create,
             Op.CREATE_REPLACEMENT: self._create,
             Op.REPLACE: lambda _: None,
@@ -370,6 +382,8 @@ class Deployment:
         if kind not in ("Create", "Update", "Delete"):
             work(step)
             return ""
+        if step.op is Op.UPDATE and step.old and step.new:
+            step.new.id = step.old.id
         self._begin(step, kind)
         self._call_hooks(f"Before{kind}", step, {})
         work(step)
@@ -388,6 +402,12 @@ class Deployment:
             self.snapshot.running[id(step)] = Pending(target, operation)
             self._store()
 
+    def _same(self, step: Step) -> None:
+        old, new = step.old, step.new
+        assert old is not None and new is not None
+        new.id, new.outputs, new.modified = old.id, dict(old.outputs), old.modified
+        self._mark_secret_outputs(new)
+
     def _create(self, step: Step) -> None:
         new = step.new
         assert new is not None
@@ -405,7 +425,6 @@ class Deployment:
     def _update(self, step: Step) -> None:
         old, new = step.old, step.new
         assert old is not None and new is not None
-        new.id = old.id
         if new.is_provider:
             new.outputs = {k: v for k, v in new.inputs.items() if k != "__internal"}
         elif new.provider:
@@ -555,7 +574,10 @@ class Deployment:
                 self.fail(
                     resource.urn,
                     "Resource has delete hooks registered, but the program is not running. "
-                    f"Hooks: {', '.join(names)}. Use `destroy --run-program`",
+                    f"Hooks: {', '.join(names)}",
+                )
+                self.last_word = (
+                    "You must run with the `--run-program` flag to use delete hooks during destroy."
                 )
         return found
 
@@ -587,7 +609,7 @@ class Deployment:
                 found = self._read(old, new)
         except (ProviderFailed, EngineError) as error:
             self._tell.step("failed", step, self.dry_run)
-            self.fail(step.urn, str(error))
+            self._step_failed(step, str(error))
             return
         step.seconds = time.monotonic() - begun
         with self._lock:
@@ -630,6 +652,10 @@ class Deployment:
         """Say why, and let nothing new begin."""
         self.failed = True
         self._tell.diagnostic(urn, "error", text)
+
+    def _step_failed(self, step: Step, text: str) -> None:
+        self.fail(step.urn, text)
+        self.last_word = "preview failed" if self.dry_run else "update failed"
 
     def _store(self) -> None:
         if not self.dry_run:

@@ -87,8 +87,18 @@ def up(
     return _without_changes(result, expect_no_changes, "update")
 
 
-def refresh(stack: Stack, *, display: Display, expect_no_changes: bool = False) -> Result:
-    """Read every resource anew and write what was found to the state; the program is not run."""
+def refresh(
+    stack: Stack,
+    *,
+    display: Display,
+    preview_only: bool = False,
+    expect_no_changes: bool = False,
+) -> Result:
+    """Read every resource anew and write what was found to the state; the program is not run.
+    `preview_only` writes nothing."""
+    if preview_only:
+        run = _Run(stack, display, "refresh", dry_run=True)
+        return _without_changes(run.result(run.refresh), expect_no_changes, "refresh")
     with stack.backend.lock():
         run = _Run(stack, display, "refresh", dry_run=False)
         result = run.result(run.refresh)
@@ -227,8 +237,9 @@ class _Run:
         failed = of.failed or of.cancelled or of.program_failed or of.blocked
         if of.cancelled:
             self.diagnostic("", "error", str(Cancelled(self.kind)))
-        elif of.failed or of.blocked:
-            self.diagnostic("", "error", "preview failed" if self.dry_run else "update failed")
+        elif of.last_word:
+            self.diagnostic("", "error", of.last_word)
+        of.close(self._old_outputs)
         outputs = _root_outputs(self._snapshot)
         changes = dict(sorted(of.changes.items()))
         seconds = time.monotonic() - self._clock

@@ -160,8 +160,7 @@ def _user_traceback(error: BaseException, program: Path) -> list[str]:
 
 
 def _is_users(filename: str, program: Path) -> bool:
-    inside = os.path.abspath(filename).startswith(f"{program}{os.sep}")
-    return inside and "site-packages" not in filename
+    return filename.startswith(f"{program}{os.sep}") and "site-packages" not in filename
 
 
 @contextmanager

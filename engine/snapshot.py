@@ -161,10 +161,11 @@ class Snapshot:
         there = {r.urn for r in self.resources}
         for resource in self.resources:
             resource.dependencies = [u for u in resource.dependencies if u in there]
-            resource.property_dependencies = {
+            kept = {
                 key: [u for u in urns if u in there]
                 for key, urns in resource.property_dependencies.items()
             }
+            resource.property_dependencies = {key: urns for key, urns in kept.items() if urns}
 
     def write(self, encrypt: Crypt, salt: str) -> dict[str, Any]:
         """The deployment as it stands in the state file."""
