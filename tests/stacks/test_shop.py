@@ -1,0 +1,186 @@
+"""The shop under its writer's load: every acknowledged order is accounted for, both ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.accounting import acknowledged, missing, read_record, tokens_in_volume
+from tests.stacks.harness import base_image, docker
+from tests.stacks.shop import PASSWORD, Shop, by_version, shop_project
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    project = shop_project(tmp_path / "shop")
+    try:
+        yield project
+    finally:
+        project.remove()
+
+
+def plain_compose(shop: Shop) -> None:
+    docker("compose", "-p", shop.name, "--project-directory", str(shop.folder), "up", "-d", "--build")
+    shop.wait_until_it_answers(40)
+
+
+def test_adopted_forward_failed_and_back_under_load(shop: Shop, tmp_path: Path) -> None:
+    """The demo's story in one test, counted: what is acknowledged is never lost, except what a
+    way back sets aside, and that comes back with undo."""
+    plain_compose(shop)
+    shop.init()
+    with shop.written_to(tmp_path / "orders.jsonl") as record:
+        shop.new("v1")
+        shop.up()
+        shop.develop("v2")
+        shop.release("v2, with a migration")
+        time.sleep(0.5)
+        shop.run("config", "set", "deadline", "6")
+        shop.develop("v3")
+        failed = shop.new("v3, which does not work")
+        refused = shop.up(code=4)
+        time.sleep(0.5)
+    assert failed in refused.text
+    assert shop.live() == "prod-002"
+    attempts = read_record(record)
+    good = [a for a in acknowledged(attempts) if a.version != "v3"]
+    assert missing(good, shop.tokens()) == []
+    assert len(good) > 100
+
+    lost = by_version(record, "v3")
+    world = f"{shop.name}-{failed}"
+    info = shop.run("info", failed, "--json").json()
+    volume = next(
+        g for w in info["worlds"] if w["world"] == world for d, g in w["generations"].items()
+        if d == "db-data"
+    )
+    kept = tokens_in_volume(volume, base_image("postgres:15"))
+    assert missing(lost, kept) == [], "what the failed world acknowledged is still in it"
+    assert shop.sql("SELECT count(*) FROM orders WHERE amount <= 0").strip() == "0"
+
+    before = shop.tokens()
+    shop.order("only in prod-002")
+    preview_target = "prod-001"
+    shop.declare(preview_target)
+    aside = shop.preview()["datasets"]["db-data"]["set_aside"]
+    assert any("orders" in table and count > 0 for table, count in aside.items()), aside
+    shop.up()
+    left_by_one = {a.token for a in by_version(record, "v1")}
+    assert "only in prod-002" not in shop.tokens()
+    assert shop.tokens() >= left_by_one - {a.token for a in by_version(record, "v2")}
+    shop.nothing_to_do()
+
+    shop.run("undo", "--yes")
+    assert shop.tokens() == before | {"only in prod-002"}
+    shop.nothing_to_do()
+    measured = [e["downtime_seconds"] for e in shop.entries() if e["result"] == "committed"]
+    assert all(0 < seconds < 30 for seconds in measured)
+
+
+def test_a_rotated_password_and_a_rollback_across_it(shop: Shop) -> None:
+    shop.init()
+    shop.release("one")
+    shop.order("a")
+    shop.develop("v2")
+    shop.release("two")
+    shop.order("b")
+    secret = "second-password'; DROP TABLE orders; --"
+    shop.run("config", "set", "--secret", "--path", "secrets.DB_PASSWORD", secret)
+    preview = shop.preview()
+    assert preview["move"] == "refresh"
+    shop.up()
+    assert shop.tokens() == {"a", "b"}
+    assert logs_in(shop, secret)
+    assert not logs_in(shop, PASSWORD)
+    shop.nothing_to_do()
+    shop.run("rollback", "--yes")
+    assert (shop.live(), shop.tokens()) == ("prod-001", {"a"})
+    assert logs_in(shop, secret)
+    shop.nothing_to_do()
+    for path in shop.folder.rglob("*"):
+        if path.is_file() and path.name != ".env":
+            assert secret.encode() not in path.read_bytes(), path
+            assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+def logs_in(shop: Shop, password: str) -> bool:
+    """Whether a TCP login with the password works, from another container of the world."""
+    code = (
+        "import os, psycopg, sys\n"
+        "try:\n"
+        "    psycopg.connect(host='postgres', user='shop', dbname='shop', "
+        "password=sys.argv[1]).close()\n"
+        "except psycopg.OperationalError:\n"
+        "    print('no')\n"
+        "else:\n"
+        "    print('yes')\n"
+    )
+    said = docker("exec", shop.container("web"), "python3", "-c", code, password)
+    return said.strip() == "yes"
+
+
+@pytest.fixture
+def infra(shop: Shop) -> Iterator[str]:
+    """The Redis of another compose project, used by others as well; its volume's name."""
+    volume, name = f"{shop.name}infra", f"{shop.name}-infra-redis"
+    label = f"lockstep.project={shop.name}"
+    docker("volume", "create", "--label", label, volume)
+    docker(
+        "run", "-d", "--name", name, "--label", label, "-v", f"{volume}:/data",
+        base_image("redis:7"), "redis-server", "--save", "",
+    )  # fmt: skip
+    yield volume
+    docker("rm", "--force", name)
+
+
+def redis_says(shop: Shop, *words: str) -> str:
+    return docker("exec", f"{shop.name}-infra-redis", "redis-cli", *words).strip()
+
+
+def until_redis_answers(shop: Shop) -> None:
+    until = time.monotonic() + 20
+    while "PONG" not in docker(
+        "exec", f"{shop.name}-infra-redis", "redis-cli", "ping", check=False
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_shared_redis_is_left_alone_unless_it_is_named(shop: Shop, infra: str) -> None:
+    shop.init()
+    setting = "datasets.infra"
+    for key, value in (("volume", infra), ("driver", "redis"), ("shared", "true")):
+        shop.run("config", "set", "--path", f"{setting}.{key}", value)
+    until_redis_answers(shop)
+    redis_says(shop, "SET", "breaker", "CLOSED")
+    shop.release("one")
+    shop.order("a")
+    shop.develop("v2")
+    shop.release("two")
+    redis_says(shop, "SET", "breaker", "OPEN")
+    started = docker("inspect", "--format", "{{.State.StartedAt}}", f"{shop.name}-infra-redis")
+
+    shop.run("rollback", "--yes")
+    assert shop.tokens() == {"a"}
+    assert redis_says(shop, "GET", "breaker") == "OPEN", "shared: left as it is"
+    assert started == docker(
+        "inspect", "--format", "{{.State.StartedAt}}", f"{shop.name}-infra-redis"
+    )
+
+    shop.run("config", "set", "--path", "restore.release", "prod-001")
+    shop.run("config", "set", "--path", "restore.shared[0]", "infra")
+    refused = shop.up(code=3)
+    assert f"{shop.name}-infra-redis" in refused.text
+    assert "stop_owner" in refused.text
+    assert redis_says(shop, "GET", "breaker") == "OPEN"
+
+    shop.run("config", "set", "--path", f"{setting}.stop_owner", "true")
+    ran = shop.up()
+    assert "restored for everybody" in ran.text
+    until_redis_answers(shop)
+    assert redis_says(shop, "GET", "breaker") == "CLOSED"
+    assert "a" in shop.tokens()
+    shop.nothing_to_do()
