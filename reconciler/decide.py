@@ -365,7 +365,7 @@ class _Decision:
             bytes=self.facts.volumes.get(place),
             set_aside=self._set_aside(dataset, source) if source and snapshot else {},
             driver=dataset.driver,
-            stop_owner=dataset.stop_owner,
+            stop_owner=self._may_stop_owner(dataset),
         )
 
     def _shared(self, dataset: Dataset, source: Departure | None) -> DatasetPlan | Refusal:
@@ -396,7 +396,7 @@ class _Decision:
                 f"lockstep info {wish.release}   shows what there is",
             )
         users = self.facts.foreign_mounts.get(place, ())
-        if users and not dataset.stop_owner:
+        if users and not self._may_stop_owner(dataset):
             return Refusal(
                 f"shared dataset {dataset.name} is in use by {', '.join(users)}, which must be "
                 "stopped to restore it",
@@ -417,8 +417,13 @@ class _Decision:
             set_aside=self._set_aside(dataset, source) if source else {},
             driver=dataset.driver,
             shared=True,
-            stop_owner=dataset.stop_owner,
+            stop_owner=self._may_stop_owner(dataset),
         )
+
+    def _may_stop_owner(self, dataset: Dataset) -> bool:
+        """What the stack allows now, not when the release was made."""
+        setting = self.stack.settings.datasets.get(dataset.name)
+        return setting.stop_owner if setting is not None else dataset.stop_owner
 
     def _age(self, source: Departure) -> float:
         return max(0.0, self.facts.now - datetime.fromisoformat(source.at).timestamp())
