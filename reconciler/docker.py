@@ -28,6 +28,7 @@ import yaml
 
 from reconciler.errors import BadInput, DockerFailed, LockstepError, Refused, Unavailable
 from reconciler.facts import Container
+from snapshots.drivers.base import ExecResult
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -107,6 +108,8 @@ class ContainerDetails:
     pid: int
     started: str
     finished: str
+    image: str
+    """The reference it was created with."""
     image_id: str
     labels: Mapping[str, str]
     health: HealthTest | None
@@ -115,6 +118,7 @@ class ContainerDetails:
     restart_policy: str
     ports: tuple[Published, ...]
     network_mode: str
+    networks: frozenset[str]
     addresses: Mapping[str, str]
     """network -> IP address, of those that have one now."""
     env_names: tuple[str, ...]
@@ -141,15 +145,6 @@ class Listed:
     def project(self) -> str:
         """The compose project, or ""."""
         return self.labels.get(PROJECT, "")
-
-
-@dataclass(frozen=True)
-class ExecResult:
-    """How a command in a container ended; code 124 when it did not end in time."""
-
-    code: int
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +210,11 @@ class Docker:
             client = APIClient(timeout=_REQUEST_TIMEOUT, **options)
             self._local.client = client
         return client
+
+    @property
+    def api_version(self) -> str:
+        """The API's version, negotiated: `1.41`."""
+        return self._version
 
     @functools.cached_property
     def info(self) -> DockerInfo:
@@ -308,7 +308,8 @@ class Docker:
         timeout: float = 30,
         user: str | None = None,
     ) -> ExecResult:
-        """Run a command in a running container; one that takes longer than `timeout` is killed."""
+        """Run a command in a running container; one that takes longer than `timeout` is killed
+        and has code 124."""
         api = self._api
         deadline = time.monotonic() + timeout
         with self._mapped_container("exec in", container_id):
@@ -396,11 +397,14 @@ class Docker:
 
     # Volumes and networks
 
-    def volumes(self, *, stack: tuple[str, str] | None = None) -> dict[str, VolumeInfo]:
-        """All volumes by name, or those with the labels of one stack, in one request."""
-        filters: dict[str, Any] = {}
+    def volumes(
+        self, *, stack: tuple[str, str] | None = None, labels: Sequence[str] = ()
+    ) -> dict[str, VolumeInfo]:
+        """All volumes by name, or those of one stack, or with labels (`name=value`), in one
+        request."""
         if stack is not None:
-            filters["label"] = [f"{OUR_PROJECT}={stack[0]}", f"{OUR_STACK}={stack[1]}"]
+            labels = [*labels, f"{OUR_PROJECT}={stack[0]}", f"{OUR_STACK}={stack[1]}"]
+        filters: dict[str, Any] = {"label": list(labels)} if labels else {}
         with _mapped("the list of volumes"):
             found = self._api.volumes(filters=filters).get("Volumes") or ()
         return {volume["Name"]: _volume(volume) for volume in found}
@@ -413,11 +417,22 @@ class Docker:
             return _volume(self._api.inspect_volume(name))
         return None
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> VolumeInfo:
+    def create_volume(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        *,
+        driver: str = "local",
+        options: Mapping[str, str] | None = None,
+    ) -> VolumeInfo:
         """A new volume. Raises Refused when somebody else's of that name exists: Docker itself
         would hand out the existing one, with its content."""
         with _mapped(f"volume {name}"):
-            made = _volume(self._api.create_volume(name, labels=dict(labels)))
+            made = _volume(
+                self._api.create_volume(
+                    name, driver=driver, driver_opts=dict(options or {}), labels=dict(labels)
+                )
+            )
         if dict(made.labels) != dict(labels):
             raise Refused(
                 f"a volume {name} exists already and is not of this stack",
@@ -450,6 +465,12 @@ class Docker:
                 subnets = tuple(pool["Subnet"] for pool in pools if "Subnet" in pool)
                 return NetworkInfo(name, entry.get("Labels") or {}, subnets)
         return None
+
+    def networks_of(self, project: str) -> tuple[str, ...]:
+        """Names of the networks that Compose made for a project."""
+        with _mapped("the list of networks"):
+            found = self._api.networks(filters={"label": [f"{PROJECT}={project}"]})
+        return tuple(sorted(entry["Name"] for entry in found))
 
     def create_network(
         self, name: str, labels: Mapping[str, str], model: Mapping[str, Any]
@@ -689,6 +710,7 @@ def _details(said: Mapping[str, Any]) -> ContainerDetails:
         pid=int(state.get("Pid") or 0),
         started=state.get("StartedAt") or "",
         finished=state.get("FinishedAt") or "",
+        image=config.get("Image") or "",
         image_id=said["Image"],
         labels=labels,
         health=_health(config.get("Healthcheck")),
@@ -697,6 +719,7 @@ def _details(said: Mapping[str, Any]) -> ContainerDetails:
         restart_policy=_restart(said),
         ports=_bindings(host.get("PortBindings") or {}),
         network_mode=host.get("NetworkMode") or "",
+        networks=frozenset(networks),
         addresses={n: a["IPAddress"] for n, a in networks.items() if a.get("IPAddress")},
         env_names=tuple(sorted(e.partition("=")[0] for e in config.get("Env") or ())),
         volumes=_volumes(said),

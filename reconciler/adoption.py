@@ -1,0 +1,187 @@
+"""Adopting: the compose project that ran before Lockstep came, seen as a release and a world.
+
+Nothing of the running containers is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler import compose, names, source
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import PROJECT, VOLUME, Compose, ContainerDetails, Docker
+from reconciler.errors import BadInput
+from reconciler.facts import Container
+from reconciler.ledger import Adopted
+from reconciler.release import Dataset, Image, Release, Strategy
+
+SEEN_RUNNING = "x-seen-running"
+"""Marks the model of an adopted release that could only be read from its containers."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The plain project as a release, not yet recorded."""
+
+    release: Release
+    contents: Mapping[str, bytes]
+    generations: Mapping[str, str]
+    """dataset -> its volume (or path), of datasets that can be forked."""
+
+
+def plain_project(
+    project: str, containers: Iterable[Container], services: Iterable[str]
+) -> tuple[Container, ...]:
+    """The containers of a project that can be adopted: some run, of services that are known."""
+    found = tuple(c for c in containers if c.project == project and not c.one_off)
+    running = {c.service for c in found if c.state == "running"}
+    return found if running & set(services) else ()
+
+
+def draft(stack: Stack, docker: Docker, composer: Compose) -> Draft | None:
+    """The running project of the stack's name as a release; None when nothing of it runs."""
+    containers = [c for c in docker.containers(project=stack.project) if not c.one_off]
+    if not any(c.state == "running" for c in containers):
+        return None
+    by_service: dict[str, ContainerDetails] = {}
+    for container in containers:
+        by_service.setdefault(container.service, docker.inspect(container.id))
+    model = _declared_model(stack, composer, set(by_service))
+    if model is not None:
+        defined = source.define(stack, model, _image_volumes(docker, by_service))
+    else:
+        model = _seen_model(stack, docker, by_service)
+        defined = source.define(_speaking_only_of(stack, model.get("volumes", {})), model, {})
+    datasets, generations = _as_mounted(defined.datasets, by_service)
+    release = Release(
+        name=names.release_name(stack.name, names.ADOPTED_NUMBER),
+        parent=None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        description="the compose project that ran before Lockstep came",
+        model=defined.model,
+        images=_images(stack, docker, by_service),
+        datasets=datasets,
+        configs=defined.configs,
+        secrets=defined.secrets,
+        adopted=True,
+    )
+    return Draft(release, defined.contents, generations)
+
+
+def adopt(stack: Stack, catalog: Catalog, docker: Docker, found: Draft) -> None:
+    """Record the drafted release as the first world, live; needs the host lock."""
+    for image in found.release.images.values():
+        docker.tag(image.id, image.tag)
+    catalog.write(found.release, found.contents)
+    catalog.ledger.append(
+        Adopted(
+            at=found.release.created,
+            world=stack.project,
+            release=found.release.name,
+            generations=dict(found.generations),
+        )
+    )
+
+
+def _declared_model(stack: Stack, composer: Compose, running: set[str]) -> dict[str, Any] | None:
+    """What the compose file says now, if it still has exactly the services that run."""
+    try:
+        model = source.read_model(stack, composer)
+    except BadInput:
+        return None
+    return model if set(compose.services(model)) == running else None
+
+
+def _seen_model(
+    stack: Stack, docker: Docker, by_service: Mapping[str, ContainerDetails]
+) -> dict[str, Any]:
+    """The least that is true of the containers: images and named volumes, no environment."""
+    services: dict[str, Any] = {}
+    volumes: dict[str, Any] = {}
+    known = docker.volumes()
+    for service, container in by_service.items():
+        mounts: list[dict[str, Any]] = []
+        for target, name in container.volumes.items():
+            labels = known[name].labels if name in known else {}
+            key = labels.get(VOLUME) if labels.get(PROJECT) == stack.project else None
+            if key is not None:
+                volumes[key] = {"name": name}
+                mounts.append({"type": "volume", "source": key, "target": target})
+        services[service] = {
+            "image": container.image,
+            "restart": container.restart_policy,
+            **({"volumes": mounts} if mounts else {}),
+        }
+    model = {"name": stack.project, "services": services, SEEN_RUNNING: True}
+    return {**model, "volumes": volumes} if volumes else model
+
+
+def _speaking_only_of(stack: Stack, datasets: Iterable[str]) -> Stack:
+    """The stack without settings for datasets that the containers do not have."""
+    known = {n: said for n, said in stack.settings.datasets.items() if n in set(datasets)}
+    settings = stack.settings.model_copy(update={"datasets": known})
+    return stack.model_copy(update={"settings": settings})
+
+
+def _image_volumes(
+    docker: Docker, by_service: Mapping[str, ContainerDetails]
+) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for service, container in by_service.items():
+        image = docker.image(container.image_id)
+        found[service] = image.volumes if image else ()
+    return found
+
+
+def _as_mounted(
+    datasets: Mapping[str, Dataset], by_service: Mapping[str, ContainerDetails]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
+    """The datasets that the containers really mount, with the volumes that they mount."""
+    found: dict[str, Dataset] = {}
+    generations: dict[str, str] = {}
+    for name, dataset in datasets.items():
+        mounted = mounted_volume(dataset, by_service)
+        if mounted is None and dataset.mounts:
+            continue
+        found[name] = dataset.model_copy(update={"source": mounted or dataset.source, "was": None})
+        if mounted is not None and dataset.strategy is Strategy.FORK and not dataset.shared:
+            generations[name] = mounted
+    return found, generations
+
+
+def mounted_volume(dataset: Dataset, by_service: Mapping[str, ContainerDetails]) -> str | None:
+    """The volume (or path) that containers have where a dataset is mounted."""
+    for mount in dataset.mounts:
+        container = by_service.get(mount.service)
+        if container is not None:
+            for target, name in container.volumes.items():
+                if target.rstrip("/") == mount.target.rstrip("/"):
+                    return name
+    return None
+
+
+def _images(
+    stack: Stack, docker: Docker, by_service: Mapping[str, ContainerDetails]
+) -> dict[str, Image]:
+    found = {}
+    release = names.release_name(stack.name, names.ADOPTED_NUMBER)
+    for service, container in by_service.items():
+        image = docker.image(container.image_id)
+        if image is None:
+            raise BadInput(
+                f"the image of the running service {service} was removed: it cannot be adopted",
+                next_step="docker compose up -d   in the project's folder, then run this again",
+            )
+        found[service] = Image(
+            service=service,
+            tag=names.image_tag(stack.project, service, release),
+            id=image.id,
+            digests=image.digests,
+            source=container.image,
+            bytes=image.bytes,
+        )
+    return found

@@ -1,0 +1,111 @@
+"""The project's own files: its compose model as it is now, and what it mounts from its folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reconciler import compose, definition
+from reconciler.config import Stack
+from reconciler.definition import CONFIG_BYTES, CONFIG_FILES, Definition, Found
+from reconciler.docker import Compose
+from reconciler.errors import BadInput
+
+
+def files(stack: Stack) -> list[Path]:
+    """The compose folder, or the compose files in order, as absolute paths."""
+    return [(stack.root / place).resolve() for place in stack.settings.compose]
+
+
+def folder(stack: Stack) -> Path:
+    """The compose project's folder."""
+    first = files(stack)[0]
+    return first if first.is_dir() else first.parent
+
+
+def environment(stack: Stack, *, secrets: bool = False) -> dict[str, str]:
+    """What Compose interpolates: the settings' values, and placeholders for the secrets, or the
+    secrets themselves (only for what never reaches a record)."""
+    hidden = {name: compose.placeholder(name) for name in stack.secret_values}
+    return {**stack.settings.environment, **(stack.secret_values if secrets else hidden)}
+
+
+def read_model(
+    stack: Stack, composer: Compose, warn: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The compose model as it is now, with placeholders. Raises BadInput."""
+    return composer.model(
+        files(stack),
+        project=stack.project,
+        env=environment(stack),
+        profiles=stack.settings.profiles,
+        warn=warn,
+    )
+
+
+def define(
+    stack: Stack, model: Mapping[str, Any], image_volumes: Mapping[str, Sequence[str]]
+) -> Definition:
+    """The definition of a release from its model and what its mounts hold now."""
+    return definition.define(
+        model,
+        stack.settings,
+        roots=[folder(stack), stack.root.resolve()],
+        look=look,
+        image_volumes=image_volumes,
+        detect=detect,
+    )
+
+
+def detect(image: str, target: str) -> str:
+    """The name of the driver for what an image keeps at a mount target."""
+    from snapshots import drivers
+
+    return drivers.detect(image, target).name
+
+
+def look(path: Path) -> Found:
+    """What lies at the source of a bind mount, with content if it can be a config file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return Found("missing")
+    except OSError as error:
+        raise BadInput(
+            f"{path}, which a service mounts, cannot be read: {error.strerror}"
+        ) from None
+    if stat.S_ISDIR(found.st_mode):
+        return _folder(path)
+    return _file(path, found) if stat.S_ISREG(found.st_mode) else Found("other")
+
+
+def _file(path: Path, found: os.stat_result) -> Found:
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_size > CONFIG_BYTES:
+        return Found("file", mode=mode, simple=False)
+    try:
+        return Found("file", path.read_bytes(), mode)
+    except OSError as error:
+        raise BadInput(
+            f"{path}, which a service mounts, cannot be read: {error.strerror}"
+        ) from None
+
+
+def _folder(path: Path) -> Found:
+    """A folder; `simple` only if it is a few small regular files."""
+    found: dict[str, Found] = {}
+    left = CONFIG_BYTES
+    for parent, folders, names in os.walk(path):
+        for name in [*folders, *names]:
+            here = Path(parent) / name
+            status = here.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            left -= status.st_size
+            if not stat.S_ISREG(status.st_mode) or left < 0 or len(found) >= CONFIG_FILES:
+                return Found("directory", simple=False)
+            found[str(here.relative_to(path))] = _file(here, status)
+    return Found("directory", files=found)
