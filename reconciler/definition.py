@@ -19,6 +19,7 @@ from reconciler.release import ConfigFile, Dataset, Kind, Mount, Release, Strate
 DIRECTORY_DRIVER = "directory"
 CONFIG_BYTES = 16 << 20
 CONFIG_FILES = 1000
+_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
 _SYSTEM = ("/dev", "/proc", "/run", "/sys", "/var/run", "/var/lib/docker")
 
 
@@ -136,6 +137,7 @@ class _Defining:
 
     def definition(self) -> Definition:
         self._refuse_what_cannot_be_kept()
+        self._warn_of_plain_secrets()
         self._named_volumes()
         self._anonymous_volumes()
         self._binds()
@@ -185,6 +187,15 @@ class _Defining:
                     f"{service} has a fixed address: it cannot be started before the old world "
                     "is stopped"
                 )
+
+    def _warn_of_plain_secrets(self) -> None:
+        for service, body in compose.services(self.model).items():
+            for name, value in (body.get("environment") or {}).items():
+                if _SECRET_NAME.search(name) and value and not compose.placeholders_in(value):
+                    self.warnings.append(
+                        f"{name} of service {service} is recorded in plain text: write ${{NAME}} "
+                        "there, and lockstep config set --secret --path secrets.NAME VALUE"
+                    )
 
     # datasets -------------------------------------------------------------------------------
 
