@@ -33,7 +33,7 @@ class BlockIndex:
         self._db.execute("PRAGMA cache_size = -32768")
         self._db.execute(
             "CREATE TABLE blocks (hash BLOB PRIMARY KEY, pack INT, offset INT, stored INT, raw INT,"
-            " codec INT, marked INT DEFAULT 0) WITHOUT ROWID"
+            " crc INT, codec INT, marked INT DEFAULT 0) WITHOUT ROWID"
         )
         self._packs: list[str] = []
         self._db.execute("BEGIN")
@@ -50,8 +50,8 @@ class BlockIndex:
         number = len(self._packs)
         self._packs.append(name)
         self._db.executemany(
-            "INSERT OR IGNORE INTO blocks VALUES (?,?,?,?,?,?,0)",
-            ((e.hash, number, e.offset, e.stored, e.raw, e.codec) for e in entries),
+            "INSERT OR IGNORE INTO blocks VALUES (?,?,?,?,?,?,?,0)",
+            ((e.hash, number, e.offset, e.stored, e.raw, e.crc, e.codec) for e in entries),
         )
 
     def __enter__(self) -> BlockIndex:
@@ -77,7 +77,7 @@ class BlockIndex:
         """The pack and the place of a block; None if no readable pack has it."""
         with self._lock:
             row = self._db.execute(
-                "SELECT pack, offset, stored, raw, codec FROM blocks WHERE hash = ?", (digest,)
+                "SELECT pack, offset, stored, raw, crc, codec FROM blocks WHERE hash = ?", (digest,)
             ).fetchone()
         if row is None or row[0] is None:
             return None
@@ -108,7 +108,7 @@ class BlockIndex:
         """The needed blocks that `find` names in this pack, in the order in which they lie."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT hash, offset, stored, raw, codec FROM blocks"
+                "SELECT hash, offset, stored, raw, crc, codec FROM blocks"
                 " WHERE pack = ? AND marked = 1 ORDER BY offset",
                 (self._packs.index(path.stem),),
             ).fetchall()

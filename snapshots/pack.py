@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +26,7 @@ from snapshots.errors import Damaged
 from snapshots.tree import BLOCK, HASH
 
 MAGIC = b"LSPACK01"
-ENTRY = struct.Struct("<32sQIIB3x")  # hash, offset, stored bytes, raw bytes, codec
+ENTRY = struct.Struct("<32sQIIIB3x")  # the fields of Placed
 TRAILER = struct.Struct("<QQ32s8s")
 SUFFIX = ".pack"
 RAW, ZSTD = 0, 1
@@ -38,12 +39,17 @@ MAX_BLOCKS = 1 << 20  # no pack with more is believed
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a block lies inside its pack."""
+    """Where a block lies inside its pack: `stored` bytes at `offset`, `raw` when decoded.
+
+    `crc` is of the stored bytes: some bits of a zstd frame can change without changing what it
+    decodes to, and they are to be noticed as well.
+    """
 
     hash: bytes
     offset: int
     stored: int
     raw: int
+    crc: int
     codec: int
 
 
@@ -68,7 +74,8 @@ class PackWriter:
         if len(payload) >= len(data):
             payload, codec = bytes(data), RAW
         self._file.write(payload)
-        self._entries.append(Placed(digest, self._offset, len(payload), len(data), codec))
+        crc = crc_of(payload)
+        self._entries.append(Placed(digest, self._offset, len(payload), len(data), crc, codec))
         self._offset += len(payload)
 
     def seal(self) -> str | None:
@@ -77,7 +84,7 @@ class PackWriter:
             self.discard()
             return None
         index = b"".join(
-            ENTRY.pack(e.hash, e.offset, e.stored, e.raw, e.codec)
+            ENTRY.pack(e.hash, e.offset, e.stored, e.raw, e.crc, e.codec)
             for e in sorted(self._entries, key=lambda e: e.hash)
         )
         digest = blake3(index).digest()
@@ -107,12 +114,13 @@ def read_index(path: Path, name: str) -> Iterator[Placed]:
     """The entries of the pack `path` that is, or shall be, called `name`. Raises Damaged."""
     try:
         with open(path, "rb") as file:
+            head = file.read(len(MAGIC))
             end = file.seek(0, os.SEEK_END)
             if end < len(MAGIC) + TRAILER.size:
                 raise Damaged(f"pack {name[:12]} is cut off")
             file.seek(end - TRAILER.size)
             count, offset, digest, magic = TRAILER.unpack(file.read(TRAILER.size))
-            if magic != MAGIC or count > MAX_BLOCKS:
+            if not head == magic == MAGIC or count > MAX_BLOCKS:
                 raise Damaged(f"pack {name[:12]} is cut off or of an unknown format")
             if offset + count * ENTRY.size + TRAILER.size != end:
                 raise Damaged(f"pack {name[:12]} has not the length that it says")
@@ -143,6 +151,8 @@ class PackReader:
         where = f"block {placed.hash.hex()[:12]} in pack {path.stem[:12]}"
         try:
             payload = os.pread(self._fd(path), placed.stored, placed.offset)
+            if crc_of(payload) != placed.crc:
+                raise Damaged(f"{where} was altered: its bytes have another checksum")
             data = self._decoded(payload, placed)
         except (OSError, zstandard.ZstdError) as error:
             raise Damaged(f"{where} cannot be read: {error}") from error
@@ -172,6 +182,10 @@ class PackReader:
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+
+def crc_of(payload: bytes) -> int:
+    return zlib.crc32(payload)
 
 
 def is_hash(text: str) -> bool:

@@ -29,11 +29,12 @@ from snapshots.errors import (
     StoreUnusable,
     UnknownSnapshot,
     naming,
+    shown,
 )
 from snapshots.pack import is_hash
 from snapshots.tree import Blocks, read_tree
 
-FORMAT = {"format": "lockstep-store", "version": 1}
+FORMAT = b'{"format": "lockstep-store", "version": 1}\n'
 ID = re.compile(r"[0-9a-f]{32}")
 MAX_RECORD = 1 << 20
 LOCK_SECONDS = 60.0
@@ -106,22 +107,20 @@ class Store:
             folder.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if not marker.exists():
-            fs.write_durably(marker, json.dumps(FORMAT).encode() + b"\n")
+            fs.write_durably(marker, FORMAT)
         probe = self.path / f".write-{os.getpid()}.tmp"
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         probe.unlink()
 
     def _check_format(self) -> None:
         try:
-            found = json.loads((self.path / "format").read_bytes()[:4096])
+            found = (self.path / "format").read_bytes()[:200]
         except FileNotFoundError as error:
             raise StoreUnusable(f"there is no store at {self.path}") from error
-        except ValueError as error:
-            raise StoreUnusable(f"{self.path}/format is damaged: {error}") from error
         if found != FORMAT:
             raise StoreUnusable(
-                f"the store {self.path} has a format that this version cannot read: {found}; "
-                "use the version that wrote it, or a newer one"
+                f"the store {self.path} has a format that this version cannot read "
+                f"({shown(found.strip())}): use the version that wrote it, or a newer one"
             )
 
     # -- records ---------------------------------------------------------------------------------
@@ -330,11 +329,11 @@ def _record_from(snapshot_id: str, value: Any) -> SnapshotRecord:
         skipped=value["skipped"],
         root=value["root"],
     )
-    texts = [record.dataset, record.created, *record.tags, *record.tags.values(), *record.skipped]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a field that should be text is not")
-    if not isinstance(record.skipped, list) or not isinstance(record.root, str):
+    if not isinstance(record.tags, dict) or not isinstance(record.skipped, list):
         raise TypeError("a field has the wrong type")
+    texts = [record.dataset, record.created, *record.tags, *record.tags.values(), *record.skipped]
+    if not all(isinstance(text, str) for text in (*texts, record.root)):
+        raise TypeError("a field that should be text is not")
     if not all(type(n) is int and n >= 0 for n in (record.bytes, record.files)):
         raise ValueError("a count is not one")
     if not is_hash(record.root):

@@ -1,9 +1,10 @@
 """The tree of a snapshot: every entry of a folder, in the order of a walk, as a stream.
 
-A tree is JSON lines inside one zstd stream; its name is the blake3 of the uncompressed bytes.
-An entry has a single name, never a path: where it lies follows from the directories that are open
-at that point of the stream, so no tree can speak of anything outside its root. Everything read is
-treated as hostile: `read_tree` yields only what it has checked. docs/store-format.md has the page.
+A tree is JSON lines inside one zstd frame, with the blake3 of the frame before it; its name is the
+blake3 of the lines. An entry has a single name, never a path: where it lies follows from the
+directories that are open at that point of the stream, so no tree can speak of anything outside its
+root. Everything read is treated as hostile: `read_tree` yields only what it has checked.
+docs/store-format.md has the whole format.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class TreeWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        self._file.write(bytes(HASH))  # the place of the frame's own hash
         self._stream = zstandard.ZstdCompressor(level=3).stream_writer(self._file, closefd=False)
         self._hash = blake3()
         self.files = 0
@@ -138,6 +140,7 @@ class TreeWriter:
         self._line({"t": "e", "files": self.files, "bytes": self.bytes})
         self._stream.close()  # type: ignore[no-untyped-call]
         self._file.flush()
+        fs.write_all(self._file.fileno(), _hash_of_frame(self._path), 0)
         os.fsync(self._file.fileno())
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
@@ -234,22 +237,34 @@ def check_hash(path: Path, root: str) -> None:
 def _lines(path: Path, root: str) -> Iterator[bytes]:
     digest = blake3()
     try:
-        with (
-            open(path, "rb") as file,
-            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
-            io.BufferedReader(stream, 1 << 18) as lines,
-        ):
-            while line := lines.readline(MAX_LINE):
-                if not line.endswith(b"\n"):
-                    raise Damaged(f"tree {root[:12]} is cut off or has a line beyond all measure")
-                digest.update(line)
-                yield line
+        frame = _hash_of_frame(path)
+        with open(path, "rb") as file:
+            if file.read(HASH) != frame:
+                raise Damaged(f"tree {root[:12]} was altered or is cut off")
+            with (
+                zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
+                io.BufferedReader(stream, 1 << 18) as lines,
+            ):
+                while line := lines.readline(MAX_LINE):
+                    if not line.endswith(b"\n"):
+                        raise Damaged(f"tree {root[:12]} is cut off or has an endless line")
+                    digest.update(line)
+                    yield line
     except FileNotFoundError as error:
         raise Damaged(f"tree {root[:12]} is missing from the store") from error
     except (OSError, zstandard.ZstdError) as error:
         raise Damaged(f"tree {root[:12]} cannot be read: {error}") from error
     if digest.hexdigest() != root:
         raise Damaged(f"tree {root[:12]} was altered: its content has another hash")
+
+
+def _hash_of_frame(path: Path) -> bytes:
+    digest = blake3()
+    with open(path, "rb") as file:
+        file.seek(HASH)
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.digest()
 
 
 class _Check:
@@ -390,7 +405,10 @@ def _parts(value: Any, start: int, end: int) -> tuple[tuple[int, int], ...]:
 
 def _meta(value: dict[str, Any]) -> fs.Meta:
     xattrs = []
-    for name, encoded in value.get("x", {}).items():
+    attributes = value.get("x", {})
+    if not isinstance(attributes, dict):
+        raise ValueError("extended attributes that are not an object")
+    for name, encoded in attributes.items():
         decoded_name = os.fsdecode(_bytes(name, 255))
         if not fs.kept_xattr(decoded_name) or "\0" in decoded_name:
             raise ValueError(f"extended attribute {name!r} is not one that is kept")
