@@ -1,0 +1,288 @@
+"""Pulumi as the commands need it: the official CLI and the embedded engine behind one interface.
+
+This is the only place that knows which of the two runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cli import ask, engines
+from reconciler.errors import Exit, LockstepError
+
+if TYPE_CHECKING:
+    from engine import Project, Result
+
+QUICK = 120
+"""Seconds for what neither asks nor changes the host."""
+
+
+class PulumiFailed(LockstepError):
+    """The official CLI reported a failure; its own words are the message."""
+
+
+class Backend(Protocol):
+    """One stack in Pulumi. Config keys are given without the project's prefix."""
+
+    says: str
+    """The line that tells which engine runs."""
+
+    def config(self) -> dict[str, Any]:
+        """Every value by its full key (`shop:release`), secrets in plain text."""
+        ...
+
+    def secret_keys(self) -> frozenset[str]:
+        """Full keys whose values are secret or hold a secret."""
+        ...
+
+    def config_get(self, key: str, *, path: bool) -> Any:
+        """One value. Raises EngineError or PulumiFailed when it is not set."""
+        ...
+
+    def config_set(self, key: str, value: str, *, secret: bool, path: bool) -> None: ...
+
+    def config_rm(self, key: str, *, path: bool) -> None: ...
+
+    def preview(self, *, diff: bool = False) -> int:
+        """Show what `up` would do to the stack's resources; returns 0 when it can be shown."""
+        ...
+
+    def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
+        """Carry the program out; returns 0 for success."""
+        ...
+
+    def error(self) -> Exception | None:
+        """What stopped the last `up` or `preview`, where this engine knows it."""
+        ...
+
+    def history(self) -> list[dict[str, Any]]:
+        """The updates, newest first, as `pulumi stack history --json` has them."""
+        ...
+
+    def outputs(self, *, show_secrets: bool) -> dict[str, Any]: ...
+
+    def exists(self) -> bool:
+        """Whether the stack has a state."""
+        ...
+
+    def init(self) -> None:
+        """Make the stack's state."""
+        ...
+
+    def cancel(self) -> None:
+        """Remove the stack's lock, whoever holds it."""
+        ...
+
+
+def open_backend(project: Project, stack: str) -> Backend:
+    """The engine that runs this stack. Raises BadInput or Unavailable as engines.choose."""
+    choice = engines.choose(os.environ, project.root)
+    if choice.official is not None:
+        return Official(choice.official, project.root, stack, choice.says)
+    return Embedded(project, stack, choice.says)
+
+
+class Embedded:
+    """The stack in the embedded engine: the program runs in this process."""
+
+    def __init__(self, project: Project, stack: str, says: str) -> None:
+        from engine import Stack
+
+        self.says = says
+        self._name = project.name
+        self._stack = Stack(project, stack)
+
+    def config(self) -> dict[str, Any]:
+        return self._stack.config()
+
+    def secret_keys(self) -> frozenset[str]:
+        return frozenset(self._stack.secret_keys())
+
+    def config_get(self, key: str, *, path: bool) -> Any:
+        return self._stack.config_get(key, path=path)
+
+    def config_set(self, key: str, value: str, *, secret: bool, path: bool) -> None:
+        self._stack.config_set(key, value, secret=secret, path=path)
+
+    def config_rm(self, key: str, *, path: bool) -> None:
+        self._stack.config_rm(key, path=path)
+
+    def preview(self, *, diff: bool = False) -> int:
+        import engine
+
+        return engine.preview(self._stack, display=engine.make_display(), diff=diff).exit_code
+
+    def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
+        import engine
+
+        return engine.up(
+            self._stack,
+            display=engine.make_display(),
+            message=message,
+            skip_preview=skip_preview,
+            confirm=None if yes else _confirm,
+        ).exit_code
+
+    def error(self) -> Exception | None:
+        from reconciler import program
+
+        return program.last_error()
+
+    def history(self) -> list[dict[str, Any]]:
+        return self._stack.history()
+
+    def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
+        return self._stack.outputs(show_secrets=show_secrets)
+
+    def exists(self) -> bool:
+        return self._stack.exists()
+
+    def init(self) -> None:
+        self._stack.init()
+
+    def cancel(self) -> None:
+        self._stack.cancel()
+
+
+class Official:
+    """The stack in the official CLI, which is started for each question."""
+
+    def __init__(self, pulumi: Path, root: Path, stack: str, says: str) -> None:
+        self.says = says
+        self._pulumi = pulumi
+        self._root = root
+        self._stack = stack
+        self._values: dict[str, Any] | None = None
+
+    def config(self) -> dict[str, Any]:
+        return {key: _plain(entry) for key, entry in self._config().items()}
+
+    def secret_keys(self) -> frozenset[str]:
+        return frozenset(key for key, entry in self._config().items() if entry.get("secret"))
+
+    def config_get(self, key: str, *, path: bool) -> Any:
+        return _plain(json.loads(self._ask("config", "get", "--json", *_path(path), "--", key)))
+
+    def config_set(self, key: str, value: str, *, secret: bool, path: bool) -> None:
+        # Through standard input: an argument can be read by every process of the host.
+        kind = "--secret" if secret else "--plaintext"
+        self._ask("config", "set", kind, *_path(path), "--", key, stdin=value)
+        self._values = None
+
+    def config_rm(self, key: str, *, path: bool) -> None:
+        self._ask("config", "rm", *_path(path), "--", key)
+        self._values = None
+
+    def preview(self, *, diff: bool = False) -> int:
+        return self._show("preview", *(["--diff"] if diff else []))
+
+    def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
+        flags = ["--message", message]
+        flags += ["--yes"] if yes else []
+        flags += ["--skip-preview"] if skip_preview else []
+        return self._show("up", *flags)
+
+    def error(self) -> Exception | None:
+        return None
+
+    def history(self) -> list[dict[str, Any]]:
+        asked = ["stack", "history", "--json", "--page-size", "1000000", "--full-dates"]
+        found: list[dict[str, Any]] = json.loads(self._ask(*asked) or "[]")
+        return found
+
+    def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
+        flags = ["--show-secrets"] if show_secrets else []
+        found: dict[str, Any] = json.loads(self._ask("stack", "output", "--json", *flags))
+        return found
+
+    def exists(self) -> bool:
+        listed: list[dict[str, Any]] = json.loads(
+            self._run("stack", "ls", "--json", "--cwd", str(self._root)) or "[]"
+        )
+        return any(entry["name"].rpartition("/")[2] == self._stack for entry in listed)
+
+    def init(self) -> None:
+        self._ask("stack", "init", "--no-select")
+
+    def cancel(self) -> None:
+        self._ask("cancel", "--yes")
+
+    def _config(self) -> dict[str, Any]:
+        if self._values is None:
+            text = self._ask("config", "--json", "--show-secrets")
+            self._values = dict(json.loads(text or "{}"))
+        return self._values
+
+    def _ask(self, *arguments: str, stdin: str | None = None) -> str:
+        where = ["--stack", self._stack, "--cwd", str(self._root), "--non-interactive"]
+        # What follows `--` is not read as options: these must stand before the arguments.
+        return self._run(*_options_first(arguments, where), stdin=stdin)
+
+    def _run(self, *arguments: str, stdin: str | None = None) -> str:
+        try:
+            done = subprocess.run(
+                [self._pulumi, *arguments],
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                timeout=QUICK,
+                env=_environment(),
+            )
+        except subprocess.TimeoutExpired:
+            raise PulumiFailed(
+                f"pulumi {arguments[0]} gave no answer for {QUICK} s",
+                next_step="LOCKSTEP_ENGINE=embedded   uses the embedded engine instead",
+            ) from None
+        if done.returncode != 0:
+            raise PulumiFailed(done.stderr.strip() or f"pulumi {arguments[0]} failed")
+        return done.stdout
+
+    def _show(self, *arguments: str) -> int:
+        """With the person's own terminal, and without a time limit: a switch has its own."""
+        where = ["--stack", self._stack, "--cwd", str(self._root)]
+        where += [] if sys.stdin.isatty() else ["--non-interactive"]
+        sys.stdout.flush()
+        return subprocess.run(
+            [self._pulumi, *_options_first(arguments, where)], env=_environment()
+        ).returncode
+
+
+def exit_code(code: int, known: int | None) -> int:
+    """The command's exit code where Pulumi ended with `code` (docs/exit-codes.md).
+
+    `known` is the code of what stopped the program, where that is known. Pulumi's own codes other
+    than 0 mean something else here, so that they become 1.
+    """
+    if code == Exit.OK:
+        return Exit.OK
+    return Exit.FAILED if known is None else known
+
+
+def _options_first(arguments: tuple[str, ...], options: list[str]) -> list[str]:
+    given = list(arguments)
+    at = given.index("--") if "--" in given else len(given)
+    return [*given[:at], *options, *given[at:]]
+
+
+def _path(path: bool) -> list[str]:
+    return ["--path"] if path else []
+
+
+def _plain(entry: Mapping[str, Any]) -> Any:
+    return entry["objectValue"] if "objectValue" in entry else entry.get("value", "")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def _confirm(_planned: Result) -> bool:
+    """Asked after the preview. Raises Declined for a no."""
+    ask.confirm("Do you want to perform this update?", yes=False)
+    return True

@@ -1,0 +1,243 @@
+"""What a command works on: the project, its stack, the stack's config, catalog and Docker."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.errors import BadInput
+
+if TYPE_CHECKING:
+    import typer
+
+    from cli.backend import Backend
+    from engine import Project
+    from reconciler.catalog import Catalog
+    from reconciler.config import Stack
+    from reconciler.docker import Compose, Docker
+
+PASSPHRASE = Path(".lockstep") / "passphrase"
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that all commands share."""
+
+    cwd: Path = Path()
+    stack: str | None = None
+    quiet: bool = False
+
+
+class Context:
+    """One stack of the project that the command was started in; everything is found when asked."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Context:
+        """The context of a command."""
+        return cls(context.find_root().obj)
+
+    @cached_property
+    def project(self) -> Project:
+        """Raises BadInput when no Pulumi.yaml is in the folder or above it."""
+        from engine import Project
+
+        return Project.find(find_root(self.common.cwd))
+
+    @cached_property
+    def stack_name(self) -> str:
+        """Raises BadInput when it cannot be told which stack is meant."""
+        return choose_stack(
+            self.common.stack,
+            os.environ.get("PULUMI_STACK"),
+            selected(self.project.name, self.project.root),
+            self.project.stacks(),
+        )
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Pulumi, the official one or the embedded engine."""
+        from cli import backend
+
+        offer_passphrase(self.project.root)
+        return backend.open_backend(self.project, self.stack_name)
+
+    @cached_property
+    def stack(self) -> Stack:
+        """The stack's settings. Raises BadInput for a setting that cannot be used."""
+        return read_stack(self.project, self.stack_name, self.backend.config())
+
+    @property
+    def settings_file(self) -> Path:
+        """Pulumi.<stack>.yaml."""
+        return self.project.stack_file(self.stack_name)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        from reconciler.catalog import Catalog
+
+        return Catalog(self.stack)
+
+    @cached_property
+    def docker(self) -> Docker:
+        from reconciler import docker
+
+        return docker.connect()
+
+    @cached_property
+    def compose(self) -> Compose:
+        from reconciler.docker import Compose
+
+        return Compose(self.project.root)
+
+    def say(self, text: str) -> None:
+        """A line for the person, unless they asked for quiet."""
+        if not self.common.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, text: str) -> None:
+        """One step of work under way."""
+        self.say(f"  {text}")
+
+
+def find_root(start: Path) -> Path:
+    """The folder of the Pulumi.yaml that `start` is in or below. Raises BadInput."""
+    folder = start.resolve()
+    if not folder.is_dir():
+        raise BadInput(f"{start} is not a folder")
+    for candidate in (folder, *folder.parents):
+        if (candidate / "Pulumi.yaml").is_file() or (candidate / "Pulumi.yml").is_file():
+            return candidate
+    raise BadInput(
+        f"no Pulumi.yaml in {folder} or above it",
+        next_step="lockstep init   makes one, in the folder of a compose file",
+    )
+
+
+def choose_stack(
+    asked: str | None, environment: str | None, chosen: str | None, known: Sequence[str]
+) -> str:
+    """The stack that is meant: the option, PULUMI_STACK, the selected one, or the only one.
+
+    Raises BadInput when there is none of that name, none at all, or several.
+    """
+    for wanted in (asked, environment):
+        if wanted:
+            name = wanted.rpartition("/")[2]
+            if name not in known:
+                raise BadInput(
+                    f"there is no stack {name} in this project{nearest(name, known)}",
+                    next_step="lockstep stack ls   shows the stacks there are",
+                )
+            return name
+    if chosen in known:
+        return str(chosen)
+    if not known:
+        raise BadInput("this project has no stack yet", next_step="lockstep init   makes one")
+    if len(known) > 1:
+        raise BadInput(
+            f"this project has several stacks: {', '.join(known)}",
+            next_step="say which one: --stack NAME, or PULUMI_STACK=NAME",
+        )
+    return known[0]
+
+
+def selected(project: str, root: Path) -> str | None:
+    """The stack that `pulumi stack select` chose for this folder."""
+    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    for name in ("Pulumi.yaml", "Pulumi.yml"):
+        digest = hashlib.sha1(str(root / name).encode(), usedforsecurity=False).hexdigest()
+        path = home / "workspaces" / f"{project}-{digest}-workspace.json"
+        try:
+            stack = json.loads(path.read_text()).get("stack")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(stack, str) and stack:
+            return stack.rpartition("/")[2]
+    return None
+
+
+def offer_passphrase(root: Path) -> None:
+    """Let either engine use the project's own passphrase file, where the user set none."""
+    given = {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys()
+    if not given and (root / PASSPHRASE).is_file():
+        os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(root / PASSPHRASE)
+
+
+def read_stack(project: Project, name: str, config: Mapping[str, Any]) -> Stack:
+    """The stack's settings from its Pulumi config (`shop:release` -> value)."""
+    from reconciler import config as settings
+
+    return settings.read(project.name, name, project.root, own_values(project.name, config))
+
+
+def own_values(project: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The project's own keys without their prefix; JSON text of objects and lists is read."""
+    prefix = f"{project}:"
+    return {
+        key.removeprefix(prefix): _structured(value)
+        for key, value in config.items()
+        if key.startswith(prefix)
+    }
+
+
+def _structured(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file of the user other content, whole or not at all; its mode stays."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        draft.touch(mode=0o600)
+        draft.write_bytes(content)
+        draft.chmod(path.stat().st_mode & 0o777)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`; the nearest are prod-001, prod-002`, or nothing where nothing is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    if not near:
+        return ""
+    return f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}"
+
+
+def check_release(name: str, stack: str, known: Collection[str], pruned: Collection[str]) -> None:
+    """Raises BadInput unless there is such a release: its form, the pruned ones, the nearest."""
+    from reconciler import names
+
+    if name in known:
+        return
+    if name in pruned:
+        raise BadInput(
+            f"{name} was pruned: it left the window, and its record and data are gone",
+            next_step="lockstep list   shows the releases there are",
+        )
+    near = nearest(name, known)
+    try:
+        names.check_release_of_stack(name, stack)
+    except BadInput as error:
+        raise BadInput(f"{error.message}{near}", next_step=error.next_step) from None
+    raise BadInput(
+        f"there is no release {name}{near}",
+        next_step="lockstep list   shows the releases there are",
+    )

@@ -1,0 +1,324 @@
+"""`lockstep doctor`: what could be in the way, each with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from cli import options
+from cli.context import Context
+from reconciler.errors import Exit, LockstepError
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+TIGHT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw."""
+
+    check: str
+    level: str
+    text: str
+    remedy: str = ""
+
+
+def doctor(context: typer.Context, as_json: options.Json = False) -> None:
+    """Check the host, the stack and the catalog; exit 1 when something is wrong."""
+    findings = examine(Context.of(context))
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(document(findings))
+    else:
+        _show(findings)
+    raise typer.Exit(Exit.FAILED if any(f.level == FAILED for f in findings) else Exit.OK)
+
+
+def document(findings: list[Finding]) -> dict[str, object]:
+    """`doctor`: what every check saw."""
+    sound = all(f.level != FAILED for f in findings)
+    return {"schema": 1, "sound": sound, "checks": [asdict(finding) for finding in findings]}
+
+
+def examine(here: Context) -> list[Finding]:
+    """Run every check. One that cannot be made is a failure, said once however many need it."""
+    findings: list[Finding] = []
+    said: set[str] = set()
+    for name, check in CHECKS:
+        try:
+            findings += check(here)
+        except LockstepError as error:
+            if error.message not in said:
+                findings.append(Finding(name, FAILED, error.message, error.next_step))
+            said.add(error.message)
+    return findings
+
+
+def _engine(here: Context) -> Iterator[Finding]:
+    from cli import engines
+
+    choice = engines.choose(os.environ, here.project.root)
+    too_old = "has no resource hooks" in choice.says
+    yield Finding("pulumi", WARNING if too_old else OK, choice.says.removeprefix("Pulumi: "))
+
+
+def _config(here: Context) -> Iterator[Finding]:
+    declared = here.stack.settings.release or "no release"
+    yield Finding("config", OK, f"stack {here.stack_name} declares {declared}")
+
+
+def _docker(here: Context) -> Iterator[Finding]:
+    info = here.docker.info
+    yield Finding("docker", OK, f"Docker Engine {info.version}, API {info.api}")
+
+
+def _compose(here: Context) -> Iterator[Finding]:
+    assert here.compose
+    yield Finding("compose", OK, "the Compose plugin answers")
+
+
+def _compose_file(here: Context) -> Iterator[Finding]:
+    from reconciler import compose, source
+
+    warnings: list[str] = []
+    model = source.read_model(here.stack, here.compose, warnings.append)
+    found = source.define(here.stack, model, image_volumes={})
+    services = compose.services(model)
+    for warning in (*warnings, *found.warnings):
+        yield Finding("compose file", WARNING, warning)
+    yield Finding("compose file", OK, f"{len(services)} services, {len(found.datasets)} datasets")
+
+
+def _writable(here: Context) -> Iterator[Finding]:
+    for name, folder in (("catalog", here.stack.releases), ("store", here.stack.store)):
+        existing = nearest_existing(folder)
+        if not os.access(existing, os.W_OK | os.X_OK):
+            yield Finding(
+                name, FAILED, f"{existing} is not writable", f"chown or chmod it, for {folder}"
+            )
+        else:
+            yield Finding(name, OK, f"{folder} is writable")
+
+
+def _disk(here: Context) -> Iterator[Finding]:
+    from reconciler.impact import size
+
+    places = {"disk of the store": here.stack.store, "disk of the volumes": here.docker.info.root}
+    for name, folder in places.items():
+        free = shutil.disk_usage(nearest_existing(folder)).free
+        yield Finding(
+            name,
+            WARNING if free < TIGHT_BYTES else OK,
+            f"{size(free)} free",
+            "free space before the next up" if free < TIGHT_BYTES else "",
+        )
+
+
+def _ledger(here: Context) -> Iterator[Finding]:
+    state = here.catalog.state()
+    yield Finding("ledger", OK, f"{state.seq} events, the chain is whole")
+    mended = here.catalog.mend_manifest()
+    if mended:
+        yield Finding("manifest", WARNING, mended)
+    good, damaged = here.catalog.records()
+    for why in damaged.values():
+        yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
+    if not damaged:
+        yield Finding("records", OK, f"{len(good)} can be read")
+
+
+def _journal(here: Context) -> Iterator[Finding]:
+    from reconciler import hostlock, journal
+
+    holder = hostlock.holder()
+    world = journal.unfinished(here.catalog.journal)
+    if world is None:
+        yield Finding("journal", OK, "no switch is unfinished")
+    elif holder is not None:
+        yield Finding("journal", OK, f"a switch to {world} is under way: {holder}")
+    else:
+        yield Finding(
+            "journal",
+            FAILED,
+            f"a switch to {world} was interrupted",
+            "lockstep recover   finishes or reverts it",
+        )
+
+
+def _data(here: Context) -> Iterator[Finding]:
+    from reconciler import retention
+    from snapshots.store import Store
+
+    state = here.catalog.state()
+    debts = state.debts()
+    for departure, dataset in debts:
+        yield Finding(
+            "data",
+            WARNING,
+            f"{dataset} as {departure.release} left it is not in the store yet",
+            "lockstep up   captures it",
+        )
+    good, _ = here.catalog.records()
+    needed = retention.needed_snapshots(state, good)
+    missing = needed - set(Store.open(here.stack.store, create=False).ids()) if needed else set()
+    for snapshot in sorted(missing):
+        yield Finding("data", FAILED, f"snapshot {snapshot[:20]} is not in the store")
+    if not debts and not missing:
+        yield Finding("data", OK, f"{len(needed)} snapshots that releases need are in the store")
+
+
+def _live(here: Context) -> Iterator[Finding]:
+    state = here.catalog.state()
+    if state.live is None:
+        yield Finding("live world", OK, "nothing is live yet")
+        return
+    found = here.docker.containers(project=state.live)
+    still = [c.name for c in found if c.state != "running" and c.exit_code != 0]
+    if state.stopped:
+        yield Finding(
+            "live world", WARNING, f"{state.live} was stopped by hand", "lockstep up   starts it"
+        )
+    elif not found or still:
+        what = f"{', '.join(still)} stand still" if found else "has no containers"
+        yield Finding(
+            "live world", FAILED, f"{state.live}: {what}", "lockstep up   starts what is missing"
+        )
+    else:
+        yield Finding("live world", OK, f"{state.live} runs {len(found)} containers")
+
+
+def _restart_policies(here: Context) -> Iterator[Finding]:
+    """A reboot must bring back exactly the live world."""
+    from reconciler import compose
+
+    state = here.catalog.state()
+    good, _ = here.catalog.records()
+    wrong = []
+    for world in state.worlds.values():
+        record = good.get(world.release)
+        if world.removed or record is None:
+            continue
+        live = world.name == state.live and not state.stopped
+        for container in here.docker.containers(project=world.name):
+            wanted = compose.restart_policy(record, container.service) if live else "no"
+            if container.restart_policy != wanted:
+                wrong.append((container.name, container.restart_policy, wanted))
+    for name, policy, wanted in wrong:
+        yield Finding(
+            "restart policies",
+            WARNING,
+            f"{name} has restart {policy}, a reboot would bring back the wrong containers",
+            f"docker update --restart {wanted} {name}",
+        )
+    if not wrong:
+        yield Finding("restart policies", OK, "a reboot brings back exactly the live world")
+
+
+def _foreign(here: Context) -> Iterator[Finding]:
+    state = here.catalog.state()
+    project = here.project.name
+    if state.live is None or state.live == project:
+        return
+    running = [c.name for c in here.docker.containers(project=project, running=True)]
+    if running:
+        yield Finding(
+            "foreign starts",
+            WARNING,
+            f"the plain compose project {project} runs beside the live world: {', '.join(running)}",
+            f"docker compose -p {project} stop",
+        )
+
+
+def _health(here: Context) -> Iterator[Finding]:
+    from reconciler import compose
+
+    state = here.catalog.state()
+    good, _ = here.catalog.records()
+    live = state.worlds.get(state.live or "")
+    record = good.get(live.release) if live else None
+    if live is None or record is None:
+        return
+    for container in here.docker.containers(project=live.name, running=True):
+        details = here.docker.inspect(container.id)
+        service = container.service
+        known = service in compose.services(record.model)
+        gate = compose.gate(record.model, here.stack.settings, service) if known else None
+        if known and details.health is None and gate is None:
+            yield Finding(
+                "health",
+                WARNING,
+                f"service {service} has no health check and no gate: it is proved by running alone",
+                f"add healthcheck: to it, or: lockstep config set gates.{service}.tcp PORT",
+            )
+        image = here.docker.image(details.image_id)
+        stop_signal = image.stop_signal if image else "SIGTERM"
+        if not details.init and ignores(details.pid, stop_signal):
+            yield Finding(
+                "stop signal",
+                WARNING,
+                f"service {service} ignores {stop_signal}: stopping it takes its whole grace "
+                f"period of {details.stop_grace:g} s",
+                "init: true in the compose file, or another stop_signal, makes it quick",
+            )
+
+
+def ignores(pid: int, name: str) -> bool:
+    """Whether the process has no handler for the signal; PID 1 of a container then ignores it.
+    False where this cannot be seen (another host, another user)."""
+    number = getattr(signal, name, None)
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return pid > 0 and isinstance(number, int) and not caught(status) >> (number - 1) & 1
+
+
+def caught(status: str) -> int:
+    """The signals that a process handles, as a bit mask, from its /proc/PID/status."""
+    values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(values.get("SigCgt", "f" * 16), 16)
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the first one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
+    ("pulumi", _engine),
+    ("config", _config),
+    ("docker", _docker),
+    ("compose", _compose),
+    ("compose file", _compose_file),
+    ("catalog", _writable),
+    ("disk", _disk),
+    ("ledger", _ledger),
+    ("journal", _journal),
+    ("data", _data),
+    ("live world", _live),
+    ("restart policies", _restart_policies),
+    ("foreign starts", _foreign),
+    ("health", _health),
+)
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.text import Text
+
+    from cli import tables
+
+    style = {OK: "green", WARNING: "yellow", FAILED: "red"}
+    made = tables.table("", "check", "", wide=("",))
+    for finding in findings:
+        text = Text(finding.text)
+        if finding.remedy:
+            text.append(f"\n{finding.remedy}", style="cyan")
+        made.add_row(Text(finding.level, style=style[finding.level]), finding.check, text)
+    tables.console().print(made)

@@ -1,0 +1,190 @@
+"""The JSON documents that the command prints: a contract, each with `schema: 1`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reconciler.catalog import status
+from reconciler.ledger import Committed, Departure, Recovered, Reverted, State, World
+from reconciler.names import release_number
+from reconciler.plan import Kept, Plan
+from reconciler.release import Release
+
+SCHEMA = 1
+Document = dict[str, Any]
+
+
+def releases(state: State, records: Mapping[str, Release], damaged: Mapping[str, str]) -> Document:
+    """`list`: every release there ever was, oldest first."""
+    names = sorted({*records, *damaged, *state.pruned}, key=release_number)
+    return {
+        "schema": SCHEMA,
+        "live": state.live_release,
+        "releases": [_release(name, state, records.get(name), damaged.get(name)) for name in names],
+    }
+
+
+def _release(name: str, state: State, record: Release | None, damage: str | None) -> Document:
+    entry: Document = {
+        "release": name,
+        "status": status(name, state),
+        "created": record.created if record else None,
+        "description": record.description if record else "",
+        "git_commit": record.git.commit if record else "",
+        "images": {s: image.tag for s, image in record.images.items()} if record else {},
+        "bytes": image_bytes(record) if record else 0,
+    }
+    return {**entry, "unusable": damage} if damage else entry
+
+
+def image_bytes(record: Release) -> int:
+    """Bytes of a release's images, each counted once."""
+    return sum({image.id: image.bytes for image in record.images.values()}.values())
+
+
+def data_at_hand(state: State, release: str) -> str | None:
+    """How the data that a release left would come back: live, attach, restore, gone, or None
+    for a release that never left any."""
+    if release == state.live_release:
+        return "live"
+    left = [d for d in state.departures_of(release) if d.generations or d.snapshots]
+    if not left or release in state.pruned:
+        return None
+    last = left[-1]
+    ways = {_way_back(state, last, dataset) for dataset in {*last.generations, *last.snapshots}}
+    if "gone" in ways:
+        return "gone"
+    return "restore" if "restore" in ways else "attach"
+
+
+def _way_back(state: State, departure: Departure, dataset: str) -> str:
+    generation = state.generations.get(departure.generations.get(dataset, ""))
+    if generation is None or generation.sealed != departure.seq or generation.removed:
+        return "restore" if dataset in departure.snapshots else "gone"
+    if not generation.spoiled:
+        return "attach"
+    return "restore" if dataset in departure.snapshots else "gone"
+
+
+def log(state: State) -> Document:
+    """`log`: how every switch ended, newest first; `from` and `to` are releases."""
+    return {
+        "schema": SCHEMA,
+        "entries": [_outcome(state, outcome) for _, outcome in reversed(state.outcomes)],
+    }
+
+
+def _outcome(state: State, outcome: Committed | Reverted | Recovered) -> Document:
+    return {
+        "at": outcome.at,
+        "who": outcome.who,
+        "move": outcome.move,
+        "from": release_of(state, outcome.from_world),
+        "to": release_of(state, outcome.to_world),
+        "result": outcome.kind,
+        "reason": outcome.reason,
+        "downtime_seconds": outcome.downtime_seconds,
+        "datasets": {name: {"action": action} for name, action in outcome.datasets.items()},
+    }
+
+
+def release_of(state: State, world: str | None) -> str | None:
+    """The release that a world runs, as far as the ledger knows it."""
+    known = state.worlds.get(world or "")
+    return known.release if known else None
+
+
+def preview(plan: Plan, state: State) -> Document:
+    """`preview`: the move, what each dataset gets, and what it costs. `from` and `to` are
+    releases; times are in seconds, sizes in bytes."""
+    return {
+        "schema": SCHEMA,
+        "move": plan.move.value,
+        "from": release_of(state, plan.from_world) or plan.adopted_release,
+        "to": plan.target,
+        "datasets": {
+            name: {
+                "action": planned.action.value,
+                "source": planned.source_text,
+                "age_seconds": planned.age_seconds,
+                "bytes": planned.bytes,
+                "set_aside": dict(planned.set_aside),
+            }
+            for name, planned in plan.datasets.items()
+        },
+        "downtime_estimate_seconds": plan.downtime_estimate_seconds,
+        "disk": {
+            "needed_bytes": plan.disk.needed,
+            "free_bytes": plan.disk.free,
+            "store_free_bytes": plan.disk.store_free,
+        },
+        "prune": list(plan.prune),
+        "keep": kept(plan.keep),
+        "warnings": list(plan.warnings),
+        "refusals": [
+            {"message": r.message, "remedy": r.remedy, "exit_code": int(r.code)}
+            for r in plan.refusals
+        ],
+    }
+
+
+def kept(releases: Sequence[Kept]) -> list[Document]:
+    """Releases with the reasons why they are kept."""
+    return [{"release": k.release, "reasons": list(k.reasons)} for k in releases]
+
+
+def info(name: str, state: State, record: Release | None, reasons: Sequence[str]) -> Document:
+    """`info`: the whole record (of a pruned one only the name is left), the release's worlds,
+    and each time that it was left."""
+    return {
+        "schema": SCHEMA,
+        "release": record.model_dump(mode="json") if record else {"name": name},
+        "status": status(name, state),
+        "kept_because": list(reasons),
+        "worlds": [_world(state, world) for world in state.worlds_of(name)],
+        "departures": [_departure(d) for d in state.departures if d.release == name],
+    }
+
+
+def _world(state: State, world: World) -> Document:
+    return {
+        "world": world.name,
+        "state": world_state(state, world),
+        "failed": world.failed,
+        "generations": dict(world.generations),
+    }
+
+
+def world_state(state: State, world: World) -> str:
+    """What became of a world, in a word."""
+    if world.name == state.live:
+        return "live"
+    if world.removed:
+        return "removed"
+    if world.name == state.previous:
+        return "previous"
+    if world.failed is not None:
+        return "failed"
+    return "kept" if world.proved else "not started yet"
+
+
+def _departure(departure: Departure) -> Document:
+    return {
+        "at": departure.at,
+        "world": departure.world,
+        "failed": departure.failed,
+        "generations": dict(departure.generations),
+        "snapshots": dict(departure.snapshots),
+        "counts": {name: dict(counts) for name, counts in departure.probes.items()},
+    }
+
+
+def diff(before: str, after: str, differences: Sequence[str]) -> Document:
+    """`diff`: how the definition of one release differs from another's."""
+    return {
+        "schema": SCHEMA,
+        "from": before,
+        "to": after,
+        "differences": list(differences),
+    }

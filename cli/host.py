@@ -1,0 +1,121 @@
+"""Commands about the host as it runs: snapshot, stop, recover, compose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import ask, options
+from cli.context import Context
+from reconciler.errors import BadInput
+
+if TYPE_CHECKING:
+    from reconciler.backup import Backup
+    from reconciler.ledger import World
+
+
+def stop(context: typer.Context, yes: options.Yes = False) -> None:
+    """Emergency: stop every container of the stack at once."""
+    from reconciler import hostlock, switch
+
+    here = Context.of(context)
+    ask.confirm(f"Stop every container of {here.project.name}/{here.stack_name} now?", yes=yes)
+    with hostlock.HostLock.acquire("stop", f"{here.project.name}/{here.stack_name}") as lock:
+        switch.stop_all(here.stack, here.catalog, here.docker, lock, here.progress)
+    typer.echo("stopped; nothing of the data was changed")
+    here.say("next: lockstep up   starts the declared release again")
+
+
+def recover(context: typer.Context) -> None:
+    """Finish or revert what a crash left unfinished; says what was found and done."""
+    from reconciler import hostlock, switch
+
+    here = Context.of(context)
+    with hostlock.HostLock.acquire("recover", f"{here.project.name}/{here.stack_name}") as lock:
+        done = switch.recover(here.stack, here.catalog, here.docker, lock, here.progress)
+    for line in done or ["nothing was unfinished"]:
+        typer.echo(line)
+
+
+def compose(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="A command of docker compose, like ps, logs, exec.", metavar="COMMAND"),
+    ] = None,
+) -> None:
+    """Pass a command on to the live world: lockstep compose ps, logs, exec ..."""
+    here = Context.of(context)
+    world = live_world(here)
+    raise typer.Exit(here.compose.passthrough(world.name, check_harmless(arguments or [])))
+
+
+def check_harmless(arguments: list[str]) -> list[str]:
+    """The arguments. Raises BadInput for what changes which containers or data there are: a world
+    never changes after it was made."""
+    changing = {"up", "down", "create", "rm", "run", "build", "pull", "push", "scale", "watch"}
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in changing:
+        raise BadInput(
+            f"docker compose {command} would change the live world behind Lockstep's back",
+            next_step="lockstep up   makes the host run what is declared",
+        )
+    return arguments
+
+
+def live_world(here: Context) -> World:
+    """The live world. Raises BadInput when nothing is live yet."""
+    state = here.catalog.state()
+    if state.live is None:
+        raise BadInput("nothing is live yet", next_step="lockstep up   makes the first world live")
+    return state.worlds[state.live]
+
+
+def snapshot(
+    context: typer.Context,
+    datasets: Annotated[
+        list[str] | None, typer.Argument(help="Datasets; all if none is named.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Back up the live world's data while it runs; nothing is stopped or changed."""
+    from reconciler import backup, hostlock
+
+    here = Context.of(context)
+    world = live_world(here)
+    with hostlock.HostLock.acquire("snapshot", f"{here.project.name}/{here.stack_name}"):
+        taken = backup.take(
+            here.stack, here.catalog, here.docker, world, datasets or (), here.progress
+        )
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(document(world, taken))
+        return
+    _show(taken)
+
+
+def document(world: World, taken: Sequence[Backup]) -> dict[str, object]:
+    """`snapshot`: what was taken of each dataset, and what could not be taken without a stop."""
+    return {
+        "schema": 1,
+        "release": world.release,
+        "world": world.name,
+        "datasets": {
+            b.dataset: {"snapshot": b.snapshot, "bytes": b.bytes, "why_not": b.why_not}
+            for b in taken
+        },
+    }
+
+
+def _show(taken: Sequence[Backup]) -> None:
+    from cli import tables
+
+    made = tables.table("dataset", "snapshot", "size", "", right=("size",), wide=("",))
+    for backup in taken:
+        made.add_row(
+            backup.dataset, backup.snapshot or "", tables.size(backup.bytes), backup.why_not
+        )
+    tables.console().print(made)

@@ -1,0 +1,123 @@
+"""The command's entry: its subcommands, the options they share, and the one handler of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import doctor, failures, host, initialize, moves, releases, settings, stack
+from cli.context import Common
+
+app = typer.Typer(
+    name="lockstep",
+    help="The release this host runs, declared: images, configuration and data match it.",
+    epilog="--cwd, --stack and --quiet may stand before or after the command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+START = "Start"
+MOVE = "Move between releases"
+READ = "Read"
+HOST = "The host"
+PULUMI = "As Pulumi has them"
+
+app.command("init", rich_help_panel=START)(initialize.init)
+app.command("new", rich_help_panel=START)(releases.new)
+app.command("up", rich_help_panel=MOVE)(moves.up)
+app.command("preview", rich_help_panel=MOVE)(moves.preview)
+app.command("rollback", rich_help_panel=MOVE)(moves.rollback)
+app.command("undo", rich_help_panel=MOVE)(moves.undo)
+app.command("list", rich_help_panel=READ)(releases.list_releases)
+app.command("info", rich_help_panel=READ)(releases.info)
+app.command("log", rich_help_panel=READ)(releases.log)
+app.command("diff", rich_help_panel=READ)(releases.diff)
+app.command("snapshot", rich_help_panel=HOST)(host.snapshot)
+app.command("stop", rich_help_panel=HOST)(host.stop)
+app.command("recover", rich_help_panel=HOST)(host.recover)
+app.command("doctor", rich_help_panel=HOST)(doctor.doctor)
+app.command(
+    "compose",
+    rich_help_panel=HOST,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)(host.compose)
+app.add_typer(settings.app, name="config", rich_help_panel=PULUMI)
+app.add_typer(stack.app, name="stack", rich_help_panel=PULUMI)
+app.command("cancel", rich_help_panel=PULUMI)(stack.cancel)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    cwd: Annotated[
+        Path, typer.Option("--cwd", "-C", help="Work as if started in this folder.")
+    ] = Path(),
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", "-s", help="The stack, where the project has several."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say only results and errors.")
+    ] = False,
+) -> None:
+    context.obj = Common(cwd=cwd, stack=stack, quiet=quiet)
+
+
+@app.command("version", rich_help_panel=PULUMI)
+def version() -> None:
+    """Say the versions of Lockstep, of the Pulumi that would run, and of Python."""
+    from importlib import metadata
+
+    from cli import engines
+
+    try:
+        typer.echo(f"lockstep {metadata.version('lockstep')}")
+    except metadata.PackageNotFoundError:
+        typer.echo("lockstep, from its source tree")
+    typer.echo(engines.choose(os.environ, Path.cwd()).says)
+    typer.echo(f"Python {sys.version.split()[0]}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code (docs/exit-codes.md)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = app(common_first(given), prog_name="lockstep", standalone_mode=False)
+    except BaseException as error:
+        return failures.report(error)
+    return result if isinstance(result, int) else 0
+
+
+def common_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the options that all commands share moved before the command.
+
+    What follows `compose` or `--` belongs to somebody else and stays as it is.
+    """
+    shared: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        name = word.partition("=")[0]
+        if word in ("-C", "-s", "--cwd", "--stack") and waiting:
+            shared += [word, waiting.pop(0)]
+        elif word in ("-q", "--quiet") or (name != word and name in ("--cwd", "--stack")):
+            shared.append(word)
+        elif word == "--" or (word == "compose" and not rest):
+            rest += [word, *waiting]
+            break
+        else:
+            rest.append(word)
+    return [*shared, *rest]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Commands that move the host between releases, and the preview of it: up, rollback, undo."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import ask, failures, options
+from cli.context import Context, check_release, replace_file
+from reconciler.errors import BadInput, Exit, LockstepError
+
+if TYPE_CHECKING:
+    from cli.backend import Backend
+    from reconciler.config import Stack, Wish
+    from reconciler.plan import Plan
+
+
+def up(
+    context: typer.Context,
+    message: options.Message = None,
+    yes: options.Yes = False,
+) -> None:
+    """Make the host run the declared release: images, configuration and data."""
+    here = Context.of(context)
+    if not yes:
+        ask.need_terminal("Do you want to perform this update?")
+    raise typer.Exit(carry_out(here, message or _message(here), yes=yes))
+
+
+def preview(
+    context: typer.Context,
+    impact_only: Annotated[
+        bool, typer.Option("--impact-only", help="Leave out the tree of Pulumi's resources.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show each resource's changes in full.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show what `up` would do: to the data, to the service, to the window."""
+    here = Context.of(context)
+    plan = plan_of(here.stack)
+    if as_json:
+        from cli import documents
+        from cli.releases import print_json
+
+        print_json(documents.preview(plan, here.catalog.state()))
+    else:
+        show(plan)
+    if plan.refusals:
+        raise typer.Exit(refusal_code(plan))
+    if not as_json and not impact_only:
+        here.say(here.backend.says)
+        raise typer.Exit(preview_code(here, diff=diff))
+
+
+def rollback(
+    context: typer.Context,
+    release: Annotated[
+        str | None, typer.Argument(help="Where to; the release before the live one if not named.")
+    ] = None,
+    message: options.Message = None,
+    yes: options.Yes = False,
+) -> None:
+    """Go back to a release, with the data it left: config, preview, confirmation and up in one."""
+    from reconciler import decide
+
+    here = Context.of(context)
+    state = here.catalog.state()
+    good, damaged = here.catalog.records()
+    target = release or decide.rollback_target(state, good)
+    if target is None:
+        raise BadInput(
+            "there is no release to go back to: none was live before the live one",
+            next_step="lockstep list   shows the releases there are",
+        )
+    check_release(target, here.stack_name, {*good, *damaged}, state.pruned)
+    text = message or f"rollback from {state.live_release} to {target}"
+    _go(here, target, None, text, yes=yes)
+
+
+def undo(
+    context: typer.Context,
+    message: options.Message = None,
+    yes: options.Yes = False,
+) -> None:
+    """Go to the world before the last switch, whatever it was, with its data as it was left."""
+    from reconciler import decide
+
+    here = Context.of(context)
+    state = here.catalog.state()
+    target = decide.undo_target(state)
+    if target is None:
+        raise BadInput(
+            "there is nothing to undo: no switch has left a world behind",
+            next_step="lockstep log   shows the switches there were",
+        )
+    release, wish = target
+    _go(here, release, wish, message or f"undo of the switch to {state.live_release}", yes=yes)
+
+
+def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bool) -> None:
+    """Show what going there does, ask, declare it, carry it out.
+
+    The config is written only after the yes; where nothing was switched, it is put back.
+    """
+    from reconciler.plan import Move
+
+    plan = plan_of(declaring(here.stack, release, wish))
+    show(plan)
+    if plan.refusals:
+        print(f"error: refused as said above; {release} was not declared", file=sys.stderr)
+        raise typer.Exit(refusal_code(plan))
+    if plan.move is not Move.STAY:
+        ask.confirm(f"Go to {release}?", yes=yes)
+    before = here.catalog.state().head
+    settings = here.settings_file.read_bytes()
+    code = int(Exit.FAILED)
+    try:
+        declare(here.backend, release, wish)
+        code = carry_out(here, message, yes=True, skip_preview=True)
+    finally:
+        # A journal is there while a switch goes on by itself: what it ends in is not known yet.
+        same = here.catalog.state().head == before and not here.catalog.journal.exists()
+        if code != Exit.OK and same:
+            replace_file(here.settings_file, settings)
+            here.say("nothing was switched: the config is as it was before")
+    raise typer.Exit(code)
+
+
+def declaring(stack: Stack, release: str, wish: Wish | None) -> Stack:
+    """The stack as it would be with another release declared."""
+    changes: dict[str, object] = {"release": release}
+    if wish is not None:
+        changes["restore"] = wish
+    return stack.model_copy(update={"settings": stack.settings.model_copy(update=changes)})
+
+
+def declare(backend: Backend, release: str, wish: Wish | None) -> None:
+    """Write the release, and the wish that belongs to it, into the stack's config."""
+    backend.config_set("release", release, secret=False, path=False)
+    if wish is None:
+        return
+    backend.config_rm("restore", path=False)
+    for name in ("release", "at", "asked"):
+        value = str(getattr(wish, name))
+        if value:
+            backend.config_set(f"restore.{name}", value, secret=False, path=True)
+
+
+def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = False) -> int:
+    """Run `up` on the engine; returns the command's exit code."""
+    from cli import backend
+    from reconciler.ledger import Reverted
+
+    here.say(here.backend.says)
+    before = here.catalog.state().seq
+    code = here.backend.up(message, yes=yes, skip_preview=skip_preview)
+    error = here.backend.error()
+    if code == Exit.OK or error is not None:
+        return backend.exit_code(code, failures.exit_code(error) if error else None)
+    state = here.catalog.state()
+    since = [outcome for seq, outcome in state.outcomes if seq > before]
+    if since and isinstance(since[-1], Reverted):
+        return Exit.REVERTED
+    if since and state.debts():
+        return Exit.DEBTS
+    return backend.exit_code(code, None if since else _why_refused(here))
+
+
+def _why_refused(here: Context) -> int | None:
+    """The exit code of what refuses the declared release as things stand; None if nothing does."""
+    try:
+        plan = plan_of(here.stack, probe=False)
+    except LockstepError as error:
+        return int(error.exit_code)
+    return refusal_code(plan) if plan.refusals else None
+
+
+def preview_code(here: Context, *, diff: bool) -> int:
+    """Show the engine's preview; returns the command's exit code."""
+    from cli import backend
+
+    code = here.backend.preview(diff=diff)
+    error = here.backend.error()
+    return backend.exit_code(code, failures.exit_code(error) if error else None)
+
+
+def plan_of(stack: Stack, *, probe: bool = True) -> Plan:
+    """The decision for a stack on the facts of this moment: what `up` would carry out."""
+    from reconciler import program
+
+    return program.facts_and_plan(stack, probe=probe)
+
+
+def show(plan: Plan) -> None:
+    """The impact screen on standard output."""
+    from cli import impact, tables
+
+    impact.show(plan, tables.console())
+
+
+def refusal_code(plan: Plan) -> int:
+    """The exit code of a refused plan: bad input only when nothing else refuses it."""
+    codes = {int(refusal.code) for refusal in plan.refusals}
+    return codes.pop() if len(codes) == 1 else int(Exit.REFUSED)
+
+
+def _message(here: Context) -> str:
+    """What the stack's history says of an `up` that nobody gave a message."""
+    release = here.stack.settings.release
+    good, _ = here.catalog.records()
+    if release is None or release not in good:
+        return ""
+    return f"{release}: {good[release].description}"

@@ -1,0 +1,13 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON document (schema 1).")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
+Message = Annotated[
+    str | None, typer.Option("--message", "-m", help="What the stack's history says of it.")
+]

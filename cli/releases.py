@@ -1,0 +1,226 @@
+"""Commands about releases: new, list, info, log, diff."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from cli import options
+from cli.context import Context, check_release
+from reconciler.errors import BadInput, LockstepError
+
+Release = Annotated[str | None, typer.Argument(help="A release, like prod-003.")]
+
+
+def new(
+    context: typer.Context,
+    description: Annotated[str, typer.Argument(help="What is new in it, for people.")],
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", help="Take an image that exists.", metavar="SERVICE=REFERENCE"),
+    ] = None,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Also with uncommitted changes.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Build the images, record a new release, and declare it in the stack's config."""
+    from reconciler import newrelease
+
+    here = Context.of(context)
+    record, warnings = newrelease.make(
+        here.stack,
+        here.catalog,
+        here.docker,
+        here.compose,
+        description=description,
+        images=images_by_service(image or []),
+        allow_dirty=allow_dirty,
+        created_by=who(),
+        progress=here.progress,
+    )
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    here.backend.config_set("release", record.name, secret=False, path=False)
+    if as_json:
+        print_json({"schema": 1, **record.model_dump(mode="json"), "warnings": warnings})
+        return
+    from cli import documents, tables
+
+    images = ", ".join(f"{s} {i.tag}" for s, i in sorted(record.images.items()))
+    typer.echo(f"{record.name} is recorded and declared: {record.description}")
+    commit = record.git.commit[:9] or "no git commit"
+    typer.echo(f"  commit   {commit}{' with uncommitted changes' if record.git.dirty else ''}")
+    typer.echo(f"  images   {images} ({tables.size(documents.image_bytes(record))})")
+    typer.echo(f"  data     {', '.join(sorted(record.datasets)) or 'none'}")
+    here.say("next: lockstep preview   shows what it will do, lockstep up   does it")
+
+
+def images_by_service(given: Sequence[str]) -> dict[str, str]:
+    """`["web=shop:7"]` -> {"web": "shop:7"}. Raises BadInput for anything else."""
+    found: dict[str, str] = {}
+    for text in given:
+        service, equals, reference = text.partition("=")
+        if not (service and equals and reference):
+            raise BadInput(f"--image {text!r}: expected SERVICE=REFERENCE, like web=shop-web:7")
+        if service in found:
+            raise BadInput(f"--image names service {service} twice")
+        found[service] = reference
+    return found
+
+
+def who() -> str:
+    """The person: who called sudo, else the user."""
+    import os
+
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def list_releases(context: typer.Context, as_json: options.Json = False) -> None:
+    """List every release: its status, its age, and how its data would come back."""
+    from cli import documents
+
+    here = Context.of(context)
+    warn_of_mended(here)
+    state = here.catalog.state()
+    good, damaged = here.catalog.records()
+    document = documents.releases(state, good, damaged)
+    if as_json:
+        print_json(document)
+        return
+    if not document["releases"]:
+        typer.echo('no release yet: lockstep new "what it is"   makes the first one')
+        return
+    from cli import tables
+
+    ways = {r["release"]: documents.data_at_hand(state, r["release"]) for r in document["releases"]}
+    tables.console().print(tables.releases(document, ways, datetime.now(UTC)))
+
+
+def info(context: typer.Context, release: Release = None, as_json: options.Json = False) -> None:
+    """Show all that is known of a release (of the live one, when none is named)."""
+    from cli import documents
+
+    here = Context.of(context)
+    state = here.catalog.state()
+    good, damaged = here.catalog.records()
+    name = release or state.live_release
+    if name is None:
+        raise BadInput("nothing is live yet", next_step="lockstep list   shows the releases")
+    known = {*good, *damaged, *(w.release for w in state.worlds.values())}
+    check_release(name, here.stack_name, known, ())
+    document = documents.info(name, state, good.get(name), reasons_to_keep(here, name))
+    if as_json:
+        print_json(document)
+        return
+    from cli import tables
+
+    if name in damaged:
+        print(f"warning: {damaged[name]}", file=sys.stderr)
+    out = tables.console()
+    for number, part in enumerate(tables.info(document, datetime.now(UTC))):
+        if number:
+            out.print()
+        out.print(part)
+
+
+def reasons_to_keep(here: Context, release: str) -> tuple[str, ...]:
+    """Why the window keeps it as things stand now."""
+    import time
+
+    from reconciler import retention
+
+    state = here.catalog.state()
+    records, _ = here.catalog.records()
+    previous = state.worlds[state.previous].release if state.previous else None
+    kept, _ = retention.retain(
+        here.stack.settings.window,
+        records,
+        state,
+        live=state.live_release,
+        previous=previous,
+        unfinished=(),
+        now=time.time(),
+    )
+    return next((k.reasons for k in kept if k.release == release), ())
+
+
+def log(
+    context: typer.Context,
+    number: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="Only the newest so many.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how every switch ended, newest first: the host's own record."""
+    from cli import documents
+
+    document = documents.log(Context.of(context).catalog.state())
+    document["entries"] = document["entries"][:number]
+    if as_json:
+        print_json(document)
+        return
+    if not document["entries"]:
+        typer.echo("no switch yet")
+        return
+    from cli import tables
+
+    tables.console().print(tables.log(document["entries"], datetime.now(UTC)))
+
+
+def diff(
+    context: typer.Context,
+    before: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="A release; the live one if not named.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="A release; the declared one if not named.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how the definition of release B differs from that of A; secrets are masked."""
+    from cli import documents
+    from reconciler import compose
+
+    here = Context.of(context)
+    state = here.catalog.state()
+    first = before or state.live_release
+    second = after or here.stack.settings.release
+    if first is None or second is None:
+        missing = "nothing is live yet" if first is None else "no release is declared"
+        raise BadInput(missing, next_step="lockstep diff A B   compares two releases by name")
+    good, damaged = here.catalog.records()
+    for name in (first, second):
+        check_release(name, here.stack_name, {*good, *damaged}, state.pruned)
+        if name in damaged:
+            raise LockstepError(damaged[name])
+    document = documents.diff(first, second, compose.differences(good[first], good[second]))
+    if as_json:
+        print_json(document)
+        return
+    typer.echo(f"{first} -> {second}")
+    for line in document["differences"]:
+        typer.echo(f"  {line}")
+    if not document["differences"]:
+        typer.echo("  the same definition")
+
+
+def warn_of_mended(here: Context) -> None:
+    """Make a damaged manifest anew, and say so."""
+    mended = here.catalog.mend_manifest()
+    if mended:
+        print(f"warning: {mended}", file=sys.stderr)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output, and nothing else."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,0 +1,120 @@
+"""A backup of the live world's data while it runs: nothing is stopped, nothing in it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from reconciler import places
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.debts import BACKUP
+from reconciler.docker import Docker
+from reconciler.errors import BadInput
+from reconciler.facts import Container
+from reconciler.ledger import World
+from reconciler.release import Dataset, Release
+from snapshots.capture import capture
+from snapshots.drivers import Exec, ExecResult, driver_for
+from snapshots.errors import Unsupported
+from snapshots.store import SnapshotRecord, Store
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What came of one dataset."""
+
+    dataset: str
+    snapshot: str | None
+    bytes: int | None
+    why_not: str = ""
+    """Why there is no snapshot of it: its engine gives no usable point without a stop."""
+
+
+def take(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    world: World,
+    only: Sequence[str],
+    progress: Callable[[str], None],
+) -> list[Backup]:
+    """Capture the datasets of a running world (all, or `only` the named); needs the host lock.
+
+    Raises BadInput for an unknown dataset, and whatever keeps the store from taking the data.
+    """
+    record = catalog.record(world.release)
+    store = Store.open(stack.store)
+    taken = []
+    for dataset in _chosen(record, only):
+        source = world.generations.get(dataset.name) or dataset.source or dataset.name
+        progress(f"capturing {dataset.name} while it is in use")
+        try:
+            _make_point(docker, world, dataset, source)
+        except Unsupported as error:
+            taken.append(Backup(dataset.name, None, None, str(error)))
+            continue
+        snapshot = capture(
+            places.place(docker, source),
+            store,
+            dataset=dataset.name,
+            parent=_parent(store, source),
+            tags={
+                "kind": BACKUP,
+                "release": world.release,
+                "world": world.name,
+                "generation": source,
+            },
+            live=True,
+        )
+        taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
+    return taken
+
+
+def _chosen(record: Release, only: Sequence[str]) -> list[Dataset]:
+    for name in only:
+        if name not in record.datasets:
+            near = get_close_matches(name, record.datasets, n=1)
+            hint = f"; do you mean {near[0]}?" if near else ""
+            raise BadInput(
+                f"{record.name} has no dataset {name}{hint}",
+                next_step=f"lockstep info {record.name}   shows its datasets",
+            )
+    return [dataset for name, dataset in record.datasets.items() if not only or name in only]
+
+
+def _make_point(docker: Docker, world: World, dataset: Dataset, source: str) -> None:
+    """Let the engine put its files into a usable state. Raises Unsupported."""
+    driver = driver_for(dataset.driver)
+    owner = _owner(docker, world, dataset, source)
+    if owner is not None:
+        driver.live_point(_exec(docker, owner))
+    elif dataset.driver != "directory":
+        raise Unsupported("no running container uses it, so its engine cannot be asked")
+
+
+def _owner(docker: Docker, world: World, dataset: Dataset, source: str) -> Container | None:
+    """The running container whose data it is: one of ours that writes it, else whoever has it."""
+    writers = {mount.service for mount in dataset.mounts if not mount.read_only}
+    ours = docker.containers(project=world.name, running=True)
+    for container in ours:
+        if source in container.volumes.values() and container.service in writers:
+            return container
+    others = docker.containers(volume=source, running=True)
+    return others[0] if others else None
+
+
+def _exec(docker: Docker, container: Container) -> Exec:
+    def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30) -> ExecResult:
+        done = docker.exec(container.id, argv, stdin=stdin, timeout=timeout)
+        return ExecResult(done.code, done.stdout, done.stderr)
+
+    return run
+
+
+def _parent(store: Store, source: str) -> str | None:
+    """The newest backup of the same generation: what did not change since is not read again."""
+    found: list[SnapshotRecord] = [store.read(snapshot) for snapshot in store.ids()]
+    same = [record for record in found if record.tags.get("generation") == source]
+    return max(same, key=lambda record: record.created).id if same else None

@@ -1,0 +1,290 @@
+"""The JSON documents are a contract: their keys, their words; they fit what decide does."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from cli import documents, impact, tables
+from reconciler import retention
+from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
+from tests.reconciler.hostmodel import Host
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def host() -> Host:
+    """Five releases were live, prod-006 failed; the window is three."""
+    host = Host(window=3)
+    for _ in range(5):
+        host.new()
+        host.up()
+        host.write()
+    host.new()
+    host.up(fails=True)
+    return host
+
+
+def test_list_has_every_release_there_ever_was(host: Host) -> None:
+    document = documents.releases(host.state, host.records, {})
+    assert list(document) == ["schema", "live", "releases"]
+    assert document["schema"] == 1
+    assert document["live"] == "prod-005"
+    assert {r["release"]: r["status"] for r in document["releases"]} == {
+        "prod-001": "pruned",
+        "prod-002": "pruned",
+        "prod-003": "kept",
+        "prod-004": "previous",
+        "prod-005": "live",
+        "prod-006": "failed",
+    }
+    for entry in document["releases"]:
+        assert list(entry) == [
+            "release", "status", "created", "description", "git_commit", "images", "bytes",
+        ]  # fmt: skip
+    assert document["releases"][4]["images"] == {"web": "shop-web:prod-005"}
+    json.dumps(document)
+
+
+def test_a_damaged_record_is_listed_as_unusable(host: Host) -> None:
+    del host.records["prod-004"]
+    document = documents.releases(host.state, host.records, {"prod-004": "it is cut off"})
+    (entry,) = [r for r in document["releases"] if r["release"] == "prod-004"]
+    assert entry["unusable"] == "it is cut off"
+    assert entry["status"] == "previous"
+
+
+def test_images_that_are_the_same_are_counted_once(host: Host) -> None:
+    record = host.records["prod-005"]
+    image = record.images["web"].model_copy(update={"bytes": 7})
+    twice = record.model_copy(update={"images": {"web": image, "worker": image}})
+    assert documents.image_bytes(twice) == 7
+
+
+def test_how_data_comes_back_is_what_decide_does(host: Host) -> None:
+    for release in ("prod-003", "prod-004"):
+        host.release = release
+        actions = {d.action.value for d in host.plan().datasets.values()}
+        assert actions == {documents.data_at_hand(host.state, release)}
+    assert documents.data_at_hand(host.state, "prod-005") == "live"
+    assert documents.data_at_hand(host.state, "prod-001") is None
+    assert documents.data_at_hand(host.state, "prod-006") is None
+
+
+def test_data_without_volume_and_snapshot_is_gone() -> None:
+    host = Host(window=1)
+    for _ in range(2):
+        host.new()
+        host.up(pays=False)
+    state = host.state
+    assert documents.data_at_hand(state, "prod-001") == "attach"
+    volume = state.worlds["shop-prod-001"].generations["db"]
+    from dataclasses import replace
+
+    spoiled = replace(state.generations[volume], spoiled=True)
+    generations = {**state.generations, volume: spoiled}
+    assert documents.data_at_hand(replace(state, generations=generations), "prod-001") == "gone"
+
+
+def test_log_is_newest_first_and_speaks_of_releases(host: Host) -> None:
+    document = documents.log(host.state)
+    assert document["schema"] == 1
+    newest = document["entries"][0]
+    assert list(newest) == [
+        "at", "who", "move", "from", "to", "result", "reason", "downtime_seconds", "datasets",
+    ]  # fmt: skip
+    assert (newest["move"], newest["from"], newest["to"]) == ("forward", "prod-005", "prod-006")
+    assert (newest["result"], newest["reason"]) == ("reverted", "web never healthy")
+    assert [e["to"] for e in document["entries"]] == [f"prod-{n:03d}" for n in (6, 5, 4, 3, 2, 1)]
+    assert document["entries"][-1]["from"] is None
+    json.dumps(document)
+
+
+def test_preview_has_the_whole_plan(host: Host) -> None:
+    host.release = "prod-003"
+    document = documents.preview(host.plan(), host.state)
+    assert list(document) == [
+        "schema", "move", "from", "to", "datasets", "downtime_estimate_seconds", "disk", "prune",
+        "keep", "warnings", "refusals",
+    ]  # fmt: skip
+    assert (document["move"], document["from"], document["to"]) == ("back", "prod-005", "prod-003")
+    assert set(document["datasets"]) == {"db", "files"}
+    for entry in document["datasets"].values():
+        assert list(entry) == ["action", "source", "age_seconds", "bytes", "set_aside"]
+        assert entry["action"] == "restore"
+        assert entry["age_seconds"] > 0
+    assert {k["release"] for k in document["keep"]} >= {"prod-003", "prod-005"}
+    assert all(k["reasons"] for k in document["keep"])
+    json.dumps(document)
+
+
+def test_a_refused_preview_says_why_and_with_which_code(host: Host) -> None:
+    host.release = "prod-006"
+    (refusal,) = documents.preview(host.plan(), host.state)["refusals"]
+    assert "quarantined" in refusal["message"]
+    assert "lockstep" in refusal["remedy"]
+    assert refusal["exit_code"] == 3
+
+
+def test_info_has_record_worlds_departures_and_reasons(host: Host) -> None:
+    kept, _ = retention.retain(
+        host.window,
+        host.records,
+        host.state,
+        live="prod-005",
+        previous="prod-004",
+        unfinished=(),
+        now=0.0,
+    )
+    reasons = next(k.reasons for k in kept if k.release == "prod-004")
+    document = documents.info("prod-004", host.state, host.records["prod-004"], reasons)
+    assert document["release"]["name"] == "prod-004"
+    assert document["status"] == "previous"
+    assert "previous" in document["kept_because"]
+    assert [w["state"] for w in document["worlds"]] == ["previous"]
+    (departure,) = document["departures"]
+    assert set(departure["snapshots"]) == {"db", "files"}
+    assert departure["failed"] is False
+    json.dumps(document)
+    failed = documents.info("prod-006", host.state, host.records["prod-006"], ())
+    assert failed["worlds"][0]["state"] == "failed"
+    assert failed["worlds"][0]["failed"] == "web never healthy"
+    assert failed["departures"][0]["failed"] is True
+    pruned = documents.info("prod-001", host.state, None, ())
+    assert (pruned["release"], pruned["status"]) == ({"name": "prod-001"}, "pruned")
+
+
+def test_diff() -> None:
+    assert documents.diff("a", "b", ["web: image x -> y"]) == {
+        "schema": 1,
+        "from": "a",
+        "to": "b",
+        "differences": ["web: image x -> y"],
+    }
+
+
+def drawn(*parts: object) -> str:
+    console = Console(width=tables.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for part in parts:
+        console.print(part)
+    text = console.export_text()
+    assert all(len(line) <= tables.WIDTH for line in text.splitlines())
+    return text
+
+
+def test_the_tables_show_what_the_documents_have(host: Host) -> None:
+    document = documents.releases(host.state, host.records, {"prod-009": "it is cut off"})
+    ways = {"prod-004": "attach"}
+    listed = drawn(tables.releases(document, ways, NOW)).splitlines()
+    assert listed[2].startswith("prod-009")
+    assert "unusable: it is cut off" in listed[2]
+    assert "failed" in listed[3]
+    assert any("prod-004" in line and "attach" in line and "24 h" in line for line in listed)
+    logged = drawn(tables.log(documents.log(host.state)["entries"], NOW))
+    assert "web never healthy" in logged
+    assert "1.00 s" in logged
+    info = documents.info("prod-004", host.state, host.records["prod-004"], ("previous",))
+    shown = drawn(*tables.info(info, NOW))
+    assert "kept because" in shown
+    assert "shop-web:prod-004" in shown
+    assert info["departures"][0]["snapshots"]["db"] in shown
+
+
+def test_a_description_with_brackets_is_shown_as_it_is(host: Host) -> None:
+    record = host.records["prod-005"].model_copy(update={"description": "[bold]fix[/bold] [1]"})
+    document = documents.releases(host.state, {"prod-005": record}, {})
+    assert "[bold]fix[/bold] [1]" in drawn(tables.releases(document, {}, NOW))
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        ((NOW - timedelta(seconds=30)).isoformat(), "30 s"),
+        ("2026-01-01T23:00:00+00:00", "60 min"),
+        ("2026-01-01T23:00:00", "60 min"),
+        ("2026-01-03T00:00:00+00:00", "0 s"),
+        (None, ""),
+        ("", ""),
+    ],
+)
+def test_ages(at: str | None, text: str) -> None:
+    assert tables.age_of(at, NOW) == text
+
+
+def a_plan(**changes: object) -> Plan:
+    data = DatasetPlan(
+        "db-data",
+        Action.RESTORE,
+        "shop-prod_db-data_g5",
+        5,
+        new=True,
+        source_text="the data prod-001 left, from the store",
+        age_seconds=7200.0,
+        bytes=12 << 20,
+        set_aside={"shop.orders": 412},
+    )
+    values: dict[str, object] = {
+        "move": Move.BACK,
+        "head": 1,
+        "target": "prod-001",
+        "from_world": "shop-prod-003",
+        "to_world": "shop-prod-001_2",
+        "new_world": True,
+        "datasets": {"db-data": data},
+        "says": "prod-003 -> prod-001: back, with the data prod-001 left",
+        "downtime_estimate_seconds": 1.4,
+        "downtime_basis": "median of 3 switches",
+        "disk": DiskNeed(12 << 20, 10 << 30, 9 << 30),
+        "keep": (Kept("prod-003", ("previous",)), Kept("prod-001", ("live", "pinned"))),
+        "prune": ("prod-000",),
+        **changes,
+    }
+    return Plan(**values)  # type: ignore[arg-type]
+
+
+def screen(plan: Plan) -> str:
+    console = Console(width=tables.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    impact.show(plan, console)
+    text = console.export_text()
+    assert all(len(line) <= tables.WIDTH for line in text.splitlines())
+    return text
+
+
+def test_the_impact_screen_tells_all_that_matters() -> None:
+    shown = screen(a_plan(warnings=("the clock is odd",)))
+    for text in (
+        "prod-003 -> prod-001: back",
+        "restore",
+        "the data prod-001 left, from the store",
+        "2 h",
+        "12.0 MiB",
+        "412 shop.orders",
+        "lockstep undo",
+        "about 1.4 s (median of 3 switches)",
+        "12.0 MiB needed, 10.0 GiB free",
+        "prod-000 (out of the window)",
+        "prod-001: live, pinned",
+        "the clock is odd",
+    ):
+        assert text in shown
+
+
+def test_the_impact_screen_of_a_refusal_has_the_remedy() -> None:
+    shown = screen(a_plan(refusals=(Refusal("port 80/tcp is held by x", "stop it"),)))
+    assert "refused" in shown
+    assert "port 80/tcp is held by x" in shown
+    assert "stop it" in shown
+
+
+def test_the_impact_screen_of_standing_still_is_short() -> None:
+    shown = screen(
+        a_plan(move=Move.STAY, says="prod-001 is live; nothing to do", keep=(), prune=(),
+               disk=DiskNeed(0, 0, 0))
+    )  # fmt: skip
+    assert "nothing to do" in shown
+    assert "downtime" not in shown
+    assert "dataset" not in shown
