@@ -1,0 +1,295 @@
+"""The data of a switch: made ready, sealed, put in place, counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLong
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from reconciler import places
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import ContainerDetails, Docker
+from reconciler.errors import LockstepError, Refused
+from reconciler.hostworld import HostWorld
+from reconciler.ledger import State
+from reconciler.plan import Action, DatasetPlan
+from reconciler.release import Dataset, Release
+from reconciler.services import NotProved
+from snapshots.capture import capture
+from snapshots.drivers import Driver, Exec, ExecResult, driver_for
+from snapshots.errors import EngineFailed, SnapshotError, Unsupported
+from snapshots.restore import restore
+from snapshots.store import Store
+
+Probes = dict[str, dict[str, int]]
+
+_FOREIGN = (LockstepError, SnapshotError, OSError)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A dataset together with the running container that serves or mounts it."""
+
+    dataset: str
+    driver: Driver
+    container: ContainerDetails
+    place: str
+    """The volume or host path with the data."""
+    docker: Docker
+
+    @property
+    def run(self) -> Exec:
+        """How the driver runs commands in it."""
+
+        def execute(
+            argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30
+        ) -> ExecResult:
+            done = self.docker.exec(self.container.id, argv, stdin=stdin, timeout=timeout)
+            return ExecResult(done.code, done.stdout, done.stderr)
+
+        return execute
+
+
+class Data:
+    """What a switch does with datasets."""
+
+    def __init__(
+        self, stack: Stack, catalog: Catalog, docker: Docker, say: Callable[[str], None]
+    ) -> None:
+        self.stack = stack
+        self.catalog = catalog
+        self.docker = docker
+        self.say = say
+
+    @cached_property
+    def store(self) -> Store:
+        """The snapshot store."""
+        return Store.open(self.stack.store)
+
+    # while the old world runs ---------------------------------------------------------------
+
+    def shorten_stop(self, world: HostWorld, record: Release | None, names: Iterable[str]) -> None:
+        """Let engines write out what they hold, so that their stop is short; failures only warn."""
+        for engine in self.engines(world, record, names):
+            try:
+                engine.driver.before_stop(engine.run)
+            except _FOREIGN as error:
+                self.say(f"{engine.dataset}: {_text(error)}; its stop may take longer")
+
+    def probe(self, world: HostWorld, record: Release | None, seconds: float) -> Probes:
+        """dataset -> the driver's counts, of all running engines at once; what fails or takes
+        longer than `seconds` is left out with a warning."""
+        found: Probes = {}
+        engines = list(self.engines(world, record, None))
+        if not engines:
+            return found
+        pool = ThreadPoolExecutor(len(engines), thread_name_prefix="probe")
+        counting = {engine: pool.submit(self._count, engine) for engine in engines}
+        for engine, future in counting.items():
+            try:
+                found[engine.dataset] = future.result(timeout=seconds)
+            except TooLong:
+                self.say(f"{engine.dataset} could not be counted within {seconds:g} s")
+            except _FOREIGN as error:
+                self.say(f"{engine.dataset} could not be counted: {_text(error)}")
+        pool.shutdown(wait=False, cancel_futures=True)
+        return found
+
+    def capture_shared(self, planned: DatasetPlan, tags: Mapping[str, str]) -> str | None:
+        """A snapshot of a shared dataset while others use it; None when its engine cannot give
+        one, which is said."""
+        path = places.place(self.docker, planned.generation)
+        driver = driver_for(planned.driver)
+        live = False
+        try:
+            for user in self._users(planned.generation):
+                if _serves(self.docker, driver, user, planned.generation):
+                    engine = Engine(planned.name, driver, user, planned.generation, self.docker)
+                    driver.live_point(engine.run)
+                live = True
+        except (EngineFailed, Unsupported) as error:
+            self.say(f"no snapshot of shared dataset {planned.name}: {_text(error)}")
+            return None
+        self.say(f"taking a snapshot of shared dataset {planned.name}")
+        record = capture(
+            path,
+            self.store,
+            dataset=planned.name,
+            parent=self._parent(planned.name),
+            tags=tags,
+            live=live,
+        )
+        return record.id
+
+    # when the old world is down -------------------------------------------------------------
+
+    def final_pass(self, world: str, planned: DatasetPlan) -> None:
+        """Bring what changed since the last pass into the fork: now both are equal."""
+        assert planned.source is not None
+        fork = places.fork(
+            self.catalog, self.docker, world, planned.name, planned.source, planned.generation
+        )
+        stats = fork.final_pass()
+        mib = stats.bytes_written / (1 << 20)
+        self.say(f"{planned.name}: the last {mib:.1f} MiB forked in {stats.seconds:.1f} s")
+
+    def catch_up(self, world: str, planned: DatasetPlan) -> None:
+        """Bring what changed since the first pass into the fork while the source is in use."""
+        assert planned.source is not None
+        fork = places.fork(
+            self.catalog, self.docker, world, planned.name, planned.source, planned.generation
+        )
+        fork.catch_up()
+
+    def safety(self, planned: DatasetPlan, tags: Mapping[str, str]) -> str:
+        """A snapshot of the content of a dataset at rest, before it is changed in place."""
+        path = places.place(self.docker, planned.generation)
+        self.say(f"taking a safety snapshot of {planned.name}")
+        parent = self._parent(planned.name)
+        return capture(path, self.store, dataset=planned.name, parent=parent, tags=tags).id
+
+    def restore_in_place(self, name: str, place: str, snapshot: str) -> None:
+        """Make the content of a dataset at rest that of a snapshot."""
+        self.say(f"putting snapshot {snapshot[:12]} of {name} in place")
+        restore(self.store, snapshot, places.place(self.docker, place), in_place=True)
+
+    def capture_failed(self, name: str, place: str, tags: Mapping[str, str]) -> str | None:
+        """A snapshot of what a failed world wrote in place; a failure only warns."""
+        path = places.place(self.docker, place)
+        try:
+            return capture(path, self.store, dataset=name, parent=self._parent(name), tags=tags).id
+        except _FOREIGN as error:
+            self.say(f"what the failed world wrote into {name} could not be kept: {_text(error)}")
+            return None
+
+    def owners(self, planned: DatasetPlan, ours: Collection[str]) -> tuple[str, ...]:
+        """Running containers of others (ids not in `ours`) that use a dataset.
+
+        Raises Refused when there are some and the config does not let them be stopped.
+        """
+        users = [u for u in self._users(planned.generation) if u.id not in ours]
+        if users and not planned.stop_owner:
+            names = ", ".join(u.name for u in users)
+            raise Refused(
+                f"dataset {planned.name} is in use by {names}, which must be stopped to restore it",
+                next_step=f"lockstep config set --path datasets.{planned.name}.stop_owner true",
+            )
+        return tuple(u.id for u in users)
+
+    # in the new world -----------------------------------------------------------------------
+
+    def align(self, engine: Engine) -> None:
+        """Credentials inside the data follow the container's environment. Raises NotProved."""
+        try:
+            engine.driver.align(engine.run)
+        except EngineFailed as error:
+            raise NotProved(f"{engine.dataset}: {error}") from None
+
+    def check(self, engine: Engine) -> None:
+        """The engine finds nothing wrong with its data. Raises NotProved."""
+        try:
+            problems = engine.driver.check(engine.run)
+        except EngineFailed as error:
+            problems = [str(error)]
+        if problems:
+            raise NotProved(f"{engine.dataset}: {'; '.join(problems)}")
+
+    def insist_on_content(self, engine: Engine, before: Mapping[str, int]) -> None:
+        """A dataset that held something must not be empty now. Raises NotProved."""
+        if not any(before.values()):
+            return
+        counts = engine.driver.probe(engine.run)
+        if not counts:
+            place = places.place(self.docker, engine.place)
+            counts = {"entries": sum(1 for _ in os.scandir(place))}
+        if not any(counts.values()):
+            had = ", ".join(f"{what} {count}" for what, count in list(before.items())[:5])
+            raise NotProved(f"{engine.dataset} is empty, although it held {had}")
+
+    # the rest -------------------------------------------------------------------------------
+
+    def engines(
+        self, world: HostWorld, record: Release | None, names: Iterable[str] | None
+    ) -> list[Engine]:
+        """The datasets of a world (all, or the named ones) with a running container of each."""
+        if record is None:
+            return []
+        wanted = record.datasets if names is None else set(names) & record.datasets.keys()
+        found = (self._engine(world, record, record.datasets[name]) for name in sorted(wanted))
+        return [engine for engine in found if engine is not None]
+
+    def _engine(self, world: HostWorld, record: Release, dataset: Dataset) -> Engine | None:
+        """Among the services that mount a dataset the one whose image the driver knows."""
+        driver = driver_for(dataset.driver)
+        found: list[Engine] = []
+        for mount in dataset.mounts:
+            service = world.services.get(mount.service)
+            for container in service.containers if service else ():
+                now = self.docker.inspect(container.id)
+                place = now.volumes.get(mount.target.rstrip("/") or "/")
+                if now.state != "running" or place is None:
+                    continue
+                engine = Engine(dataset.name, driver, now, place, self.docker)
+                image = record.images.get(mount.service)
+                if driver.recognises(image.source if image else now.image, mount.target):
+                    return engine
+                found.append(engine)
+        return found[0] if found else None
+
+    def _count(self, engine: Engine) -> dict[str, int]:
+        counts = engine.driver.probe(engine.run)
+        return counts or engine.driver.probe_path(places.place(self.docker, engine.place))
+
+    def _users(self, place: str) -> list[ContainerDetails]:
+        """Running containers that mount a volume or a host path."""
+        found = []
+        for listed in self.docker.listing(running=True):
+            if place in listed.mounts:
+                with suppress(LockstepError):
+                    found.append(self.docker.inspect(listed.id))
+        return found
+
+    def _parent(self, dataset: str) -> str | None:
+        """The newest snapshot of the dataset that the store has."""
+        state: State = self.catalog.state()
+        present = set(self.store.ids())
+        for departure in reversed(state.departures):
+            snapshot = departure.snapshots.get(dataset)
+            if snapshot in present:
+                return snapshot
+        return None
+
+
+def held_before(
+    state: State, planned: DatasetPlan, probes: Mapping[str, Mapping[str, int]]
+) -> Mapping[str, int]:
+    """What a dataset of the target world held when its content was last counted; {} if unknown.
+
+    `probes`: the counts of the world that is left.
+    """
+    if planned.action is Action.FORK or (
+        planned.action is Action.IN_PLACE and not planned.snapshot
+    ):
+        return probes.get(planned.name, {})
+    for departure in reversed(state.departures):
+        attached = departure.generations.get(planned.name) == planned.generation
+        restored = departure.snapshots.get(planned.name) == planned.snapshot is not None
+        if attached if planned.action is Action.ATTACH else restored:
+            return departure.probes.get(planned.name, {})
+    return {}
+
+
+def _serves(docker: Docker, driver: Driver, user: ContainerDetails, place: str) -> bool:
+    targets = [target for target, source in user.volumes.items() if source == place]
+    image = docker.image(user.image_id)
+    names = (user.image, *(image.tags if image else ()))
+    return any(driver.recognises(name, target) for name in names for target in targets)
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "message", None) or str(error)

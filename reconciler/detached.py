@@ -1,0 +1,183 @@
+"""Work in a process and session of its own, which nobody's Ctrl-C, hang-up or death interrupts.
+
+The parent hands over one JSON document by standard input and the host lock by inheritance, then
+follows a file of JSON lines to which the child appends: `{"at", "say"}` for each sentence, and
+`{"at", "end", ...}` last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reconciler import errors
+from reconciler.errors import LockstepError
+from reconciler.hostlock import HostLock
+from reconciler.journal import CRASH_AT
+
+_POLL_SECONDS = 0.05
+_MODULE = "reconciler.switch"
+
+Say = Callable[[str], None]
+
+
+class Killed(LockstepError):
+    """The child ended without saying how: somebody or something killed it."""
+
+
+class ProgressLog:
+    """The child's end of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._guard = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """One sentence for a person."""
+        self._write({"say": text})
+
+    def end(self, error: Exception | None, said: list[str]) -> None:
+        """The last line: how it ended, and what is to be told the caller."""
+        if error is None:
+            self._write({"end": "done", "said": said})
+            return
+        message = getattr(error, "message", None) or str(error)
+        self._write(
+            {
+                "end": type(error).__name__,
+                "message": message,
+                "next_step": getattr(error, "next_step", ""),
+                "said": said,
+            }
+        )
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps({"at": datetime.now(UTC).isoformat(), **line}) + "\n"
+        with self._guard:
+            os.write(self._descriptor, text.encode())
+
+
+def log_path(folder: Path, what: str) -> Path:
+    """A new progress file's path: `20261121T101500-switch-shop-prod-003.jsonl`."""
+    return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{what}.jsonl"
+
+
+def carry_out(
+    document: Mapping[str, Any], lock: HostLock, log: Path, progress: Say, *, crash: bool = True
+) -> list[str]:
+    """Do what the document says in a child, and follow it to its end; what it has to say.
+
+    Raises what the child ended with, or Killed. `crash`: tests may make the child crash.
+    """
+    child = _begin({**document, "lock": lock.fileno(), "log": str(log)}, lock, log, crash)
+    return follow(log, progress, lambda: child.poll() is None)
+
+
+def follow(log: Path, progress: Say, alive: Callable[[], bool]) -> list[str]:
+    """Pass on what a child says until it has ended; what it has to say in the end."""
+    for line in _lines(log, alive):
+        if "say" in line:
+            progress(line["say"])
+        elif line["end"] == "done":
+            return list(line["said"])
+        else:
+            raise _error(line)
+    raise Killed(f"the process that does the work was killed; {log} is its log")
+
+
+def ignore_signals() -> None:
+    """Nothing but its own end, SIGKILL and the machine's end stop this process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> int:
+    """The child: read the document, do the work, write how it ended. The exit code."""
+    ignore_signals()
+    document: dict[str, Any] = json.load(sys.stdin)
+    sys.stdin.close()
+    lock = HostLock.inherited(document["lock"])
+    lock.describe(document["do"], f"{document['stack']['project']}/{document['stack']['name']}")
+    log = ProgressLog(Path(document["log"]))
+    try:
+        said = work(document, log.say)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            traceback.print_exc()
+            error = LockstepError(
+                f"the switch met an error that nobody foresaw: {type(error).__name__}: {error}",
+                next_step="lockstep recover   finishes or reverts it",
+            )
+        log.end(error, [])
+        return 1
+    log.end(None, said)
+    return 0
+
+
+def _begin(
+    document: Mapping[str, Any], lock: HostLock, log: Path, crash: bool
+) -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
+    environment = {**os.environ, "PYTHONPATH": path}
+    if not crash:
+        environment.pop(CRASH_AT, None)
+    errors_to = os.open(log.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=errors_to,
+            stderr=errors_to,
+            env=environment,
+            start_new_session=True,
+            pass_fds=(lock.fileno(),),
+        )
+    finally:
+        os.close(errors_to)
+    assert child.stdin is not None
+    try:
+        child.stdin.write(json.dumps(document).encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; following it says so
+    return child
+
+
+def _lines(log: Path, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Whole lines as they come, until the child is gone and everything was read."""
+    position = 0
+    while True:
+        # Looked at before reading: what it wrote before its end is still passed on.
+        lives = alive()
+        try:
+            with log.open("rb") as file:
+                file.seek(position)
+                read = file.read()
+        except FileNotFoundError:
+            read = b""
+        whole = read.rpartition(b"\n")[0]
+        if whole:
+            position += len(whole) + 1
+            yield from (json.loads(line) for line in whole.split(b"\n"))
+        elif not lives:
+            return
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+def _error(line: Mapping[str, Any]) -> LockstepError:
+    kind = getattr(errors, line["end"], LockstepError)
+    if not (isinstance(kind, type) and issubclass(kind, LockstepError)):
+        kind = LockstepError
+    return kind(line["message"], next_step=line["next_step"])

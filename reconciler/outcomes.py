@@ -1,0 +1,262 @@
+"""How a switch ends: the rest after its commit, or the way back to the old world."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from reconciler import docker as docker_module
+from reconciler.docker import Docker
+from reconciler.errors import DockerFailed, LockstepError, Unavailable
+from reconciler.handover import HandOver, Seal, independent
+from reconciler.hostworld import HostWorld, Service
+from reconciler.journal import crash_point
+from reconciler.ledger import Committed, Reverted
+from reconciler.services import NotProved, in_parallel
+from reconciler.undertaking import Undertaking
+
+_DOCKER_SECONDS = 300.0
+_FULL_DISK = 64 << 20
+_PROBE_SECONDS = 5.0
+_LATE_START_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+def commit(u: Undertaking, new: HostWorld) -> None:
+    """Make the new world live: one appended, fsynced line of the ledger.
+
+    Restart policies of the new world come first: from the commit on it must survive a reboot.
+    """
+    u.note("commit")
+    set_policies(u.docker, new, {s.name: s.restart_policy for s in new.services.values()})
+    crash_point("policies")
+    event = Committed(
+        **u.outcome(),
+        downtime_seconds=u.intent.downtime_seconds,
+        sealed=u.intent.sealed,
+        snapshots=u.intent.snapshots,
+        wish=u.intent.wish,
+    )
+    try:
+        u.catalog.ledger.append(event)
+    except OSError:
+        # Whether the line is there is what counts, not whether its writer was told so.
+        if u.catalog.state().live != u.intent.to_world:
+            raise
+    crash_point("committed")
+
+
+def finish(u: Undertaking) -> list[str]:
+    """What remains after the commit; also for who finds the journal of a committed switch.
+
+    Nothing here can undo the commit: what goes wrong is returned as warnings.
+    """
+    warnings: list[str] = []
+    old, new = u.look_old(), u.look_new()
+    if old is not None:
+        _warned(warnings, partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no")))
+    crash_point("left")
+    for service in new.services.values():
+        if service.after_commit:
+            _warned(warnings, partial(_start_late, u, service))
+    crash_point("after-commit")
+    u.catalog.clear_work(u.intent.to_world)
+    u.catalog.write_manifest()
+    u.file.remove()
+    return warnings
+
+
+def _start_late(u: Undertaking, service: Service) -> None:
+    u.services.deadline = time.monotonic() + u.stack.settings.deadline
+    u.services.start(service)
+    u.say(f"{service.name} is started, now that {u.intent.to_world} is live")
+
+
+def _warned(warnings: list[str], act: Callable[[], None]) -> None:
+    try:
+        act()
+    except LockstepError as error:
+        warnings.append(error.message)
+
+
+def set_policies(docker: Docker, world: HostWorld, policies: dict[str, str]) -> None:
+    """Give the containers of each named service a restart policy, where they have another."""
+
+    def one(service: Service) -> None:
+        policy = policies[service.name]
+        for container in service.containers:
+            if docker.inspect(container.id).restart_policy != policy:
+                docker.set_restart(container.id, policy)
+
+    in_parallel(one, world.only(policies))
+
+
+def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = False) -> str:
+    """Stop the new world, put back what was changed in place, start and prove the old one.
+
+    Writes the outcome and ends the journal. Returns what is live now, as a sentence; it says so
+    when the old world could not be proved. `interrupted`: by a crash, whose requests to Docker
+    may still be under way. Raises what made it impossible; then the journal stays.
+    """
+    u.note(reverting=True)
+    crash_point("revert")
+    u.services = u.new_services()
+    stays_stopped = u.catalog.state().stopped
+    new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
+    touched = _touched(u, new)
+    written = u.data.probe(new, u.new_record, _PROBE_SECONDS) if touched else {}
+    captured: dict[str, str] = {}
+    unproved = ""
+    if interrupted:
+        _patiently(u, partial(_await_old_requests, u, new, old))
+    coming = _coming_back(u, old, stays_stopped)
+    try:
+        _patiently(u, partial(_return, u, new, coming, captured if touched else None))
+    except (NotProved, DockerFailed) as error:
+        unproved = error.message
+    crash_point("reverted")
+    set_policies(u.docker, new, dict.fromkeys(new.services, "no"))
+    says = _what_is_live(u, unproved, stays_stopped)
+    event = Reverted(
+        **u.outcome(),
+        reason=why + (f"; {says}" if unproved else ""),
+        sealed=_touched_generations(u, new) if touched else {},
+        snapshots=captured,
+        touched=touched,
+        quarantine=quarantine,
+        written=written,
+    )
+    u.catalog.ledger.append(event)
+    crash_point("revert-written")
+    u.catalog.write_manifest()
+    u.file.remove()
+    if unproved:
+        raise LockstepError(f"{why}\n{says}", next_step="lockstep compose ps   shows how it stands")
+    return says
+
+
+def disk_is_full(u: Undertaking) -> bool:
+    """Whether a failure is likely to come from a full disk rather than from the release."""
+    for folder in (u.docker.info.root, u.catalog.root):
+        with suppress(OSError):
+            state = os.statvfs(folder)
+            if state.f_bavail * state.f_frsize < _FULL_DISK:
+                return True
+    return False
+
+
+def _return(
+    u: Undertaking, new: HostWorld, coming: HostWorld | None, captured: dict[str, str] | None
+) -> None:
+    """Can be done again from any point of itself. `captured`: takes the snapshots of what the
+    failed world wrote in place; None when it wrote nothing."""
+    u.services = u.new_services()
+    changed = u.intent.in_place
+    seals = tuple(
+        Seal(dataset, changed[dataset].place, partial(_put_back, u, dataset, captured))
+        for dataset in changed
+    )
+    back = coming or HostWorld(u.intent.from_world or "", {})
+    u.services.expect(back.services)
+    HandOver(
+        services=u.services,
+        leaving=new,
+        coming=back,
+        seals=seals,
+        independent=independent(back, new, [c.place for c in changed.values()]),
+        settle=lambda _: None,
+        settled=frozenset(),
+        proof_seconds=u.stack.settings.deadline,
+        at_rest=lambda: crash_point("revert-stopped"),
+    ).carry_out()
+    for service in back.services.values():
+        u.services.insist_on_standing(service)
+
+
+def _put_back(u: Undertaking, dataset: str, captured: dict[str, str] | None) -> None:
+    """Keep what the failed world wrote in place, then put the content before it back."""
+    changed = u.intent.in_place[dataset]
+    u.services.stop_containers(changed.owners)
+    if captured is not None and changed.safety and dataset not in captured:
+        tags = {"release": u.to_world.release, "world": u.to_world.name}
+        kept = u.data.capture_failed(dataset, changed.place, tags)
+        if kept is not None:
+            captured[dataset] = kept
+    if changed.safety and (changed.restored or captured is not None):
+        u.data.restore_in_place(dataset, changed.place, changed.safety)
+    for owner in changed.owners:
+        u.docker.start(owner)
+
+
+def _coming_back(u: Undertaking, old: HostWorld | None, stays_stopped: bool) -> HostWorld | None:
+    """The services of the old world that have to run: those that did."""
+    if old is None or stays_stopped:
+        return None
+    ran = set(u.intent.old_running)
+    return old.only({s.name for s in old.services.values() if not ran or ran & set(s.ids)})
+
+
+def _touched(u: Undertaking, new: HostWorld) -> bool:
+    """Whether any container of the new world was started by this switch."""
+    before = u.intent.new_started_at
+    return any(c.started != before.get(c.id) for s in new.services.values() for c in s.containers)
+
+
+def _touched_generations(u: Undertaking, new: HostWorld) -> dict[str, str]:
+    """Generations that only the failed world has and that its containers could write."""
+    before = u.intent.new_started_at
+    shared = set(u.from_world.generations.values()) if u.from_world else set()
+    ran = [
+        s for s in new.services.values() if any(c.started != before.get(c.id) for c in s.containers)
+    ]
+    return {
+        dataset: generation
+        for dataset, generation in u.to_world.generations.items()
+        if generation not in shared and any(generation in s.writes for s in ran)
+    }
+
+
+def _what_is_live(u: Undertaking, unproved: str, stays_stopped: bool) -> str:
+    if u.intent.from_world is None:
+        return "nothing is live"
+    if stays_stopped:
+        return f"{u.intent.from_world} stays stopped, as it was"
+    if unproved:
+        return f"{u.intent.from_world} was started again, but not proved: {unproved}"
+    return f"{u.intent.from_world} is live again"
+
+
+def _await_old_requests(u: Undertaking, new: HostWorld, old: HostWorld | None) -> None:
+    """Docker carries out a request whose client died: a container that is still being stopped
+    cannot be started, and one that is still being started would not be stopped."""
+    if old is not None and u.intent.step == "stop":
+        in_parallel(u.services.stop, old)
+    time.sleep(_LATE_START_SECONDS)
+    in_parallel(u.services.stop, new)
+
+
+def _patiently(u: Undertaking, act: Callable[[], T]) -> T:
+    """Do it again when Docker is back: a daemon that restarts must not leave nothing running."""
+    give_up = time.monotonic() + _DOCKER_SECONDS
+    while True:
+        try:
+            return act()
+        except Unavailable as error:
+            if time.monotonic() > give_up:
+                raise
+            u.say(f"{error.message}; waiting until it does")
+            _await_docker(give_up)
+
+
+def _await_docker(give_up: float) -> None:
+    while time.monotonic() < give_up:
+        with suppress(LockstepError):
+            docker_module.connect()
+            return
+        threading.Event().wait(0.5)

@@ -1,0 +1,227 @@
+"""Stopping, starting and proving the services of a world, one at a time and all in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from reconciler import gates
+from reconciler.docker import ContainerDetails, Docker, PortTaken
+from reconciler.errors import DockerFailed, LockstepError, Unavailable
+from reconciler.hostworld import HostWorld, Service
+
+_PORT_SECONDS = 10.0
+"""A port is free only when Docker has cleaned up after its last holder."""
+_FIRST_PAUSE, _LONGEST_PAUSE, _PAUSE_GROWTH = 0.05, 0.5, 1.25
+_LOG_LINES = 5
+_RESTARTS = 20
+
+_UP = ("running", "restarting")
+
+
+class NotProved(LockstepError):
+    """A service did not do what its release says it does; the message tells how it showed."""
+
+
+class Abandoned(LockstepError):
+    """Something else failed meanwhile: this wait was given up."""
+
+
+class Services:
+    """What a switch does to single services. Safe to use from several threads."""
+
+    def __init__(
+        self, docker: Docker, say: Callable[[str], None], *, hide: Collection[str]
+    ) -> None:
+        self.docker = docker
+        self.say = say
+        self.abandoned = threading.Event()
+        self.deadline = float("inf")
+        """time.monotonic() when every wait for readiness ends."""
+        self._hide = [value for value in hide if value]
+        self._unready: set[str] = set()
+
+    def expect(self, names: Collection[str]) -> None:
+        """Which services are about to be started: until all are ready, one may fail and be
+        started again."""
+        self._unready |= set(names)
+
+    # stopping -------------------------------------------------------------------------------
+
+    def stop(self, service: Service) -> None:
+        """Stop its containers, each with its own grace period; returns when they are down."""
+        self.stop_containers(service.ids)
+
+    def stop_containers(self, container_ids: Sequence[str]) -> None:
+        """Stop containers at the same time; returns when they are down."""
+        if len(container_ids) == 1:
+            self.docker.stop(container_ids[0])
+        elif container_ids:
+            with ThreadPoolExecutor(len(container_ids)) as pool:
+                list(pool.map(self.docker.stop, container_ids))
+
+    # starting -------------------------------------------------------------------------------
+
+    def start(self, service: Service) -> None:
+        """Start its containers. Raises PortTaken, NotProved (Docker cannot run it), Unavailable."""
+        for container_id in service.ids:
+            self._start_container(service, container_id)
+
+    def _start_container(self, service: Service, container_id: str) -> None:
+        give_up = time.monotonic() + _PORT_SECONDS
+        for pause in _pauses():
+            try:
+                self.docker.start(container_id)
+                return
+            except PortTaken:
+                if time.monotonic() > give_up:
+                    raise
+            except DockerFailed as error:
+                raise NotProved(f"{service.name} could not be started: {error.message}") from None
+            self._wait(pause)
+
+    # proving --------------------------------------------------------------------------------
+
+    def await_ready(self, service: Service) -> None:
+        """Wait until its health check's own test passes, run at once and often; without a health
+        check until it runs; a job until it ended well. Raises NotProved."""
+        began = time.monotonic()
+        for container in service.containers:
+            if service.job:
+                self._await_job(service, container.id)
+            else:
+                self._await_healthy(service, container)
+        self._unready.discard(service.name)
+        what = "has done its work" if service.job else "is ready"
+        self.say(f"{service.name} {what} after {time.monotonic() - began:.1f} s")
+
+    def await_gate(self, service: Service) -> None:
+        """Wait until its gate lets it pass. Raises NotProved."""
+        gate = service.gate
+        if gate is None:
+            return
+        for container in service.containers:
+            self._await(
+                service,
+                container.id,
+                lambda now, left: gates.ungated(self.docker, now, gate, left),
+                gates.describe(gate),
+            )
+
+    def insist_on_standing(self, service: Service) -> None:
+        """Raises NotProved unless it runs now (a job: ended well or runs)."""
+        for container_id in service.ids:
+            now = self.docker.inspect(container_id)
+            if now.state not in _UP and not (service.job and now.exit_code == 0):
+                raise self._ended(service, now, 0.0)
+
+    def _await_healthy(self, service: Service, container: ContainerDetails) -> None:
+        self._await(
+            service,
+            container.id,
+            lambda now, left: gates.unhealthy(self.docker, now, left),
+            "its health check",
+        )
+
+    def _await_job(self, service: Service, container_id: str) -> None:
+        began = time.monotonic()
+        for _ in _pauses():
+            self._insist_on_time(service, container_id, began, "the end of its work", "still runs")
+            code = self.docker.wait_exit(container_id, timeout=_LONGEST_PAUSE)
+            if code == 0:
+                return
+            if code is not None:
+                now = self.docker.inspect(container_id)
+                raise self._ended(service, now, time.monotonic() - began)
+
+    def _await(
+        self,
+        service: Service,
+        container_id: str,
+        ask: Callable[[ContainerDetails, float], str | None],
+        awaited: str,
+    ) -> None:
+        """Ask at once and often until nothing is wrong any more."""
+        began = time.monotonic()
+        said = "did not start"
+        restarts = 0
+        for pause in _pauses():
+            now = self.docker.inspect(container_id)
+            if now.state == "running":
+                answer = ask(now, self.deadline - time.monotonic())
+                if answer is None:
+                    return
+                said = answer
+            elif now.state != "restarting":
+                restarts += 1
+                self._forgive(service, now, time.monotonic() - began, restarts)
+            self._insist_on_time(service, container_id, began, awaited, said)
+            self._wait(pause)
+
+    def _forgive(
+        self, service: Service, now: ContainerDetails, seconds: float, restarts: int
+    ) -> None:
+        """A container that ended is a failure, but not while others are still starting and its
+        release has it restarted: what it needs may not have been there yet."""
+        others = self._unready - {service.name}
+        if service.restart_policy == "no" or not others or restarts > _RESTARTS:
+            raise self._ended(service, now, seconds)
+        self.say(f"{service.name} ended (exit code {now.exit_code}), started again")
+        self._wait(_LONGEST_PAUSE)
+        self._start_container(service, now.id)
+
+    def _insist_on_time(
+        self, service: Service, container_id: str, began: float, awaited: str, said: str
+    ) -> None:
+        if self.abandoned.is_set():
+            raise Abandoned(f"waiting for {service.name} was given up")
+        now = time.monotonic()
+        if now > self.deadline:
+            text = f"{service.name} {_told(said)} for {now - began:.0f} s (awaited: {awaited})"
+            raise NotProved(self._with_log(text, container_id))
+
+    def _ended(self, service: Service, container: ContainerDetails, seconds: float) -> NotProved:
+        how = f"ended with exit code {container.exit_code}"
+        if container.oom_killed:
+            how = "was killed because it used too much memory"
+        after = f" after {seconds:.1f} s" if seconds else ""
+        return NotProved(self._with_log(f"{service.name} {how}{after}", container.id))
+
+    def _with_log(self, text: str, container_id: str) -> str:
+        try:
+            lines = self.docker.logs(container_id, tail=_LOG_LINES).splitlines()[-_LOG_LINES:]
+        except (DockerFailed, Unavailable):
+            lines = []
+        return self.masked("\n    ".join([text, *(line.rstrip()[:300] for line in lines)]))
+
+    def masked(self, text: str) -> str:
+        """The text without any secret's value."""
+        for value in self._hide:
+            text = text.replace(value, "***")
+        return text
+
+    def _wait(self, seconds: float) -> None:
+        if self.abandoned.wait(seconds):
+            raise Abandoned("another service failed meanwhile")
+
+
+def _pauses() -> Iterator[float]:
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
+
+
+def _told(said: str) -> str:
+    return (
+        said if said.startswith(("answered", "did not", "refused", "has no")) else f"said {said!r}"
+    )
+
+
+def in_parallel(work: Callable[[Service], None], world: HostWorld) -> None:
+    """The same for every service at once; the first failure is raised when all have ended."""
+    if world.services:
+        with ThreadPoolExecutor(len(world.services)) as pool:
+            list(pool.map(work, world.services.values()))

@@ -1,0 +1,94 @@
+"""What one switch works with, whoever carries it on: the switch itself, or its recovery."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.data import Data
+from reconciler.docker import Docker
+from reconciler.errors import CatalogDamaged
+from reconciler.hostworld import HostWorld, look
+from reconciler.journal import Intent, JournalFile
+from reconciler.release import Release
+from reconciler.services import Services
+
+
+@dataclass
+class Undertaking:
+    """One switch under way: its journal, both its worlds, and the hands that do the work."""
+
+    stack: Stack
+    catalog: Catalog
+    docker: Docker
+    intent: Intent
+    say: Callable[[str], None]
+    began: float = field(default_factory=time.monotonic)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.file = JournalFile(self.catalog.journal)
+        state = self.catalog.state()
+        self.to_world = state.worlds[self.intent.to_world]
+        self.from_world = state.worlds[self.intent.from_world] if self.intent.from_world else None
+        self.new_record = self._record(self.to_world.release)
+        self.old_record = self._record(self.from_world.release) if self.from_world else None
+        self.services = self.new_services()
+        self.data = Data(self.stack, self.catalog, self.docker, self.say)
+
+    def new_services(self) -> Services:
+        """Hands that have not given up anything yet."""
+        return Services(self.docker, self.say, hide=self.stack.secret_values.values())
+
+    def look_new(self) -> HostWorld:
+        """The target world as it stands now."""
+        return look(self.docker, self.intent.to_world, self.new_record, self.stack.settings)
+
+    def look_old(self) -> HostWorld | None:
+        """The world that is left, as it stands now."""
+        if self.intent.from_world is None:
+            return None
+        return look(self.docker, self.intent.from_world, self.old_record, self.stack.settings)
+
+    def note(self, step: str | None = None, **changes: Any) -> None:
+        """Write to the journal how far the switch is and what it has found out."""
+        with self._guard:
+            if step is not None:
+                self.intent.step = step
+                self.intent.steps[step] = round(time.monotonic() - self.began, 3)
+            for name, value in changes.items():
+                setattr(self.intent, name, value)
+            self.file.write(self.intent)
+
+    def outcome(self) -> dict[str, Any]:
+        """What every kind of outcome in the ledger says of this switch."""
+        intent = self.intent
+        return {
+            "at": now(),
+            "who": intent.who,
+            "move": intent.move,
+            "from_world": intent.from_world,
+            "to_world": intent.to_world,
+            "started": intent.started,
+            "datasets": intent.datasets,
+            "probes": intent.probes,
+            "steps": intent.steps,
+        }
+
+    def _record(self, release: str) -> Release | None:
+        """The world to leave can be left, and found again, without its record."""
+        with suppress(CatalogDamaged):
+            return self.catalog.record(release)
+        return None
+
+
+def now() -> str:
+    """UTC, ISO 8601: for people."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
