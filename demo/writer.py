@@ -32,6 +32,10 @@ TIMEOUT_SECONDS = 2.0
 ITEMS = [("teapot", 2490), ("cup", 390), ("saucer", 290), ("tea, 100 g", 850)]
 
 
+class WriterFailed(Exception):
+    """The writer ended by itself, so its record is not complete."""
+
+
 class Clock:
     """Unix time that does not jump when the machine's clock is set."""
 
@@ -104,7 +108,7 @@ def write_until(stop: threading.Event, url: str, out: Path) -> None:
 def running(url: str, out: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A writer in its own process for the time of a `with` block.
 
-    Raises RuntimeError at the end if the writer died by itself.
+    Raises WriterFailed at the end if the writer died by itself.
     """
     argv = [sys.executable, "-m", "demo.writer", "--url", url, "--out", str(out)]
     root = Path(__file__).resolve().parent.parent
@@ -116,7 +120,7 @@ def running(url: str, out: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.terminate()
         code = process.wait(timeout=30)
     if code != 0:
-        raise RuntimeError(f"the writer ended with exit code {code}")
+        raise WriterFailed(f"the writer ended with exit code {code}")
 
 
 def main() -> None:

@@ -1,0 +1,175 @@
+"""The demo's worlds on this host, as plain `docker` shows them, and their removal."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = "shop"
+STACK = "prod"
+MARK = "io.lockstep.demo=shop"
+"""A label of the shop's images and volumes, which its containers get from their image."""
+
+COMPOSE_PROJECT = "com.docker.compose.project"
+COMPOSE_SERVICE = "com.docker.compose.service"
+DATA = "/var/lib/postgresql/data"
+_WORLD = re.compile(rf"{PROJECT}(-{STACK}-\d{{3,6}}(_\d+)?)?")
+
+
+class NotTheDemo(Exception):
+    """Something on this host has a name that the demo needs, and is not the demo's."""
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    project: str
+    service: str
+    running: bool
+    marked: bool
+    volumes: dict[str, str]
+    """Volume by the place where it is mounted."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database of one world: the plain project is called like the project itself."""
+
+    world: str
+    container: str
+    running: bool
+    volume: str
+
+
+def databases() -> dict[str, Database]:
+    """The database of every world on this host, by the world's name."""
+    return {
+        c.project: Database(c.project, c.name, c.running, c.volumes[DATA])
+        for c in containers()
+        if c.service == "postgres"
+    }
+
+
+def live_database() -> Database:
+    """Raises NotTheDemo unless exactly one world's database runs."""
+    running = [database for database in databases().values() if database.running]
+    if len(running) != 1:
+        raise NotTheDemo(f"one running database was expected, not {running}")
+    return running[0]
+
+
+def containers() -> list[Container]:
+    """All containers of compose projects with the demo's names, running or not."""
+    ids = _docker("ps", "--all", "--quiet", "--filter", f"label={COMPOSE_PROJECT}").split()
+    found = [_container(said) for said in _inspect("container", ids)]
+    return [container for container in found if _WORLD.fullmatch(container.project)]
+
+
+def _container(said: dict[str, Any]) -> Container:
+    labels = said["Config"]["Labels"] or {}
+    return Container(
+        name=said["Name"].lstrip("/"),
+        project=labels.get(COMPOSE_PROJECT, ""),
+        service=labels.get(COMPOSE_SERVICE, ""),
+        running=said["State"]["Running"],
+        marked=MARK.partition("=")[::2] in labels.items(),
+        volumes={
+            mount["Destination"]: mount["Name"]
+            for mount in said["Mounts"]
+            if mount["Type"] == "volume"
+        },
+    )
+
+
+def remove_all(root: Path) -> list[str]:
+    """Remove what an earlier demo of this clone left; returns what that was, in words.
+
+    Goes by exact names and by the mark. Raises NotTheDemo, before anything is removed, when a
+    project of the demo's name is not marked as the demo: it may be somebody's real shop.
+    """
+    recorded = _records(root / "releases")
+    there = containers()
+    worlds = {container.project for container in there}
+    for project in sorted(worlds):
+        marked = any(c.marked for c in there if c.project == project)
+        if not marked and not _mentioned(project, recorded):
+            raise NotTheDemo(
+                f"a compose project called {project} is on this host and is not this demo's; "
+                "the demo needs that name, and leaves the project alone"
+            )
+    volumes = {volume for container in there for volume in container.volumes.values()}
+    volumes |= set(_list("volume", f"label={MARK}", f"label={COMPOSE_PROJECT}={PROJECT}"))
+    ours = _list("volume", f"label=lockstep.project={PROJECT}", f"label=lockstep.stack={STACK}")
+    volumes |= {volume for volume in ours if _mentioned(volume, recorded)}
+    networks = {n for world in worlds for n in _list("network", f"label={COMPOSE_PROJECT}={world}")}
+    tags = [tag for tag in _tags() if _mentioned(tag, recorded) or tag in _tags(f"label={MARK}")]
+
+    _remove("container", [container.name for container in there])
+    _remove("volume", volumes)
+    _remove("network", networks)
+    _remove("image", tags)
+    _docker("image", "prune", "--force", "--filter", f"label={MARK}")
+    folders = [root / name for name in (".demo", ".pulumi", "releases") if (root / name).exists()]
+    for folder in folders:
+        shutil.rmtree(folder)
+
+    found = {"containers": there, "volumes": volumes, "networks": networks, "image tags": tags}
+    counted = [f"{len(things)} {what}" for what, things in found.items() if things]
+    return counted + [f"{folder.name}/" for folder in folders]
+
+
+def _records(releases: Path) -> str:
+    """All that this clone's catalog says; names are looked up in it."""
+    files = [*releases.glob("*.json*"), *releases.glob("*/release-info.json")]
+    return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+def _mentioned(name: str, text: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", text) is not None
+
+
+def _tags(*filters: str) -> list[str]:
+    """Tags of the services' images: shop-web:latest, shop-web:prod-001, ..."""
+    listed = _docker(
+        "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *_filters(filters)
+    ).split()
+    pattern = rf"{PROJECT}-(web|worker|postgres|redis):(latest|{STACK}-\d{{3,6}})"
+    return [tag for tag in listed if re.fullmatch(pattern, tag)]
+
+
+def _list(kind: str, *filters: str) -> list[str]:
+    return _docker(kind, "ls", "--format", "{{.Name}}", *_filters(filters)).split()
+
+
+def _filters(filters: Sequence[str]) -> list[str]:
+    return [word for text in filters for word in ("--filter", text)]
+
+
+def _inspect(kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    return list(json.loads(_docker(kind, "inspect", *names))) if names else []
+
+
+def _remove(kind: str, names: Collection[str]) -> None:
+    if names:
+        force = ["--force"] if kind == "container" else []
+        _docker(kind, "rm", *force, *sorted(names))
+
+
+def _docker(*arguments: str) -> str:
+    """A docker command's output. Raises NotTheDemo with Docker's own words when it fails."""
+    done = subprocess.run(
+        ["docker", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode != 0:
+        raise NotTheDemo(f"docker {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    return done.stdout
