@@ -140,6 +140,7 @@ class Listed:
     mounts: tuple[str, ...]
     """Volume names and bind sources."""
     ports: tuple[Published, ...]
+    network_mode: str
 
     @property
     def project(self) -> str:
@@ -675,6 +676,7 @@ def _listed(said: Mapping[str, Any]) -> Listed:
         image_id=said["ImageID"],
         mounts=mounts,
         ports=ports,
+        network_mode=(said.get("HostConfig") or {}).get("NetworkMode") or "",
     )
 
 

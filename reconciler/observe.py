@@ -1,0 +1,258 @@
+"""What the host runs now: facts only, no judgement. Lists once, looks closer only at our own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from reconciler import adoption, compose, journal, places, ports, secretvalues
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
+from reconciler.errors import BadInput
+from reconciler.facts import Container, Disk, Facts, PortHolder, Snapshot
+from reconciler.ledger import State
+from reconciler.release import Release
+from snapshots.compare import measure
+from snapshots.errors import Damaged, UnknownSnapshot
+from snapshots.fork import can_reflink
+from snapshots.store import Store
+
+_PROBE_SECONDS = 5.0
+
+
+def observe(stack: Stack, catalog: Catalog, state: State, docker: Docker, *, probe: bool) -> Facts:
+    """The facts of this moment. `probe`: also count what the live world's data holds, when there
+    is something to compare it with. Raises Unavailable, BadInput when the store cannot be used."""
+    return _Observation(stack, catalog, state, docker).facts(probe)
+
+
+@dataclass
+class _Observation:
+    stack: Stack
+    catalog: Catalog
+    state: State
+    docker: Docker
+
+    def facts(self, probe: bool) -> Facts:
+        records, damaged = self._records
+        if self._moving:
+            self._insist_on_store()
+        return Facts(
+            now=time.time(),
+            containers=self._containers,
+            images=self._images(),
+            volumes=self._volumes,
+            foreign_mounts=self._foreign_mounts(),
+            ports=self._ports(),
+            disk=self._disk(),
+            records=records,
+            damaged=damaged,
+            snapshots=self._snapshots,
+            fingerprint=self._fingerprint,
+            live_probe=self._live_probe() if probe and self._moving else {},
+            unfinished=journal.unfinished(self.catalog.journal),
+        )
+
+    @cached_property
+    def _records(self) -> tuple[dict[str, Release], dict[str, str]]:
+        return self.catalog.records()
+
+    @cached_property
+    def _target(self) -> Release | None:
+        return self._records[0].get(self.stack.settings.release or "")
+
+    @cached_property
+    def _live(self) -> Release | None:
+        return self._records[0].get(self.state.live_release or "")
+
+    @cached_property
+    def _moving(self) -> bool:
+        """Whether data may have to move, so that sizes and counts are worth their time."""
+        settings = self.stack.settings
+        if self._target is None:
+            return False
+        wish = settings.restore
+        wished = wish is not None and wish.key not in self.state.wishes
+        rotated = self.state.live is not None and (
+            self.state.worlds[self.state.live].fingerprint != self._fingerprint
+        )
+        return settings.release != self.state.live_release or wished or rotated
+
+    # containers -----------------------------------------------------------------------------
+
+    @cached_property
+    def _listed(self) -> tuple[Listed, ...]:
+        return self.docker.listing()
+
+    @cached_property
+    def _containers(self) -> dict[str, tuple[Container, ...]]:
+        listed = [c for c in self._listed if self._is_of_a_world(c) or self._is_plain(c)]
+        found: dict[str, list[Container]] = {}
+        for container in self.docker.facts(entry.id for entry in listed):
+            found.setdefault(container.project, []).append(container)
+        plain = found.get(self.stack.project, [])
+        if not self._was_adopted:
+            services = compose.services(self._target.model) if self._target else ()
+            if not adoption.plain_project(self.stack.project, plain, services):
+                found.pop(self.stack.project, None)
+        return {project: tuple(containers) for project, containers in found.items()}
+
+    def _is_of_a_world(self, container: Listed) -> bool:
+        labels = container.labels
+        return (
+            labels.get(OUR_PROJECT) == self.stack.project
+            and labels.get(OUR_STACK) == self.stack.name
+            and labels.get(OUR_WORLD) == container.project
+        )
+
+    def _is_plain(self, container: Listed) -> bool:
+        return container.project == self.stack.project
+
+    @property
+    def _was_adopted(self) -> bool:
+        return any(world.adopted for world in self.state.worlds.values())
+
+    def _is_ours(self, container: Listed) -> bool:
+        """Of one of our worlds, adopted, or about to be adopted."""
+        if self._is_plain(container):
+            adopting = self.state.live is None and self.stack.project in self._containers
+            return self._was_adopted or adopting
+        return self._is_of_a_world(container)
+
+    def _foreign_mounts(self) -> dict[str, tuple[str, ...]]:
+        interesting = set(self._volumes)
+        found: dict[str, list[str]] = {}
+        for container in self._listed:
+            if container.state == "running" and not self._is_ours(container):
+                for mounted in interesting.intersection(container.mounts):
+                    found.setdefault(mounted, []).append(container.name)
+        return {volume: tuple(sorted(names)) for volume, names in found.items()}
+
+    def _ports(self) -> tuple[PortHolder, ...]:
+        if self._target is None:
+            return ()
+        leaving = self.state.live or self.stack.project
+        running = [c for c in self._listed if c.state == "running"]
+        wanted = compose.published_ports(self._target.model)
+        return ports.holders(wanted, running, lambda c: c.project == leaving and self._is_ours(c))
+
+    # images, data, disk ---------------------------------------------------------------------
+
+    def _images(self) -> dict[str, str]:
+        known = self.docker.image_ids()
+        named = [i.tag for record in self._records[0].values() for i in record.images.values()]
+        return {tag: known[tag] for tag in named if tag in known}
+
+    @cached_property
+    def _all_volumes(self) -> Mapping[str, VolumeInfo]:
+        return self.docker.volumes()
+
+    @cached_property
+    def _volumes(self) -> dict[str, int]:
+        """volume or path -> bytes: measured where a move may copy it, else as last captured."""
+        generations = {g.name: g for g in self.state.generations.values() if not g.removed}
+        own = {d.source for r in self._involved for d in r.datasets.values() if d.source}
+        live = self.state.worlds[self.state.live].generations if self.state.live else {}
+        copied = {*own, *live.values()} if self._moving else set()
+        found = {}
+        for name in {*generations, *own}:
+            if not self._exists(name):
+                continue
+            generation = generations.get(name)
+            captured = self._snapshots.get((generation.captured if generation else "") or "")
+            if captured is not None:
+                found[name] = captured.bytes
+            else:
+                found[name] = self._measured(name) if name in copied else 0
+        return found
+
+    @property
+    def _involved(self) -> list[Release]:
+        return [record for record in (self._target, self._live) if record is not None]
+
+    def _exists(self, place: str) -> bool:
+        return Path(place).exists() if place.startswith("/") else place in self._all_volumes
+
+    def _measured(self, place: str) -> int:
+        return measure(places.place(self.docker, place)).bytes
+
+    @cached_property
+    def _snapshots(self) -> dict[str, Snapshot]:
+        if not (self.stack.store / "format").exists():
+            return {}
+        store = Store.open(self.stack.store, create=False)
+        found = {}
+        for snapshot_id in store.ids():
+            # One that is damaged is none to rely on; `verify` names it.
+            with suppress(Damaged, UnknownSnapshot):
+                record = store.read(snapshot_id)
+                found[snapshot_id] = Snapshot(record.dataset, record.bytes)
+        return found
+
+    def _insist_on_store(self) -> None:
+        existing = _nearest(self.stack.store)
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise BadInput(
+                f"the store {self.stack.store} cannot be written: {existing} is "
+                + ("not writable for this user" if existing.is_dir() else "not a directory"),
+                next_step="lockstep config set store PATH   puts it elsewhere",
+            )
+
+    def _disk(self) -> Disk:
+        root = self.docker.info.root / "volumes"
+        return Disk(
+            volumes_free=_free(root),
+            store_free=_free(self.stack.store),
+            reflink=self._moving and self._reflinks(root),
+        )
+
+    def _reflinks(self, root: Path) -> bool:
+        """Whether every dataset with content that a move may fork can be cloned."""
+        live = self.state.worlds[self.state.live].generations if self.state.live else {}
+        sources = set(live.values())
+        if not self.state.live and self._target:
+            sources = {d.source for d in self._target.datasets.values() if d.source}
+        full = [name for name in sources if self._volumes.get(name)]
+        return bool(full) and all(
+            can_reflink(places.place(self.docker, name), root) for name in full
+        )
+
+    # secrets and counts ---------------------------------------------------------------------
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        record = self._target or self._live
+        return secretvalues.fingerprint(self.stack, self.catalog, record) if record else ""
+
+    def _live_probe(self) -> dict[str, dict[str, int]]:
+        if self.state.live is None or self._live is None:
+            return {}
+        from reconciler import hostworld
+        from reconciler.data import Data
+
+        world = hostworld.look(self.docker, self.state.live, self._live, self.stack.settings)
+        data = Data(self.stack, self.catalog, self.docker, lambda _: None)
+        return data.probe(world, self._live, _PROBE_SECONDS)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _free(path: Path) -> int:
+    """Bytes that this user may still write on the path's file system; a folder that may not be
+    looked into is answered for by the one above it."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            found = os.statvfs(folder)
+            return found.f_bavail * found.f_frsize
+    return 0
