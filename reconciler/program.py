@@ -18,8 +18,9 @@ from typing import Any
 
 import pulumi
 
-from reconciler import config, debts, decide, docker, hostlock, impact, observe, switch, worlds
+from reconciler import config, debts, decide, hostlock, impact, observe, switch, worlds
 from reconciler.catalog import Catalog
+from reconciler.docker import Compose, Docker, connect
 from reconciler.errors import BadInput, Exit, LockstepError, Refused
 from reconciler.ledger import State
 from reconciler.plan import Move, Plan
@@ -91,12 +92,12 @@ class Program:
     probe: bool = True
 
     @cached_property
-    def docker(self) -> docker.Docker:
-        return docker.connect()
+    def docker(self) -> Docker:
+        return connect()
 
     @cached_property
-    def compose(self) -> docker.Compose:
-        return docker.Compose(self.stack.root)
+    def compose(self) -> Compose:
+        return Compose(self.stack.root)
 
     @cached_property
     def catalog(self) -> Catalog:

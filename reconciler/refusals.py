@@ -1,0 +1,164 @@
+"""What must not be done, each with the evidence and what would allow it. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from reconciler import compose
+from reconciler.errors import Exit
+from reconciler.ledger import World
+from reconciler.plan import Action, DatasetPlan, DiskNeed, Refusal
+from reconciler.release import Release
+from reconciler.situation import Situation
+
+RESERVE_BYTES = 64 << 20
+"""Free space that no plan may use up."""
+
+
+def unusable(now: Situation, target: str) -> Refusal:
+    """A declared release that there is no usable record of."""
+    if target in now.facts.damaged:
+        return Refusal(now.facts.damaged[target], "lockstep list   shows usable releases")
+    if target in now.state.pruned:
+        return Refusal(
+            f"{target} was pruned: it left the window and its data is gone",
+            "lockstep list   shows the releases there are",
+            Exit.BAD_INPUT,
+        )
+    near = difflib.get_close_matches(target, now.facts.records, n=3, cutoff=0.5)
+    hint = f"; the nearest are {', '.join(near)}" if near else ""
+    return Refusal(
+        f"there is no release {target}{hint}",
+        "lockstep list   shows the releases there are",
+        Exit.BAD_INPUT,
+    )
+
+
+def quarantine(now: Situation, record: Release) -> list[Refusal]:
+    """A release that failed its proof, unless `retry` answers that very failure."""
+    failed = now.state.quarantined.get(record.name)
+    if failed is None or now.stack.settings.retry == failed:
+        return []
+    why = now.state.worlds[failed].failed or "it did not pass its proof"
+    return [
+        Refusal(
+            f"{record.name} is quarantined: {why}",
+            "declare a new release (lockstep new), or answer this failure: "
+            f"lockstep config set retry {failed}",
+        )
+    ]
+
+
+def images(now: Situation, record: Release) -> tuple[Refusal, ...]:
+    """Images of a release that are missing, or whose tag means another image now."""
+    found = []
+    for service, image in record.images.items():
+        found_id = now.facts.images.get(image.tag)
+        if found_id is None and not record.adopted:
+            found.append(
+                Refusal(
+                    f"image {image.tag} of service {service} in {record.name} is missing "
+                    f"(it was {image.id[:19]})",
+                    f"docker tag {image.id[:19]} {image.tag}   if the image is still there; "
+                    "else declare another release",
+                )
+            )
+        elif found_id is not None and found_id != image.id:
+            found.append(
+                Refusal(
+                    f"tag {image.tag} was moved: it is {found_id[:19]}, {record.name} was made "
+                    f"with {image.id[:19]}",
+                    f"docker tag {image.id[:19]} {image.tag}   puts it back",
+                )
+            )
+    return tuple(found)
+
+
+def foreign_users(now: Situation, datasets: Mapping[str, DatasetPlan]) -> list[Refusal]:
+    """Volumes of the move that running containers of others mount."""
+    found = []
+    for planned in datasets.values():
+        users = now.facts.foreign_mounts.get(planned.generation, ())
+        users = (*users, *now.facts.foreign_mounts.get(planned.source or "", ()))
+        if users and not planned.shared and not planned.stop_owner:
+            found.append(
+                Refusal(
+                    f"dataset {planned.name}: {planned.source or planned.generation} is in use "
+                    f"by {', '.join(sorted(set(users)))}, which is none of ours",
+                    "stop it first, or declare the dataset shared",
+                )
+            )
+    return found
+
+
+def ports(now: Situation, record: Release) -> list[Refusal]:
+    """Ports that the release publishes and somebody else holds."""
+    published = {(p.port, p.protocol) for p in compose.published_ports(record.model)}
+    return [
+        Refusal(
+            f"port {held.port}/{held.protocol} that {record.name} publishes is held by "
+            f"{held.holder}",
+            "stop it, or publish another port",
+        )
+        for held in now.facts.ports
+        if (held.port, held.protocol) in published
+    ]
+
+
+def vanished(now: Situation, record: Release, live: World | None) -> list[Refusal]:
+    """Datasets of the live world that a release never live before does not know."""
+    if live is None or now.state.was_live(record.name):
+        return []
+    known = set(record.datasets) | set(record.dropped)
+    known |= {d.was for d in record.datasets.values() if d.was}
+    return [
+        Refusal(
+            f"dataset {name} of {live.release} is not in {record.name}",
+            "declare the release anew with x-lockstep: {was: "
+            + name
+            + "} on the volume that replaces it, or x-lockstep: {dropped: ["
+            + name
+            + "]} at the top of the compose file",
+        )
+        for name in live.generations
+        if name not in known
+    ]
+
+
+def disk(now: Situation, datasets: Mapping[str, DatasetPlan]) -> tuple[DiskNeed, list[Refusal]]:
+    """What the move needs, and the refusal when there is less than that and a reserve."""
+    needed = 0
+    captured = 0
+    for planned in datasets.values():
+        copied = planned.action is Action.FORK and not now.facts.disk.reflink
+        if planned.new and (copied or planned.action is Action.RESTORE):
+            needed += planned.bytes or 0
+        if planned.action is Action.IN_PLACE:
+            captured += planned.bytes or 0
+    disk = now.facts.disk
+    need = DiskNeed(needed, disk.volumes_free, disk.store_free)
+    if needed and needed + RESERVE_BYTES > disk.volumes_free:
+        return need, [
+            Refusal(
+                f"not enough disk for a second copy of the data: {_mib(needed)} MiB and a "
+                f"reserve of {_mib(RESERVE_BYTES)} MiB are needed, "
+                f"{_mib(disk.volumes_free)} MiB are free",
+                "free space, lower the window (lockstep config set window 1), let the "
+                "dataset be worked on in place (datasets.NAME.strategy in-place), or keep "
+                "the volumes on XFS or btrfs, where a fork needs no space",
+            )
+        ]
+    if captured and captured + RESERVE_BYTES > disk.store_free:
+        return need, [
+            Refusal(
+                f"not enough disk for a safety snapshot: {_mib(captured)} MiB are needed, "
+                f"{_mib(disk.store_free)} MiB are free for the store",
+                "free space, or put the store elsewhere (lockstep config set store PATH)",
+            )
+        ]
+    return need, []
+
+
+def _mib(size: int) -> int:
+    return -(-size // (1 << 20))

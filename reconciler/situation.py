@@ -1,0 +1,74 @@
+"""The three inputs of a decision, and the plain questions that all its parts ask of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from reconciler import compose, names
+from reconciler.config import Stack, Wish
+from reconciler.facts import Container, Facts
+from reconciler.ledger import Departure, State, World
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Settings, ledger and facts of one moment."""
+
+    stack: Stack
+    state: State
+    facts: Facts
+
+    @property
+    def live(self) -> World | None:
+        """The live world."""
+        return self.state.worlds[self.state.live] if self.state.live else None
+
+    @property
+    def plain_project(self) -> tuple[Container, ...]:
+        """The containers of the compose project that ran before Lockstep came."""
+        return tuple(c for c in self.facts.containers.get(self.stack.project, ()) if not c.one_off)
+
+    @property
+    def adopted_release(self) -> str:
+        """The release that such a project becomes."""
+        return names.release_name(self.stack.name, names.ADOPTED_NUMBER)
+
+    @property
+    def wish(self) -> Wish | None:
+        """The one-shot wish, if it is for the declared release and was not fulfilled yet."""
+        wish = self.stack.settings.restore
+        if wish is None or wish.release != self.stack.settings.release:
+            return None
+        return None if wish.key in self.state.wishes else wish
+
+    def secrets_changed(self, world: World) -> bool:
+        """Whether the world was given other secrets than the stack has now, as far as known."""
+        known = bool(self.facts.fingerprint and world.fingerprint)
+        return known and world.fingerprint != self.facts.fingerprint
+
+    def broken(self, world: World) -> tuple[str, ...]:
+        """Services of a world whose containers are missing or stand still."""
+        record = self.facts.records.get(world.release)
+        if record is None:
+            return ()
+        found: dict[str, list[Container]] = {}
+        for container in self.facts.containers.get(world.name, ()):
+            found.setdefault(container.service, []).append(container)
+        return tuple(
+            service
+            for service in record.model.get("services", {})
+            if not _stands(found.get(service, []), job=compose.is_job(record.model, service))
+        )
+
+    def age(self, departure: Departure) -> float:
+        """Seconds since something was left."""
+        return max(0.0, self.facts.now - datetime.fromisoformat(departure.at).timestamp())
+
+
+def _stands(containers: list[Container], *, job: bool) -> bool:
+    if not containers:
+        return False
+    if job:
+        return all(c.state == "running" or c.exit_code == 0 for c in containers)
+    return all(c.state in ("running", "restarting") for c in containers)
