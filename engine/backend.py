@@ -35,9 +35,9 @@ class Backend:
         self.history_dir = self.root / "history" / project.name / stack
         self.backup_dir = self.root / "backups" / project.name / stack
         self.lock_dir = self.root / "locks" / ORGANIZATION / project.name / stack
-        if self.root.exists() and not (self.root / "meta.yaml").exists():
-            if any((self.root / "stacks").glob("*.json")):
-                raise NotInEngine("the old state layout without projects", str(self.root))
+        old_layout = any((self.root / "stacks").glob("*.json"))
+        if old_layout and not (self.root / "meta.yaml").exists():
+            raise NotInEngine("the old state layout without projects", str(self.root))
 
     @staticmethod
     def stacks_of(project: Project) -> list[str]:
@@ -188,7 +188,9 @@ class Backend:
         attributes["md5"] = base64.b64encode(
             hashlib.md5(content, usedforsecurity=False).digest()
         ).decode()
-        _replace(Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n")
+        _replace(
+            Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n"
+        )
 
 
 def _folder(path: Path) -> None:

@@ -66,7 +66,7 @@ def drop_path(value: Any, path: list[str | int]) -> Any:
         inner = value[part]
     except (KeyError, IndexError, TypeError):
         return value
-    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
     if rest:
         copy[part] = drop_path(inner, rest)
     else:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from . import planner
@@ -64,20 +63,24 @@ class Listener(Protocol):
 class Hooks(Protocol):
     """Calls the program's resource hooks; without a program there are none."""
 
-    def options(self, name: str) -> tuple[bool, bool] | None:
+    def hook_options(self, name: str, /) -> tuple[bool, bool] | None:
         """(on_dry_run, ignore_errors) of a registered hook, None if there is none of the name."""
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
+    def call_hook(self, name: str, arguments: dict[str, Any], /) -> str:
         """Runs the hook; the text of its failure, empty if there was none."""
+
+
+def _nothing(_: Step) -> None:
+    """The step only says what the others of a replacement amount to."""
 
 
 class NoHooks:
     """The hooks of an operation that runs no program."""
 
-    def options(self, name: str) -> tuple[bool, bool] | None:
+    def hook_options(self, _name: str, /) -> tuple[bool, bool] | None:
         return None
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
+    def call_hook(self, name: str, _arguments: dict[str, Any], /) -> str:
         return f"hook {name} needs the program, which is not running"
 
 
@@ -89,7 +92,6 @@ class Deployment:
         *,
         project: str,
         stack: str,
-        root: Path,
         config: Props,
         snapshot: Snapshot,
         save: Callable[[Snapshot], None],
@@ -100,7 +102,7 @@ class Deployment:
     ) -> None:
         """`config` holds the stack's config as texts and secrets; `removing`: declared resources
         stay as they are, everything goes at the end (destroy with its program)."""
-        self.project, self.stack, self.root, self.config = project, stack, root, config
+        self.project, self.stack, self.config = project, stack, config
         self.snapshot, self.dry_run, self.removing = snapshot, dry_run, removing
         self.hooks: Hooks = NoHooks()
         self.failed = self.cancelled = self.program_failed = False
@@ -182,9 +184,7 @@ class Deployment:
 
     def _accept(self, goal: Goal) -> Goal:
         if goal.urn in self._declared:
-            raise Refused(
-                f"Duplicate resource URN '{goal.urn}'; try giving it a unique name"
-            )
+            raise Refused(f"Duplicate resource URN '{goal.urn}'; try giving it a unique name")
         if goal.custom and not goal.type.startswith(PROVIDER_PREFIX) and not goal.provider:
             goal = replace(goal, provider=self._default_provider(goal))
         if goal.provider and not self.removing:
@@ -212,7 +212,7 @@ class Deployment:
             if early is None:
                 checked = self._check(goal, {})
         new = goal.resource(inputs=checked, created=old.created if old else "")
-        steps = self._dependents_of(goal, old) if Op.DELETE_REPLACED in ops and old else []
+        steps = self._dependents_of(old) if Op.DELETE_REPLACED in ops and old else []
         steps += [self._step(op, old, new, change, early is not None) for op in ops]
         return steps, new
 
@@ -234,12 +234,13 @@ class Deployment:
         assert found is not None
         step = Step(op, found.urn, found.type, old, None if "delete" in op else new)
         # A dependent that had to go early was compared then; only its new object still says how.
-        if change and (op in (Op.UPDATE, Op.CREATE_REPLACEMENT) or op is Op.REPLACE and not early):
+        tells = {Op.UPDATE, Op.CREATE_REPLACEMENT} | (set() if early else {Op.REPLACE})
+        if change and op in tells:
             step.keys, step.diffs = change.replaces, change.keys
             step.detailed = dict(change.detailed)
         return step
 
-    def _dependents_of(self, goal: Goal, old: Resource) -> list[Step]:
+    def _dependents_of(self, old: Resource) -> list[Step]:
         def asks_replace(resource: Resource, guess: Props) -> bool:
             provider = self._provider(resource.provider)
             change = provider.diff(
@@ -337,13 +338,13 @@ class Deployment:
                 package = entry.type.removeprefix(PROVIDER_PREFIX)
                 package_of(package if package != "docker" else "docker:index/tag:Tag")
                 make = PACKAGES[package]
-                self._providers[reference] = make(self.project, self.root, plain(entry.inputs))
+                self._providers[reference] = make(self.project, plain(entry.inputs))
             return self._providers[reference]
 
     # ---- doing ---------------------------------------------------------------------------------
 
     def _run(self, step: Step) -> None:
-        """One step from its first event to its last, state saved. Raises Terminated if it failed."""
+        """One step from its first event to its last, state saved; Terminated if it failed."""
         self._go_on()
         self._tell.step("pre", step, self.dry_run)
         begun = time.monotonic()
@@ -366,27 +367,27 @@ class Deployment:
 
     def _apply(self, step: Step) -> str:
         """Do it. Gives what an after hook complained of; the step itself is done then."""
-        work = {
+        work: dict[Op, Callable[[Step], None]] = {
             Op.SAME: self._same,
             Op.CREATE: self._create,
             Op.CREATE_REPLACEMENT: self._create,
-            Op.REPLACE: lambda _: None,
+            Op.REPLACE: _nothing,
             Op.UPDATE: self._update,
             Op.DELETE: self._delete,
             Op.DELETE_REPLACED: self._delete,
-            Op.FORGET_REPLACED: lambda _: None,
-        }[step.op]
+            Op.FORGET_REPLACED: _nothing,
+        }
         kind = {Op.CREATE_REPLACEMENT: "Create", Op.DELETE_REPLACED: "Delete"}.get(
             step.op, step.op.capitalize()
         )
         if kind not in ("Create", "Update", "Delete"):
-            work(step)
+            work[step.op](step)
             return ""
         if step.op is Op.UPDATE and step.old and step.new:
             step.new.id = step.old.id
         self._begin(step, kind)
         self._call_hooks(f"Before{kind}", step, {})
-        work(step)
+        work[step.op](step)
         try:
             self._call_hooks(f"After{kind}", step, step.new.outputs if step.new else {})
         except Refused as error:
@@ -404,7 +405,8 @@ class Deployment:
 
     def _same(self, step: Step) -> None:
         old, new = step.old, step.new
-        assert old is not None and new is not None
+        assert old is not None
+        assert new is not None
         new.id, new.outputs, new.modified = old.id, dict(old.outputs), old.modified
         self._mark_secret_outputs(new)
 
@@ -424,7 +426,8 @@ class Deployment:
 
     def _update(self, step: Step) -> None:
         old, new = step.old, step.new
-        assert old is not None and new is not None
+        assert old is not None
+        assert new is not None
         if new.is_provider:
             new.outputs = {k: v for k, v in new.inputs.items() if k != "__internal"}
         elif new.provider:
@@ -474,7 +477,7 @@ class Deployment:
         assert target is not None
         old = step.old if step.op is not Op.CREATE_REPLACEMENT else None
         for name in target.hooks.get(when, ()):
-            options = self.hooks.options(name)
+            options = self.hooks.hook_options(name)
             if options is None:
                 raise Refused(
                     f"hook {name} is not registered by the program; "
@@ -496,7 +499,7 @@ class Deployment:
                 arguments["old_outputs"] = encode(old.outputs)
             if when.startswith("After") and step.new is not None:
                 arguments["new_outputs"] = encode(outputs)
-            complaint = self.hooks.call(name, arguments)
+            complaint = self.hooks.call_hook(name, arguments)
             if complaint and ignore_errors:
                 self._tell.diagnostic(
                     target.urn, "warning", f'{when} hook "{name}" failed: {complaint}'
@@ -524,7 +527,8 @@ class Deployment:
             assert new is not None
             self.snapshot.settle(new, old)
         elif step.op is Op.CREATE_REPLACEMENT:
-            assert new is not None and old is not None
+            assert new is not None
+            assert old is not None
             gone = old if old.pending_replacement else None
             self.snapshot.settle(new, gone)
             if gone is None:
@@ -600,7 +604,8 @@ class Deployment:
         if self.cancelled:
             return
         old, new = step.old, step.new
-        assert old is not None and new is not None
+        assert old is not None
+        assert new is not None
         self._tell.step("pre", step, self.dry_run)
         begun = time.monotonic()
         found = Op.SAME

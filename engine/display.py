@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from .values import masked
 
@@ -59,20 +59,22 @@ COLORS = {"create": "green", "update": "yellow", "delete": "red", "replace": "ma
 class Display(Protocol):
     """Who shows an operation. Called from several threads, also while hooks run."""
 
-    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool, /) -> None:
         """An operation, or its preview, starts; `diff`: show properties with their values."""
 
-    def step(self, phase: str, step: Step, dry_run: bool) -> None:
+    def step(self, phase: str, step: Step, dry_run: bool, /) -> None:
         """`phase` is pre, outputs (done) or failed."""
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool, /) -> None:
         """A message of the program or the engine; urn is empty for the stack. Severity is info,
         warning or error. Ephemeral ones are progress and may be forgotten."""
 
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool, /) -> None:
         """The stack's outputs before and after, secrets masked."""
 
-    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+    def summary(
+        self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool, /
+    ) -> None:
         """The end: number of resources by step kind."""
 
     def end(self) -> None:
@@ -82,14 +84,14 @@ class Display(Protocol):
 class PlainDisplay:
     """One line for each event, as the official CLI prints without a terminal."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None) -> None:
         self._out = stream or sys.stdout
         self._lock = threading.Lock()
         self._messages: dict[str, list[tuple[str, str]]] = {}
         self._stack = ""
         self._diff = False
 
-    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+    def begin(self, title: str, stack: str, _dry_run: bool, diff: bool, /) -> None:
         self._stack, self._diff, self._messages = stack, diff, {}
         self._print(f"{title} ({stack}):\n")
 
@@ -110,14 +112,16 @@ class PlainDisplay:
         with self._lock:
             self._messages.setdefault(urn, []).append((severity, text.rstrip()))
 
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], _dry_run: bool, /) -> None:
         self._diagnostics()
         self._print("Outputs:")
         for line in output_lines(old, new):
             self._print(f"  {line}")
         self._print("")
 
-    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+    def summary(
+        self, changes: dict[str, int], seconds: float, dry_run: bool, _failed: bool, /
+    ) -> None:
         self._diagnostics()
         self._print("Resources:")
         for line in summary_lines(changes, dry_run):
@@ -154,13 +158,13 @@ class TreeDisplay(PlainDisplay):
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
 
-        self._console = console or Console(highlight=False)
+        self._console: Any = console or Console(highlight=False)
         super().__init__(self._console.file)
         self._live: Any = None
         self._rows: dict[str, tuple[Step, str, bool]] = {}
         self._progress: dict[str, str] = {}
 
-    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+    def begin(self, title: str, stack: str, _dry_run: bool, diff: bool, /) -> None:
         from rich.live import Live
 
         self._stack, self._diff, self._messages = stack, diff, {}
@@ -185,13 +189,15 @@ class TreeDisplay(PlainDisplay):
         else:
             super().diagnostic(urn, severity, text, ephemeral)
 
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None:
+    def outputs(self, old: dict[str, Any], new: dict[str, Any], _dry_run: bool, /) -> None:
         self._stop()
-        super().outputs(old, new, dry_run)
+        super().outputs(old, new, _dry_run)
 
-    def summary(self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool) -> None:
+    def summary(
+        self, changes: dict[str, int], seconds: float, dry_run: bool, _failed: bool, /
+    ) -> None:
         self._stop()
-        super().summary(changes, seconds, dry_run, failed)
+        super().summary(changes, seconds, dry_run, _failed)
 
     def end(self) -> None:
         self._stop()
@@ -260,9 +266,7 @@ def changed_keys(step: Step) -> str:
         return ""
     old, new = step.old.inputs, step.new.inputs
     keys = [k for k in sorted({*old, *new}) if not k.startswith("__") and old.get(k) != new.get(k)]
-    return ",".join(
-        f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys
-    )
+    return ",".join(f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys)
 
 
 def property_lines(step: Step) -> list[str]:
@@ -306,7 +310,7 @@ def summary_lines(changes: dict[str, int], dry_run: bool) -> list[str]:
     for kind in ("create", "update", "delete", "replace"):
         if changes.get(kind):
             word = f"to {_PLANNED[kind]}" if dry_run else _DONE[kind]
-            lines.append(f"{SIGNS[kind]}{'' if len(SIGNS[kind].strip()) > 1 else ''}{changes[kind]} {word}")
+            lines.append(f"{SIGNS[kind]}{changes[kind]} {word}")
     changing = sum(count for kind, count in changes.items() if kind != "same")
     same = f"{changes.get('same', 0)} unchanged"
     if len(lines) > 1:

@@ -56,7 +56,7 @@ class DockerProvider:
                 )
             return self._made
 
-    def check(self, type_: str, olds: Props, news: Props) -> tuple[Props, Failures]:
+    def check(self, type_: str, _olds: Props, news: Props, /) -> tuple[Props, Failures]:
         known = (*_REQUIRED[type_], *_OPTIONAL[type_], "__defaults")
         failures = [(k, "an argument of this name is not known") for k in news if k not in known]
         failures += [(k, "a value is required") for k in _REQUIRED[type_] if not news.get(k)]
@@ -65,7 +65,7 @@ class DockerProvider:
         inputs = {k: v for k, v in news.items() if v is not None}
         return {"__defaults": [], **inputs}, failures
 
-    def diff(self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props) -> Change:
+    def diff(self, type_: str, _id: str, outputs: Props, _inputs: Props, news: Props, /) -> Change:
         keys = [
             k
             for k in (*_REQUIRED[type_], *_OPTIONAL[type_])
@@ -75,7 +75,7 @@ class DockerProvider:
         detailed = {k: _kind(outputs.get(k), news.get(k), k in replaces) for k in keys}
         return Change(bool(keys), replaces, False, tuple(sorted(keys)), detailed)
 
-    def create(self, type_: str, news: Props, preview: bool) -> tuple[str, Props]:
+    def create(self, type_: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         if type_ == IMAGE:
             if preview:
                 unknown = dict.fromkeys(("id", "imageId", "repoDigest"), UNKNOWN)
@@ -85,7 +85,7 @@ class DockerProvider:
             return "", {**_tag(news, "", ""), "id": UNKNOWN, "sourceImageId": UNKNOWN}
         return self._make_tag(news)
 
-    def read(self, type_: str, id_: str, outputs: Props) -> tuple[Props, Props | None] | None:
+    def read(self, type_: str, _id: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
         name = outputs["name"] if type_ == IMAGE else outputs["targetImage"]
         found = self._inspect(name)
         if found is None:
@@ -100,12 +100,12 @@ class DockerProvider:
         }, None
 
     def update(
-        self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool
+        self, type_: str, _id: str, outputs: Props, _inputs: Props, news: Props, _preview: bool, /
     ) -> Props:
         # Only forceRemove and keepLocally reach this; both are notes for a later delete.
         return {**outputs, **{k: news.get(k) for k in _OPTIONAL[type_]}}
 
-    def delete(self, type_: str, id_: str, outputs: Props) -> None:
+    def delete(self, type_: str, _id: str, outputs: Props, /) -> None:
         """A tag stays in Docker, as with the official plugin; an image goes unless kept."""
         if type_ == TAG or outputs.get("keepLocally"):
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextvars
+import importlib
 import threading
 import traceback
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class DynamicProvider:
         self._known: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def check(self, type_: str, olds: Props, news: Props) -> tuple[Props, Failures]:
+    def check(self, _type: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
         def ask() -> tuple[Props, Failures]:
             given = _to_user(news, True)
             answer = self._provider(given, olds).check(_to_user(olds, True), given)
@@ -36,7 +37,7 @@ class DynamicProvider:
 
         return self._run(ask)
 
-    def diff(self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props) -> Change:
+    def diff(self, _type: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
         def ask() -> Change:
             given = _to_user(news, True)
             answer = self._provider(given, outputs).diff(id_, _to_user(outputs, True), given)
@@ -48,7 +49,7 @@ class DynamicProvider:
 
         return self._run(ask)
 
-    def create(self, type_: str, news: Props, preview: bool) -> tuple[str, Props]:
+    def create(self, _type: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         if preview:
             return "", dict(news)
 
@@ -59,7 +60,7 @@ class DynamicProvider:
 
         return self._run(ask)
 
-    def read(self, type_: str, id_: str, outputs: Props) -> tuple[Props, Props | None] | None:
+    def read(self, _type: str, id_: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
         def ask() -> tuple[Props, Props | None] | None:
             given = _to_user(outputs)
             answer = self._provider(given).read(id_, given)
@@ -73,7 +74,7 @@ class DynamicProvider:
         return self._run(ask)
 
     def update(
-        self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool
+        self, _type: str, id_: str, outputs: Props, _inputs: Props, news: Props, preview: bool, /
     ) -> Props:
         if preview:
             return dict(news)
@@ -85,7 +86,7 @@ class DynamicProvider:
 
         return self._run(ask)
 
-    def delete(self, type_: str, id_: str, outputs: Props) -> None:
+    def delete(self, _type: str, id_: str, outputs: Props, /) -> None:
         def ask() -> None:
             given = _to_user(outputs)
             self._provider(given).delete(id_, given)
@@ -93,7 +94,7 @@ class DynamicProvider:
         self._run(ask)
 
     def _provider(self, props: Props, olds: Props | None = None) -> Any:
-        import dill
+        dill: Any = importlib.import_module("dill")
         from pulumi.dynamic import Config, ConfigureRequest
         from pulumi.runtime import rpc
         from pulumi.runtime._serialization import _deserialize

@@ -52,6 +52,23 @@ _HOOKS = {
     "before_delete": "BeforeDelete",
     "after_delete": "AfterDelete",
 }
+# The protocol's names of our methods.
+_METHODS = {
+    "GetDeploymentInfo": "get_deployment_info",
+    "RegisterResource": "register_resource",
+    "RegisterResourceOutputs": "register_resource_outputs",
+    "RegisterResourceHook": "register_resource_hook",
+    "SignalAndWaitForShutdown": "signal_and_wait_for_shutdown",
+    "ReadResource": "read_resource",
+    "Invoke": "invoke",
+    "Call": "call",
+    "RegisterStackTransform": "register_stack_transform",
+    "RegisterStackInvokeTransform": "register_stack_invoke_transform",
+    "RegisterErrorHook": "register_error_hook",
+    "RegisterPackage": "register_package",
+    "Log": "log",
+    "RequirePulumiVersion": "require_pulumi_version",
+}
 _SEVERITIES = {
     engine_pb2.DEBUG: "debug",
     engine_pb2.INFO: "info",
@@ -99,9 +116,14 @@ class Monitor:
         self.callbacks: Callbacks | None = None
         deployment.hooks = self
 
+    def __getattr__(self, name: str) -> Any:
+        if name in _METHODS:
+            return getattr(self, _METHODS[name])
+        raise AttributeError(name)
+
     # ---- ResourceMonitor -----------------------------------------------------------------------
 
-    def GetDeploymentInfo(self, _: Any) -> Any:
+    def get_deployment_info(self, _: Any) -> Any:
         of = self._deployment
         return resource_pb2.DeploymentInfo(
             project=of.project,
@@ -111,7 +133,7 @@ class Monitor:
             supportedFeatures=FEATURES,
         )
 
-    def RegisterResource(self, request: Any) -> Any:
+    def register_resource(self, request: Any) -> Any:
         urn = self._deployment.urn(request.type, request.name, request.parent)
         try:
             new, unknown = self._deployment.register(self._goal(urn, request))
@@ -126,7 +148,7 @@ class Monitor:
             response.propertyDependencies[key].urns.extend(urns)
         return response
 
-    def RegisterResourceOutputs(self, request: Any) -> Any:
+    def register_resource_outputs(self, request: Any) -> Any:
         try:
             self._deployment.register_outputs(request.urn, decode(request.outputs))
         except Terminated:
@@ -135,7 +157,7 @@ class Monitor:
             self._end(request.urn, error)
         return empty_pb2.Empty()
 
-    def RegisterResourceHook(self, request: Any) -> Any:
+    def register_resource_hook(self, request: Any) -> Any:
         # Called on the loop's thread, where a hook may be what somebody with a lock waits for:
         # no lock may be taken here.
         self._hooks[request.name] = (
@@ -145,38 +167,38 @@ class Monitor:
         )
         return empty_pb2.Empty()
 
-    def SignalAndWaitForShutdown(self, _: Any) -> Any:
+    def signal_and_wait_for_shutdown(self, _: Any) -> Any:
         try:
             self._deployment.finish()
         except Terminated:
             raise _Ended from None
         return empty_pb2.Empty()
 
-    def ReadResource(self, request: Any) -> Any:
+    def read_resource(self, request: Any) -> Any:
         urn = self._deployment.urn(request.type, request.name, request.parent)
         self._end(urn, NotInEngine("reading a resource by its id (get)", urn))
 
-    def Invoke(self, request: Any) -> Any:
+    def invoke(self, request: Any) -> Any:
         self._end("", NotInEngine(f"the function {request.tok}"))
 
-    def Call(self, request: Any) -> Any:
+    def call(self, request: Any) -> Any:
         self._end("", NotInEngine(f"the method {request.tok}"))
 
-    def RegisterStackTransform(self, _: Any) -> Any:
+    def register_stack_transform(self, _: Any) -> Any:
         self._end("", NotInEngine("a stack transform"))
 
-    def RegisterStackInvokeTransform(self, _: Any) -> Any:
+    def register_stack_invoke_transform(self, _: Any) -> Any:
         self._end("", NotInEngine("an invoke transform"))
 
-    def RegisterErrorHook(self, request: Any) -> Any:
+    def register_error_hook(self, request: Any) -> Any:
         self._end("", NotInEngine(f"the error hook {request.name}"))
 
-    def RegisterPackage(self, request: Any) -> Any:
+    def register_package(self, request: Any) -> Any:
         self._end("", NotInEngine(f"the parameterized package {request.name}"))
 
     # ---- Engine --------------------------------------------------------------------------------
 
-    def Log(self, request: Any) -> Any:
+    def log(self, request: Any) -> Any:
         severity = _SEVERITIES.get(request.severity, "info")
         if severity != "debug":
             self._tell.diagnostic(request.urn, severity, request.message, request.ephemeral)
@@ -184,16 +206,16 @@ class Monitor:
             self._deployment.program_failed = True
         return empty_pb2.Empty()
 
-    def RequirePulumiVersion(self, _: Any) -> Any:
+    def require_pulumi_version(self, _: Any) -> Any:
         return engine_pb2.RequirePulumiVersionResponse()
 
     # ---- hooks ---------------------------------------------------------------------------------
 
-    def options(self, name: str) -> tuple[bool, bool] | None:
+    def hook_options(self, name: str) -> tuple[bool, bool] | None:
         found = self._hooks.get(name)
         return found and (found[1], found[2])
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
+    def call_hook(self, name: str, arguments: dict[str, Any]) -> str:
         assert self.callbacks is not None
         request = resource_pb2.ResourceHookRequest(**arguments)
         answer = self.callbacks.invoke(self._hooks[name][0], request.SerializeToString())
@@ -266,4 +288,3 @@ def _seconds(text: str) -> int:
         else:
             number += letter
     return int(total)
-

@@ -156,7 +156,6 @@ class _Run:
         self.deployment = Deployment(
             project=stack.project.name,
             stack=stack.name,
-            root=stack.project.root,
             config=stack.provider_inputs(),
             snapshot=self._snapshot,
             save=stack.save,
@@ -353,7 +352,13 @@ def _git_facts(stack: Stack) -> dict[str, str]:
         if log.returncode:
             return {}
         names = ("git.head", "git.author", "git.author.email", "git.committer")
-        found = dict(zip((*names, "git.committer.email", "message"), log.stdout.strip().split("\0"), strict=False))
+        found = dict(
+            zip(
+                (*names, "git.committer.email", "message"),
+                log.stdout.strip().split("\0"),
+                strict=False,
+            )
+        )
         branch = subprocess.run(
             [*git, "rev-parse", "--symbolic-full-name", "HEAD"],
             capture_output=True,

@@ -40,9 +40,7 @@ def run(
     if not (program / "__main__.py").is_file():
         raise EngineError(f"there is no program: {program / '__main__.py'} does not exist")
     # The SDK's settings are context variables: a context of its own keeps two runs apart.
-    contextvars.copy_context().run(
-        _run, deployment, listener, program, root, config, secret_keys
-    )
+    contextvars.copy_context().run(_run, deployment, listener, program, root, config, secret_keys)
 
 
 def _run(
@@ -92,7 +90,7 @@ def _run(
     with _own_interrupts():
         try:
             loop.run_until_complete(runtime.run_in_stack(main))
-        except BaseException as error:  # noqa: BLE001 - the program's, whatever it is
+        except BaseException as error:
             deployment.program_failed = True
             _tell(error, deployment, listener, program)
         finally:
@@ -117,9 +115,7 @@ def _wind_down(
     loop.close()
 
 
-def _tell(
-    error: BaseException, deployment: Deployment, listener: Listener, program: Path
-) -> None:
+def _tell(error: BaseException, deployment: Deployment, listener: Listener, program: Path) -> None:
     """An exception of the program in Pulumi's words. After a failed step the exception is only the
     program's end, and everything has been said."""
     from pulumi import RunError
@@ -196,4 +192,4 @@ def _own_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal = original  # type: ignore[assignment]
+        signal.signal = original

@@ -101,7 +101,7 @@ class Project:
         return name if len(parts) == 2 else f"{self.name}:{name}"
 
     def declared(self) -> dict[str, dict[str, Any]]:
-        """Config of Pulumi.yaml by namespaced key: type, items, default, value, secret, description."""
+        """Config of Pulumi.yaml by namespaced key: type, default, secret, description, ..."""
         found = self.settings.get("config")
         if not isinstance(found, dict):
             return {}
@@ -122,7 +122,7 @@ class Project:
         }
 
     def validate(self, stack: str, config: dict[str, Any], secret_keys: set[str]) -> None:
-        """Raises EngineError for a declared key that is missing, of another type, or not encrypted."""
+        """Raises EngineError for a declared key that is missing, mistyped or not encrypted."""
         for key, what in self.declared().items():
             shown = key.removeprefix(f"{self.name}:")
             prefix = f"validating stack config: Stack '{stack}'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from .errors import NotInEngine
@@ -21,40 +20,40 @@ class Provider(Protocol):
     """One package. Properties come and go without secrets; `UNKNOWN` stands for what a preview
     cannot know. Every method may raise ProviderFailed."""
 
-    def check(self, type_: str, olds: Props, news: Props) -> tuple[Props, Failures]:
+    def check(self, type_: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
         """Inputs with defaults, and what is wrong with them."""
 
-    def diff(self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props) -> Change:
+    def diff(self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
         """How `news` differs from the resource as it is known."""
 
-    def create(self, type_: str, news: Props, preview: bool) -> tuple[str, Props]:
+    def create(self, type_: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         """(id, outputs); in a preview the id is empty and nothing is made."""
 
-    def read(self, type_: str, id_: str, outputs: Props) -> tuple[Props, Props | None] | None:
+    def read(self, type_: str, id_: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
         """(outputs, inputs or None if unchanged) as it is now; None if it is gone."""
 
     def update(
-        self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool
+        self, type_: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool, /
     ) -> Props:
         """The new outputs."""
 
-    def delete(self, type_: str, id_: str, outputs: Props) -> None:
+    def delete(self, type_: str, id_: str, outputs: Props, /) -> None:
         """Remove it. What is gone already is no failure."""
 
 
-def _dynamic(project: str, root: Path, config: Props) -> Provider:
+def _dynamic(project: str, config: Props) -> Provider:
     from .dynamic_provider import DynamicProvider
 
     return DynamicProvider(project, config)
 
 
-def _docker(project: str, root: Path, config: Props) -> Provider:
+def _docker(_project: str, config: Props) -> Provider:
     from .docker_provider import DockerProvider
 
     return DockerProvider(config)
 
 
-PACKAGES: dict[str, Callable[[str, Path, Props], Provider]] = {
+PACKAGES: dict[str, Callable[[str, Props], Provider]] = {
     "pulumi-python": _dynamic,
     "docker": _docker,
 }

@@ -33,7 +33,9 @@ class Passphrase:
         else:
             parts = salt.split(":", 2)
             if len(parts) != 3 or parts[0] != "v1":
-                raise EngineError(f"the stack's encryption salt {salt!r} is not of Pulumi's form v1")
+                raise EngineError(
+                    f"the stack's encryption salt {salt!r} is not of Pulumi's form v1"
+                )
             self._salt = base64.b64decode(parts[1])
         self._cipher: Any = None
         self._checked = salt is None

@@ -1,4 +1,4 @@
-"""The resources of a stack as they are known: one entry each, in the order of their dependencies."""
+"""The resources of a stack as they are known: one entry each, in order of dependency."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Pending:
 
 
 class Snapshot:
-    """The state while an operation goes on: what this run has settled, then what it has not met yet.
+    """The state while an operation goes on: what this run settled, then what it has not met.
 
     The file always holds both, in that order, so that a resource stands after what it depends on
     and the replaced object (delete: true) after its successor.

@@ -66,7 +66,7 @@ class Stack:
 
     def config_get(self, key: str, path: bool = False) -> Any:
         """One value, decrypted. Raises EngineError if it is not set."""
-        parts = conf.parse_path(key) if path else [key]
+        parts: list[str | int] = conf.parse_path(key) if path else [key]
         try:
             return conf.get_path(self.config()[self.project.key(str(parts[0]))], parts[1:])
         except KeyError:
@@ -78,7 +78,7 @@ class Stack:
     def config_set(self, key: str, value: Any, secret: bool = False, path: bool = False) -> None:
         """Set one value in Pulumi.<stack>.yaml: a text, or with `path` and an object or list, that
         structure. `secret` encrypts it."""
-        parts = conf.parse_path(key) if path else [key]
+        parts: list[str | int] = conf.parse_path(key) if path else [key]
         name, inside = self.project.key(str(parts[0])), parts[1:]
         if isinstance(value, dict | list):
             new: Any = value
@@ -92,7 +92,7 @@ class Stack:
 
     def config_rm(self, key: str, path: bool = False) -> None:
         """Remove one value; nothing happens if it is not set."""
-        parts = conf.parse_path(key) if path else [key]
+        parts: list[str | int] = conf.parse_path(key) if path else [key]
         name, inside = self.project.key(str(parts[0])), parts[1:]
         own = self._own()
         if name not in own:
@@ -210,7 +210,9 @@ class Stack:
                     f"stack '{self.name}' needs its passphrase: set PULUMI_CONFIG_PASSPHRASE or "
                     "PULUMI_CONFIG_PASSPHRASE_FILE"
                 )
-            self._secrets = Passphrase(passphrase, self._settings().get("encryptionsalt") or self._state_salt())
+            self._secrets = Passphrase(
+                passphrase, self._settings().get("encryptionsalt") or self._state_salt()
+            )
         return self._secrets
 
     def _state_salt(self) -> str | None:
@@ -246,7 +248,9 @@ class Stack:
         return dict(sorted({**self.project.defaults(), **self._own()}.items()))
 
     def _write(self, own: dict[str, Any]) -> None:
-        changes = {"encryptionsalt": self.secrets.salt} if self._given_passphrase() is not None else {}
+        changes = (
+            {"encryptionsalt": self.secrets.salt} if self._given_passphrase() is not None else {}
+        )
         yamlfile.edit(self.path, changes, own)
 
 

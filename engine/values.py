@@ -186,7 +186,7 @@ def _encode(value: Any, into: Value) -> None:
 
 
 def to_state(value: Any, encrypt: Callable[[str], str]) -> Any:
-    """The value as it stands in the state file: secrets encrypted, unknowns by their marker text."""
+    """The value as it stands in the state file: secrets encrypted, unknowns by their marker."""
     if isinstance(value, Secret):
         text = json.dumps(value.value, separators=(",", ":"), ensure_ascii=False)
         return {SIGNATURE: SECRET_SIGNATURE, "ciphertext": encrypt(text)}

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import EngineError
 
@@ -27,7 +27,7 @@ def _plain_loader() -> Any:
         base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
         class Loader(base):  # type: ignore[misc]
-            yaml_implicit_resolvers: dict[str, Any] = {}
+            yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
         tag = "tag:yaml.org,2002:"
         Loader.add_implicit_resolver(tag + "bool", re.compile(r"(true|false)$"), list("tf"))
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     try:
-        found = yaml.load(text, Loader=_plain_loader())  # noqa: S506 - a safe loader
+        found = yaml.load(text, Loader=_plain_loader())
     except yaml.YAMLError as error:
         place = str(getattr(error, "problem_mark", "")).strip()
         reason = getattr(error, "problem", None) or "it cannot be read"

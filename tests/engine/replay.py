@@ -1,7 +1,8 @@
 """Replays a recorded scenario of the official engine on this one, operation by operation.
 
-A scenario is a folder with a program, `scenario.yaml` (ordered operations) and `expected.json`: for
-each operation what the official engine did, reduced to what does not change from run to run.
+A scenario is a folder with a program (`program.txt`), `scenario.yaml` (ordered operations) and
+`expected.json`: for each operation what the official engine did, reduced to what does not change
+from run to run.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ class Recorder:
         self.errors: list[list[str]] = []
         self.infos: list[str] = []
 
-    def begin(self, title: str, stack: str, dry_run: bool, diff: bool) -> None:
+    def begin(self, _title: str, _stack: str, _dry_run: bool, _diff: bool, /) -> None:
         # The official log holds only the last phase.
         self.steps, self.errors, self.infos = [], [], []
 
-    def step(self, phase: str, step: Step, dry_run: bool) -> None:
+    def step(self, phase: str, step: Step, _dry_run: bool, /) -> None:
         self.steps.append([phase, str(step.op), step.urn, _id(step.old), _id(step.new), step.keys])
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
-        (self.infos if severity == "info" else self.errors).append(
-            text if severity == "info" else [severity, urn, text]  # type: ignore[arg-type]
-        )
+    def diagnostic(self, urn: str, severity: str, text: str, _ephemeral: bool, /) -> None:
+        if severity == "info":
+            self.infos.append(text)
+        else:
+            self.errors.append([severity, urn, text])
 
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool) -> None: ...
+    def outputs(self, _old: dict[str, Any], _new: dict[str, Any], _dry_run: bool, /) -> None: ...
 
     def summary(
-        self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool
+        self, _changes: dict[str, int], _seconds: float, _dry_run: bool, _failed: bool, /
     ) -> None: ...
 
     def end(self) -> None: ...
@@ -82,7 +84,14 @@ def call_rows(calls: list[dict[str, Any]]) -> list[Any]:
 
 
 def state_rows(resources: list[dict[str, Any]]) -> list[Any]:
-    keys = ("id", "delete", "pendingReplacement", "protect", "retainOnDelete", "resourceHooks")
+    keys: tuple[str, ...] = (
+        "id",
+        "delete",
+        "pendingReplacement",
+        "protect",
+        "retainOnDelete",
+        "resourceHooks",
+    )
     keys += ("ignoreChanges", "additionalSecretOutputs", "parent", "provider")
     return [
         [
@@ -114,9 +123,9 @@ class Scenario:
         self.spec = yaml.safe_load((self.source / "scenario.yaml").read_text())
         self.folder = folder / "prog"
         self.folder.mkdir()
-        for path in self.source.glob("*.py"):
-            shutil.copy(path, self.folder)
-        shutil.copy(GOLDEN / "gold.py", self.folder)
+        # Kept as recorded, so they are data here and become modules in the scenario's own folder.
+        shutil.copy(self.source / "program.txt", self.folder / "__main__.py")
+        shutil.copy(GOLDEN / "gold.txt", self.folder / "gold.py")
         self.write_project(self.spec.get("pulumi_yaml") or {})
         self.calls, self.world = folder / "calls", folder / "world"
         (folder / "state").mkdir()
@@ -200,6 +209,7 @@ class Scenario:
     def view(self, recorder: Recorder, result: Result | None, error: EngineError | None) -> View:
         stack = self.stack()
         deployment = stack.export()["deployment"]
+        pending = deployment.get("pending_operations") or []
         history = stack.history()[:1]
         calls = self.calls.read_text().splitlines() if self.calls.exists() else []
         errors = [*recorder.errors, *([["error", "", str(error)]] if error else [])]
@@ -210,9 +220,7 @@ class Scenario:
             "steps": bag(recorder.steps),
             "calls": bag(call_rows([json.loads(line) for line in calls])),
             "state": bag(state_rows(deployment.get("resources") or [])),
-            "pending": bag(
-                [[p["type"], p["resource"]["urn"]] for p in deployment.get("pending_operations", [])]
-            ),
+            "pending": bag([[p["type"], p["resource"]["urn"]] for p in pending]),
             "outputs": normal(stack.outputs(show_secrets=True)),
             "history": normal([[h["kind"], h["result"], h["resourceChanges"]] for h in history]),
             "errors": bag([clean_error(*row) for row in errors]),
@@ -264,5 +272,3 @@ def environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
