@@ -98,7 +98,7 @@ def remove_all(root: Path) -> list[str]:
     worlds = {container.project for container in there}
     for project in sorted(worlds):
         marked = any(c.marked for c in there if c.project == project)
-        if not marked and not _mentioned(project, recorded):
+        if not marked and not mentioned(project, recorded):
             raise NotTheDemo(
                 f"a compose project called {project} is on this host and is not this demo's; "
                 "the demo needs that name, and leaves the project alone"
@@ -106,9 +106,9 @@ def remove_all(root: Path) -> list[str]:
     volumes = {volume for container in there for volume in container.volumes.values()}
     volumes |= set(_list("volume", f"label={MARK}", f"label={COMPOSE_PROJECT}={PROJECT}"))
     ours = _list("volume", f"label=lockstep.project={PROJECT}", f"label=lockstep.stack={STACK}")
-    volumes |= {volume for volume in ours if _mentioned(volume, recorded)}
+    volumes |= {volume for volume in ours if mentioned(volume, recorded)}
     networks = {n for world in worlds for n in _list("network", f"label={COMPOSE_PROJECT}={world}")}
-    tags = [tag for tag in _tags() if _mentioned(tag, recorded) or tag in _tags(f"label={MARK}")]
+    tags = [tag for tag in _tags() if mentioned(tag, recorded) or tag in _tags(f"label={MARK}")]
 
     _remove("container", [container.name for container in there])
     _remove("volume", volumes)
@@ -130,7 +130,8 @@ def _records(releases: Path) -> str:
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
-def _mentioned(name: str, text: str) -> bool:
+def mentioned(name: str, text: str) -> bool:
+    """Whether the name stands in the text, whole."""
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", text) is not None
 
 

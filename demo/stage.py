@@ -78,6 +78,20 @@ class Stage:
             raise StoryFailed(f"`{command}` was expected {expected}; exit code {code}\n{hidden}")
         return "".join(lines)
 
+    def unseen(self, *argv: str) -> None:
+        """Run a command that is not part of the story. Raises StoryFailed when it fails."""
+        done = subprocess.run(
+            argv,
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+        )
+        if done.returncode != 0:
+            raise StoryFailed(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
+
     def check(self, what: str, holds: bool, found: object = None) -> None:
         """Say that something is so. Raises StoryFailed when it is not."""
         if not holds:

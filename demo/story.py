@@ -96,6 +96,8 @@ class Story:
             "that run already; the compose project becomes the world it starts from.",
         )
         self.stage.run("lockstep init --yes")
+        for key in ("release", "restore", "retry"):
+            self.stage.unseen("lockstep", "config", "rm", key)  # an earlier demo's
         self.stage.run(
             "sed -n 's/^DB_PASSWORD=//p' demo/shop/.env"
             " | lockstep config set --secret secrets.DB_PASSWORD"
