@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from reconciler import errors
 from reconciler.errors import LockstepError
@@ -80,7 +80,9 @@ def carry_out(
     Raises what the child ended with, or Killed. `crash`: tests may make the child crash.
     """
     child = _begin({**document, "lock": lock.fileno(), "log": str(log)}, lock, log, crash)
-    return follow(log, progress, lambda: child.poll() is None)
+    said = follow(log, progress, lambda: child.poll() is None)
+    child.wait()
+    return said
 
 
 def follow(log: Path, progress: Say, alive: Callable[[], bool]) -> list[str]:
@@ -101,27 +103,31 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> int:
-    """The child: read the document, do the work, write how it ended. The exit code."""
+def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> NoReturn:
+    """The child: read the document, do the work, write how it ended, exit."""
     ignore_signals()
     document: dict[str, Any] = json.load(sys.stdin)
     sys.stdin.close()
     lock = HostLock.inherited(document["lock"])
     lock.describe(document["do"], f"{document['stack']['project']}/{document['stack']['name']}")
     log = ProgressLog(Path(document["log"]))
+    said: list[str] = []
+    failure: Exception | None = None
     try:
         said = work(document, log.say)
     except Exception as error:
+        failure = error
         if not hasattr(error, "exit_code"):
             traceback.print_exc()
-            error = LockstepError(
+            failure = LockstepError(
                 f"the switch met an error that nobody foresaw: {type(error).__name__}: {error}",
                 next_step="lockstep recover   finishes or reverts it",
             )
-        log.end(error, [])
-        return 1
-    log.end(None, said)
-    return 0
+    # Whoever reads the end may take the lock at once.
+    lock.release()
+    log.end(failure, said)
+    # Threads that wait for a hanging engine must not keep the process.
+    os._exit(0 if failure is None else 1)
 
 
 def _begin(

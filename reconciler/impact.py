@@ -42,6 +42,15 @@ def _dataset(planned: DatasetPlan) -> dict[str, Any]:
     }
 
 
+def output(plan: Plan) -> dict[str, Any]:
+    """The stack output `impact`: the same in short."""
+    return {
+        "says": plan.says,
+        "datasets": {n: f"{d.action.value}: {_source(d)}" for n, d in plan.datasets.items()},
+        "pruned": list(plan.prune),
+    }
+
+
 def lines(plan: Plan) -> list[str]:
     """The impact in plain lines, as Pulumi's diagnostics show it."""
     found = [plan.says]

@@ -209,7 +209,7 @@ class Program:
                 "release": plan.target,
                 "world": plan.to_world,
                 "move": plan.move.value,
-                "impact": impact.document(plan),
+                "impact": impact.output(plan),
             },
             pulumi.ResourceOptions(
                 depends_on=[world] if world is not None else [], hooks=hooks.switching
