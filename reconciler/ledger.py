@@ -296,6 +296,7 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
                 event.parent,
                 event.action,
                 event.world,
+                snapshot=event.snapshot,
             )
             return replace(state, seq=seq, generations={**state.generations, event.name: made})
         case WorldMade():
