@@ -13,27 +13,33 @@ from reconciler.errors import BadInput
 
 if TYPE_CHECKING:
     from reconciler.backup import Backup
+    from reconciler.hostlock import HostLock
     from reconciler.ledger import World
 
 
-def stop(context: typer.Context, yes: options.Yes = False) -> None:
-    """Emergency: stop every container of the stack at once."""
-    from reconciler import hostlock, switch
+def stop(
+    context: typer.Context,
+    reason: Annotated[
+        str, typer.Option("--message", "-m", help="Why, for whoever reads the ledger.")
+    ] = "",
+    yes: options.Yes = False,
+) -> None:
+    """Emergency: stop every container of the stack at once, and say how to come back."""
+    from reconciler import switch
 
     here = Context.of(context)
-    ask.confirm(f"Stop every container of {here.project.name}/{here.stack_name} now?", yes=yes)
-    with hostlock.HostLock.acquire("stop", f"{here.project.name}/{here.stack_name}") as lock:
-        switch.stop_all(here.stack, here.catalog, here.docker, lock, here.progress)
-    typer.echo("stopped; nothing of the data was changed")
-    here.say("next: lockstep up   starts the declared release again")
+    ask.confirm(f"Stop every container of {_name(here)} now?", yes=yes)
+    with _locked(here, "stop"):
+        number = switch.stop_all(here.stack, here.catalog, here.docker, here.progress, reason)
+    typer.echo(f"{number} containers stopped; they stay down until `lockstep up`, data is kept")
 
 
 def recover(context: typer.Context) -> None:
     """Finish or revert what a crash left unfinished; says what was found and done."""
-    from reconciler import hostlock, switch
+    from reconciler import switch
 
     here = Context.of(context)
-    with hostlock.HostLock.acquire("recover", f"{here.project.name}/{here.stack_name}") as lock:
+    with _locked(here, "recover") as lock:
         done = switch.recover(here.stack, here.catalog, here.docker, lock, here.progress)
     for line in done or ["nothing was unfinished"]:
         typer.echo(line)
@@ -65,6 +71,16 @@ def check_harmless(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def _name(here: Context) -> str:
+    return f"{here.project.name}/{here.stack_name}"
+
+
+def _locked(here: Context, operation: str) -> HostLock:
+    from reconciler.hostlock import HostLock
+
+    return HostLock.acquire(operation, _name(here), wait=10)
+
+
 def live_world(here: Context) -> World:
     """The live world. Raises BadInput when nothing is live yet."""
     state = here.catalog.state()
@@ -81,11 +97,11 @@ def snapshot(
     as_json: options.Json = False,
 ) -> None:
     """Back up the live world's data while it runs; nothing is stopped or changed."""
-    from reconciler import backup, hostlock
+    from reconciler import backup
 
     here = Context.of(context)
     world = live_world(here)
-    with hostlock.HostLock.acquire("snapshot", f"{here.project.name}/{here.stack_name}"):
+    with _locked(here, "snapshot"):
         taken = backup.take(
             here.stack, here.catalog, here.docker, world, datasets or (), here.progress
         )

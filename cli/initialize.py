@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import ask, options
-from cli.context import PASSPHRASE, Common, Context, offer_passphrase
+from cli.context import PASSPHRASE, Context, offer_passphrase, read_stack
 from reconciler import names
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
+    from cli.backend import Backend
+    from reconciler.config import Stack
     from reconciler.definition import Definition
     from reconciler.docker import Listed
     from reconciler.release import Dataset
@@ -57,7 +59,7 @@ def init(
     common = context.find_root().obj
     setting_up = Setup(common.cwd.resolve(), common.stack or "prod")
     setting_up.choose_name(name, yes=yes)
-    here = Context(Common(cwd=setting_up.root, stack=setting_up.stack, quiet=common.quiet))
+    here = Context(common)
     for line in setting_up.findings():
         here.say(line)
     steps = list(setting_up.missing())
@@ -201,7 +203,7 @@ class Setup:
         stack = Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
         try:
             if self._stack_exists():
-                stack = self._here().stack
+                stack = self._settings()
             model = source.read_model(stack, Compose(self.root), _warn)
             # Images may not be built yet: what their own VOLUMEs add, `new` will say.
             return source.define(stack, model, image_volumes={})
@@ -243,14 +245,23 @@ class Setup:
     def _stack_exists(self) -> bool:
         if not (self.root / "Pulumi.yaml").is_file() or not self._passphrase_given():
             return False
-        return self._here().backend.exists()
+        return self._backend().exists()
 
     def _make_stack(self) -> None:
-        self._here().backend.init()
+        self._backend().init()
 
-    def _here(self) -> Context:
+    def _backend(self) -> Backend:
+        """The stack in Pulumi, which may not know it yet."""
+        from cli import backend
+        from engine import Project
+
         offer_passphrase(self.root)
-        return Context(Common(cwd=self.root, stack=self.stack))
+        return backend.open_backend(Project.find(self.root), self.stack)
+
+    def _settings(self) -> Stack:
+        from engine import Project
+
+        return read_stack(Project.find(self.root), self.stack, self._backend().config())
 
     def _secrets_of_env(self) -> dict[str, str]:
         found = read_env(self.root / ".env")
@@ -260,14 +271,12 @@ class Setup:
         found = self._secrets_of_env()
         if not found or not self._stack_exists():
             return found
-        known = self._here().stack.settings
+        known = self._settings().settings
         set_already = {*known.secrets, *known.environment}
         return {name: value for name, value in found.items() if name not in set_already}
 
     def _setting_secret(self, name: str, value: str) -> Callable[[], None]:
-        return lambda: self._here().backend.config_set(
-            f"secrets.{name}", value, secret=True, path=True
-        )
+        return lambda: self._backend().config_set(f"secrets.{name}", value, secret=True, path=True)
 
 
 def _warn(text: str) -> None:
