@@ -137,7 +137,12 @@ def below(path: bytes, name: bytes) -> bytes:
 
 
 def kept_xattr(name: str) -> bool:
-    """Whether an attribute belongs to the data; labels of the host's own policy do not."""
+    """Whether an attribute belongs to the data.
+
+    Labels of the host's own policy do not, nor does the second face under which XFS shows ACLs.
+    """
+    if name.startswith("trusted.SGI_ACL_"):
+        return False
     return name.startswith(("user.", "trusted.")) or name in (
         "security.capability",
         "system.posix_acl_access",
