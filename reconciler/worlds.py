@@ -472,6 +472,8 @@ def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
 def _snapshots(stack: Stack) -> set[str]:
     from snapshots.store import Store
 
+    if not stack.store.exists():
+        return set()
     return set(Store.open(stack.store, create=False).ids())
 
 
