@@ -7,9 +7,9 @@ import tarfile
 import uuid
 from collections.abc import Callable, Iterator
 
+import docker
 import pytest
 
-import docker
 from engine import PlainDisplay, Result, refresh, up
 from engine.snapshot import Resource
 from tests.engine.conftest import Ground

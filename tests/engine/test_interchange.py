@@ -1,4 +1,4 @@
-"""Settings, secrets and state that the official CLI wrote are read, and written as it writes them."""
+"""Settings, secrets and state of the official CLI are read, and written as it writes them."""
 
 from __future__ import annotations
 

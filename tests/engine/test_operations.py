@@ -25,9 +25,9 @@ from engine import (
 from tests.engine.conftest import PASSPHRASE, Ground
 
 
-def run_up(ground: Ground, **options: bool) -> tuple[Result, str]:
+def run_up(ground: Ground, skip_preview: bool = False) -> tuple[Result, str]:
     shown = io.StringIO()
-    result = up(ground.stack(), display=PlainDisplay(shown), **options)
+    result = up(ground.stack(), display=PlainDisplay(shown), skip_preview=skip_preview)
     return result, shown.getvalue()
 
 
