@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from reconciler import retention, worlds
+from reconciler import places, retention, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
-from reconciler.errors import DebtsUnpaid
+from reconciler.errors import DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
 from snapshots.capture import capture
@@ -59,16 +59,17 @@ def capture_sealed(
         generation = departure.generations[dataset]
         if only is not None and generation not in only:
             continue
-        volume = docker.volume(generation)
-        if volume is None:
+        try:
+            path = places.place(docker, generation)
+        except LockstepError as error:
             raise DebtsUnpaid(
-                f"volume {generation} with the data {departure.release} left is gone",
-                next_step="lockstep doctor   names what is missing",
-            )
+                f"the data {departure.release} left cannot be captured: {error.message}",
+                next_step=error.next_step,
+            ) from None
         progress(f"capturing {dataset} of {departure.release}")
         state = catalog.state()
         record = capture(
-            volume.path,
+            path,
             store,
             dataset=dataset,
             parent=_parent_snapshot(state, generation, store),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -284,7 +285,7 @@ class Docker:
         with self._mapped_container("stop", container_id):
             if grace is None:
                 grace = _grace(self._api.inspect_container(container_id))
-            self._api.stop(container_id, timeout=max(0, round(grace)))
+            self._api.stop(container_id, timeout=max(0, math.ceil(grace)))
 
     def kill(self, container_id: str) -> None:
         """Kill it at once; one that does not run is left as it is."""
@@ -327,7 +328,7 @@ class Docker:
         return ExecResult(-1 if code is None else int(code), out, err)
 
     def wait_exit(self, container_id: str, timeout: float) -> int | None:
-        """Its exit code, or None when it still runs after `timeout`. Never started: waits."""
+        """Its exit code, or None when it still runs after `timeout` or was never started."""
         import requests
 
         with (
@@ -335,6 +336,8 @@ class Docker:
             suppress(requests.ReadTimeout, requests.ConnectionError),
         ):
             api: Any = self._api  # its stubs know no fractions of a second
+            if api.inspect_container(container_id)["State"]["Status"] == "created":
+                return None
             said = api.wait(container_id, timeout=timeout, condition="not-running")
             return int(said["StatusCode"])
         return None
@@ -829,8 +832,6 @@ class Compose:
         self.environment = _compose_environment(root)
         if endpoint is not None:
             self.environment["DOCKER_HOST"] = endpoint
-        elif (found := _endpoint()) is not None:
-            self.environment["DOCKER_HOST"] = found
 
     def model(
         self,
@@ -877,7 +878,7 @@ class Compose:
         environment = dict(env)
         if not _plugin("docker-buildx", self.environment):
             environment.setdefault("DOCKER_BUILDKIT", "0")
-        argv = [*_COMPOSE, "-p", project, "--progress", "plain", *options, "build", *services]
+        argv = [*_COMPOSE, "-p", project, *options, "build", *services]
         tail: list[str] = []
         with subprocess.Popen(
             argv,

@@ -79,7 +79,7 @@ def _at_least(engine_api: str, needed: tuple[int, int]) -> bool:
 
 
 def _pin(body: dict[str, Any], tag: str) -> None:
-    for key in ("build", "container_name", "profiles", "develop"):
+    for key in ("build", "container_name", "develop", "env_file", "profiles"):
         body.pop(key, None)
     body["image"] = tag
     body["pull_policy"] = "never"
@@ -203,15 +203,16 @@ def _declare_networks(model: dict[str, Any], networks: Mapping[str, str]) -> Non
 def volumes_of(release: Release, generations: Mapping[str, str]) -> dict[str, str]:
     """dataset -> volume that a world mounts: its generation, or in place the dataset's own.
 
-    Bind directories worked on in place stay binds and are left out, as are datasets that none of
-    the release's services mounts.
+    Bind directories worked on in place (or attached where they are) stay binds and are left out,
+    as are datasets that none of the release's services mounts.
     """
     found = {}
     for name, dataset in release.datasets.items():
-        if not dataset.mounts:
+        generation = generations.get(name)
+        if not dataset.mounts or (generation or "").startswith("/"):
             continue
-        if name in generations:
-            found[name] = generations[name]
+        if generation is not None:
+            found[name] = generation
         elif dataset.kind is not Kind.BIND and dataset.source:
             found[name] = dataset.source
     return found
