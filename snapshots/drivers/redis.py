@@ -12,15 +12,14 @@ from snapshots.errors import EngineFailed
 SAVE_SECONDS = 600.0
 
 _IMAGES = re.compile(r"(redis|valkey|keydb|redis-stack|redis-stack-server)")
-_ERROR = re.compile(r"\A\(?(error|ERR|NOAUTH|NOPERM|WRONGPASS|MISCONF|LOADING|Could not connect)")
+_ERROR = re.compile(r"\A\(?(error|ERR|NOPERM|MISCONF|LOADING|Could not connect)")
 
-# The password is found where the server got it and stays inside the container; commands come by
-# standard input.
+# The password comes from the container's environment and stays in there (the server hides its own
+# command line); commands come by standard input.
 _CLI = r"""
 if [ -z "${REDISCLI_AUTH:-}" ]; then
   if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE")
-  elif [ -n "${REDIS_PASSWORD:-}" ]; then REDISCLI_AUTH=$REDIS_PASSWORD
-  else REDISCLI_AUTH=$(tr '\0' '\n' </proc/1/cmdline | sed -n '/^--requirepass$/{n;p;q;}')
+  else REDISCLI_AUTH=${REDIS_PASSWORD:-}
   fi
 fi
 if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
@@ -108,6 +107,11 @@ class RedisDriver(DirectoryDriver):
 
 def _command(run: Exec, command: str) -> str:
     output = completed(run(["sh", "-c", _CLI], stdin=command + "\n"), f"redis-cli {command}")
+    if output.startswith(("NOAUTH", "WRONGPASS")):
+        raise EngineFailed(
+            f"redis-cli {command} failed: Redis wants a password. Put it into the environment of "
+            "its service as REDISCLI_AUTH (or REDIS_PASSWORD, or the path in REDIS_PASSWORD_FILE)"
+        )
     if _ERROR.match(output):
         raise EngineFailed(f"redis-cli {command} failed: {output.strip()[:300]}")
     return output

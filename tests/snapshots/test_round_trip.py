@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -205,12 +206,17 @@ def test_deepest_allowed_comes_back(store: Store, tmp_path: Path) -> None:
     assert tree_equal(folder, tmp_path / "again") == []
 
 
+def exchange_link(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("elsewhere")
+
+
 def test_tree_equal_sees_each_kind_of_difference(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     everything(other)
     assert tree_equal(source, other) == []
-    changes = {
+    changes: dict[str, Callable[[], object]] = {
         "content": lambda: (other / "empty").write_bytes(b"x"),
         "mode": lambda: (other / "tool").chmod(0o755),
         "uid": lambda: os.chown(other / "-rf", 3, 0),
@@ -218,7 +224,7 @@ def test_tree_equal_sees_each_kind_of_difference(source: Path, tmp_path: Path) -
         "xattrs": lambda: os.setxattr(other / "sparse", "user.x", b"x"),
         "missing": lambda: (other / "fifo").unlink(),
         "too much": lambda: (other / "more").touch(),
-        "points": lambda: ((other / "a/dangling").unlink(), os.symlink("x", other / "a/dangling")),
+        "points": lambda: exchange_link(other / "a" / "dangling"),
         "linked": lambda: os.link(other / "hole only", other / "a" / "second name"),
     }
     for word, change in changes.items():

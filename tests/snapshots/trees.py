@@ -71,8 +71,8 @@ def everything(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "socket"))
     for folder, names, files in os.walk(root, topdown=False):
-        for name in files + names:
-            os.utime(Path(folder, name), ns=(OLD_NS, OLD_NS + len(name)), follow_symlinks=False)
+        for entry in files + names:
+            os.utime(Path(folder, entry), ns=(OLD_NS, OLD_NS + len(entry)), follow_symlinks=False)
     os.utime(root, ns=(OLD_NS, OLD_NS))
     root.chmod(0o750)
     os.chown(root, 999, 998)

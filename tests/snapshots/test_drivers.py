@@ -1,0 +1,413 @@
+"""One contract for all drivers, kept on the real engines, and what each adds to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from snapshots.capture import capture
+from snapshots.compare import tree_equal
+from snapshots.drivers import DRIVERS, ExecResult, detect, driver_for
+from snapshots.errors import EngineFailed, Unsupported
+from snapshots.fork import Fork
+from snapshots.restore import restore
+from snapshots.store import Store
+from tests.snapshots.engines import (
+    FILES,
+    POSTGRES,
+    REDIS,
+    REDIS_AOF,
+    Engine,
+    insist,
+    insist_on_images,
+    login,
+    sql,
+)
+
+ENGINES = {"directory": FILES, "postgres": POSTGRES, "redis": REDIS, "redis-aof": REDIS_AOF}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return needs(ENGINES[request.param])
+
+
+def needs(engine: Engine) -> Engine:
+    if os.geteuid() != 0:
+        pytest.skip("only root can read and copy what an engine in a container wrote")
+    insist_on_images(engine.image)
+    return engine
+
+
+# -- the contract --------------------------------------------------------------------------------
+
+
+def test_a_fork_made_while_it_ran_has_the_same_data(engine: Engine, tmp_path: Path) -> None:
+    driver = driver_for(engine.driver)
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    copy.mkdir()
+    with engine.running(data) as old:
+        engine.write(old, 500)
+        fork = Fork(data, copy, index=tmp_path / "index")
+        fork.first_pass()
+        engine.write(old, 1000)
+        driver.before_stop(old)
+        fork.catch_up()
+        before = driver.probe(old)
+        old.stop()
+        fork.final_pass()
+        assert tree_equal(data, copy) == []
+        assert before == engine.expected(1000)
+        with engine.running(copy) as new:
+            driver.align(new)
+            assert driver.probe(new) == before
+            assert driver.check(new) == []
+            engine.write(new, 1001)
+            assert driver.probe(new) == engine.expected(1001)
+            new.stop()
+        assert tree_equal(data, copy) != []
+
+
+def test_a_restored_snapshot_has_the_same_data(
+    engine: Engine, store: Store, tmp_path: Path
+) -> None:
+    driver = driver_for(engine.driver)
+    data = tmp_path / "data"
+    with engine.running(data) as old:
+        engine.write(old, 700)
+        driver.before_stop(old)
+        before = driver.probe(old)
+        old.stop()
+    assert driver.check_path(data) == []
+    record = capture(data, store, dataset="data")
+    restore(store, record.id, tmp_path / "copy")
+    assert driver.probe_path(tmp_path / "copy") == driver.probe_path(data)
+    assert driver.version(tmp_path / "copy") == driver.version(data)
+    with engine.running(tmp_path / "copy") as new:
+        assert driver.probe(new) == before == engine.expected(700)
+        assert driver.check(new) == []
+
+
+def test_a_live_point_is_usable_or_refused(engine: Engine, store: Store, tmp_path: Path) -> None:
+    driver = driver_for(engine.driver)
+    data = tmp_path / "data"
+    with engine.running(data) as old:
+        engine.write(old, 800)
+        if driver.name == "postgres":
+            with pytest.raises(Unsupported, match="stop it"):
+                driver.live_point(old)
+            return
+        driver.live_point(old)
+        expected = driver.probe(old)
+        stop = threading.Event()
+
+        def keep_writing() -> None:
+            count = 800
+            while not stop.is_set():
+                count += 1
+                engine.write(old, count)
+
+        writer = threading.Thread(target=keep_writing)
+        writer.start()
+        try:
+            record = capture(data, store, dataset="data", live=True)
+        finally:
+            stop.set()
+            writer.join()
+    assert not any("vanished" in note for note in record.skipped if "temp" not in note)
+    restore(store, record.id, tmp_path / "copy")
+    with engine.running(tmp_path / "copy") as new:
+        found = driver.probe(new)
+        assert all(found[name] >= count for name, count in expected.items())
+        assert driver.check(new) == []
+
+
+def test_it_is_recognised_and_fallen_back_from(engine: Engine) -> None:
+    assert detect(engine.image, engine.target) is driver_for(engine.driver)
+    assert detect("lockstep-base/unheard-of:1", engine.target).name == "directory"
+
+
+def test_an_engine_that_does_not_answer_is_an_error_of_ours(engine: Engine) -> None:
+    driver = driver_for(engine.driver)
+    if driver.name == "directory":
+        pytest.skip("asks nothing of an engine")
+
+    def dead(*_: object, **__: object) -> ExecResult:
+        return ExecResult(137, "", "container is not running")
+
+    for ask in (driver.probe, driver.check, driver.live_point, driver.before_stop):
+        if ask == driver.before_stop and driver.name == "redis":
+            continue
+        with pytest.raises((EngineFailed, Unsupported), match=r"not running|stop it"):
+            ask(dead)
+
+
+def test_an_empty_folder_is_no_problem(tmp_path: Path) -> None:
+    for driver in DRIVERS.values():
+        assert driver.check_path(tmp_path) == []
+        assert driver.version(tmp_path) is None
+        assert driver.probe_path(tmp_path) == {"files": 0, "bytes": 0}
+
+
+# -- detection -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "name"),
+    [
+        ("postgres:15", "/var/lib/postgresql/data", "postgres"),
+        ("postgres:18-alpine", "/var/lib/postgresql", "postgres"),
+        ("docker.io/library/postgres@sha256:0123", "/var/lib/postgresql/data", "postgres"),
+        ("registry.example:5000/bitnami/postgresql:16", "/bitnami/postgresql", "postgres"),
+        ("postgis/postgis:16-3.4", "/var/lib/postgresql/data", "postgres"),
+        ("timescale/timescaledb-ha:pg16", "/home/postgres/pgdata/data", "postgres"),
+        ("postgres:15", "/backups", "directory"),
+        ("prometheuscommunity/postgres-exporter", "/var/lib/postgresql", "directory"),
+        ("prodrigestivill/postgres-backup-local", "/var/lib/postgresql/data", "directory"),
+        ("redis:7", "/data", "redis"),
+        ("redis", "/data/", "redis"),
+        ("valkey/valkey:8", "/data", "redis"),
+        ("redis:7", "/etc/certs", "directory"),
+        ("oliver006/redis_exporter", "/data", "directory"),
+        ("myshop/web:1", "/data", "directory"),
+        ("", "", "directory"),
+    ],
+)
+def test_detection(image: str, target: str, name: str) -> None:
+    assert detect(image, target).name == name
+
+
+def test_an_unknown_driver_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(Unsupported, match="directory, postgres, redis"):
+        driver_for("oracle")
+
+
+# -- postgres ------------------------------------------------------------------------------------
+
+ODD_PASSWORD = """p'a"ss\\word $(touch /tmp/x) `id` ;:role %s -- é"""
+
+
+def test_the_password_follows_the_environment(tmp_path: Path) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    with engine.running(tmp_path / "data") as first:
+        assert login(first, "first password")
+    loud = ("postgres", "-c", "log_statement=all", "-c", "log_min_duration_statement=0")
+    with engine.running(
+        tmp_path / "data", {"POSTGRES_PASSWORD": ODD_PASSWORD}, command=loud
+    ) as second:
+        assert login(second, "first password")
+        assert not login(second, ODD_PASSWORD)
+        driver.align(second)
+        assert login(second, ODD_PASSWORD)
+        assert not login(second, "first password")
+        driver.align(second)
+        assert login(second, ODD_PASSWORD)
+        assert "touch /tmp/x" not in second.logs()
+        assert not any("touch /tmp/x" in f"{argv}{stdin}" for argv, stdin in second.calls)
+        assert second(["test", "-e", "/tmp/x"]).code != 0
+    secret = tmp_path / "data" / "secret"
+    secret.write_text("from a file\n")
+    with engine.running(
+        tmp_path / "data",
+        {"POSTGRES_PASSWORD": "", "POSTGRES_PASSWORD_FILE": "/var/lib/postgresql/data/secret"},
+    ) as third:
+        driver.align(third)
+        assert login(third, "from a file")
+    with engine.running(tmp_path / "data", {"POSTGRES_PASSWORD": ""}) as none_given:
+        driver.align(none_given)
+        assert login(none_given, "from a file")
+
+
+def test_peer_authentication_is_no_obstacle(tmp_path: Path) -> None:
+    """Debian's own clusters let in only the system user postgres through the socket."""
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    with engine.running(tmp_path / "data", {"POSTGRES_USER": "postgres"}) as first:
+        insist(
+            first(["sh", "-c", "sed -i 's/^local.*trust$/local all all peer/' $PGDATA/pg_hba.conf"])
+        )
+        insist(
+            first(
+                [
+                    "sh",
+                    "-c",
+                    "su postgres -c 'pg_ctl reload -D /var/lib/postgresql/data' || kill -HUP 1",
+                ]
+            )
+        )
+        assert first(["psql", "-U", "postgres", "-c", "select 1"]).code != 0
+        assert driver.check(first) == []
+        driver.before_stop(first)
+
+
+def test_odd_names_are_counted(tmp_path: Path) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    with engine.running(tmp_path / "data") as run:
+        sql(run, 'CREATE DATABASE "host=evil dbname=x";')
+        sql(
+            run,
+            """
+            CREATE SCHEMA "sch""ema";
+            CREATE TABLE "sch""ema"."new
+line 'quoted' :var \\ %s" (a int);
+            INSERT INTO "sch""ema"."new
+line 'quoted' :var \\ %s" VALUES (1), (2);
+            CREATE TABLE parted (a int) PARTITION BY LIST (a);
+            CREATE TABLE part_1 PARTITION OF parted FOR VALUES IN (1);
+            INSERT INTO parted VALUES (1);
+            CREATE TEMP TABLE passing (a int);
+            """,
+            "shop",
+        )
+        assert driver.probe(run) == {
+            "shop.public.part_1": 1,
+            "shop.sch\"ema.new\nline 'quoted' :var \\ %s": 2,
+        }
+        assert driver.check(run) == []
+
+
+def test_large_tables_are_estimated(tmp_path: Path) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    with engine.running(tmp_path / "data") as run:
+        sql(
+            run,
+            "CREATE TABLE large AS SELECT n, repeat('x', 500) AS t "
+            "FROM generate_series(1, 150000) n; ANALYZE large;",
+            "shop",
+        )
+        estimate = driver.probe(run)["shop.public.large"]
+        assert abs(estimate - 150_000) < 7_500
+        sql(run, "DELETE FROM large WHERE n = 1;", "shop")
+        assert driver.probe(run)["shop.public.large"] == estimate, "not counted, as it is large"
+
+
+def test_a_data_folder_below_the_mount(tmp_path: Path) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    where = "/var/lib/postgresql/data/pgdata"
+    with engine.running(tmp_path / "data", {"PGDATA": where}) as run:
+        engine.write(run, 10)
+        run.stop()
+    assert driver.version(tmp_path / "data") == "15"
+    assert driver.check_path(tmp_path / "data") == []
+    (tmp_path / "data" / "pgdata" / "global" / "pg_control").unlink()
+    assert "pg_control" in driver.check_path(tmp_path / "data")[0]
+
+
+def test_what_lies_outside_the_volume_is_named(tmp_path: Path) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    with engine.running(tmp_path / "data") as run:
+        insist(run(["sh", "-c", "mkdir /fast && chown postgres /fast"]))
+        sql(run, "CREATE TABLESPACE fast LOCATION '/fast';")
+        run.stop()
+    (problem,) = driver.check_path(tmp_path / "data")
+    assert "tablespace" in problem
+    assert "/fast" in problem
+    (tmp_path / "data" / "pg_wal").rename(tmp_path / "wal")
+    (tmp_path / "data" / "pg_wal").symlink_to(tmp_path / "wal")
+    assert any("write-ahead log" in problem for problem in driver.check_path(tmp_path / "data"))
+
+
+def test_files_that_are_no_database_are_named(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    assert "no PG_VERSION" in driver_for("postgres").check_path(tmp_path)[0]
+
+
+def test_no_link_leads_to_a_version(tmp_path: Path) -> None:
+    (tmp_path / "PG_VERSION").symlink_to("/etc/hostname")
+    os.mkfifo(tmp_path / "dump.rdb")
+    assert driver_for("postgres").version(tmp_path) is None
+    assert driver_for("redis").version(tmp_path) is None
+
+
+# -- redis ---------------------------------------------------------------------------------------
+
+
+def test_the_version_is_in_the_file(tmp_path: Path) -> None:
+    driver = driver_for("redis")
+    for name, engine in (("rdb", needs(REDIS)), ("aof", needs(REDIS_AOF))):
+        with engine.running(tmp_path / name) as run:
+            engine.write(run, 5)
+            told = insist(run(["redis-cli", "INFO", "server"]))
+            run.stop()
+        version = driver.version(tmp_path / name)
+        assert version is not None
+        assert f"redis_version:{version}" in told.splitlines()
+
+
+def test_an_aof_that_hides_the_data_is_noticed(tmp_path: Path) -> None:
+    """Redis with AOF on never reads an RDB file: without an AOF it starts empty."""
+    driver = driver_for("redis")
+    with needs(REDIS).running(tmp_path / "data") as run:
+        REDIS.write(run, 50)
+        run.stop()
+    with REDIS_AOF.running(tmp_path / "data") as empty:
+        assert driver.probe(empty) == {}
+        (problem,) = driver.check(empty)
+        assert "51 keys" in problem
+    with REDIS_AOF.running(tmp_path / "fresh") as fresh:
+        assert driver.check(fresh) == []
+
+
+def test_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
+    driver = driver_for("redis")
+    with needs(REDIS_AOF).running(tmp_path / "data") as run:
+        REDIS_AOF.write(run, 5)
+        run.stop()
+    assert driver.check_path(tmp_path / "data") == []
+    (incremental,) = (tmp_path / "data" / "appendonlydir").glob("*.incr.aof")
+    incremental.unlink()
+    (problem,) = driver.check_path(tmp_path / "data")
+    assert incremental.name in problem
+    (tmp_path / "data" / "dump.rdb").write_bytes(b"not a dump")
+    assert len(driver.check_path(tmp_path / "data")) == 2
+
+
+PASSWORD = "s p'a$ce"
+
+
+@pytest.mark.parametrize("variable", ["REDISCLI_AUTH", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", ""])
+def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str) -> None:
+    driver = driver_for("redis")
+    locked = Engine(
+        "redis",
+        REDIS.image,
+        REDIS.target,
+        {},
+        ("redis-server", "--requirepass", PASSWORD),
+        ready=lambda run: run(["redis-cli", "ping"]).stdout.startswith(("NOAUTH", "PONG")),
+        write=REDIS.write,
+        expected=REDIS.expected,
+    )
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "secret").write_text(PASSWORD + "\n")
+    given = {variable: "/data/secret" if variable.endswith("FILE") else PASSWORD}
+    with needs(locked).running(data, given if variable else {}) as run:
+        if not variable:
+            with pytest.raises(EngineFailed, match="REDISCLI_AUTH"):
+                driver.probe(run)
+            return
+        assert driver.probe(run) == {}
+        driver.live_point(run)
+        assert (data / "dump.rdb").exists()
+        assert not any(PASSWORD in f"{argv}{stdin}" for argv, stdin in run.calls)
+
+
+def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with (
+        needs(FILES).running(tmp_path / "data") as run,
+        pytest.raises(EngineFailed, match="redis-cli"),
+    ):
+        driver_for("redis").probe(run)
+
+
+def test_a_save_that_fails_is_an_error(tmp_path: Path) -> None:
+    driver = driver_for("redis")
+    elsewhere = ("--dbfilename", "taken")
+    with needs(REDIS).running(tmp_path / "data", command=elsewhere) as run:
+        REDIS.write(run, 5)
+        (tmp_path / "data" / "taken").mkdir()
+        with pytest.raises(EngineFailed, match="BGSAVE"):
+            driver.live_point(run)
