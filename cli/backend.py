@@ -5,19 +5,20 @@ This is the only place that knows which of the two runs.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from cli import ask, engines
 from reconciler.errors import Exit, LockstepError
 
 if TYPE_CHECKING:
-    from engine import Project, Result
+    from engine import Display, Project, Result
 
 QUICK = 120
 """Seconds for what neither asks nor changes the host."""
@@ -116,14 +117,14 @@ class Embedded:
     def preview(self, *, diff: bool = False) -> int:
         import engine
 
-        return engine.preview(self._stack, display=engine.make_display(), diff=diff).exit_code
+        return engine.preview(self._stack, display=_display(), diff=diff).exit_code
 
     def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
         import engine
 
         return engine.up(
             self._stack,
-            display=engine.make_display(),
+            display=_display(),
             message=message,
             skip_preview=skip_preview,
             confirm=None if yes else _confirm,
@@ -161,13 +162,13 @@ class Official:
         self._values: dict[str, Any] | None = None
 
     def config(self) -> dict[str, Any]:
-        return {key: _plain(entry) for key, entry in self._config().items()}
+        return {key: value_of(entry) for key, entry in self._config().items()}
 
     def secret_keys(self) -> frozenset[str]:
         return frozenset(key for key, entry in self._config().items() if entry.get("secret"))
 
     def config_get(self, key: str, *, path: bool) -> Any:
-        return _plain(json.loads(self._ask("config", "get", "--json", *_path(path), "--", key)))
+        return value_of(json.loads(self._ask("config", "get", "--json", *_path(path), "--", key)))
 
     def config_set(self, key: str, value: str, *, secret: bool, path: bool) -> None:
         # Through standard input: an argument can be read by every process of the host.
@@ -192,7 +193,7 @@ class Official:
         return None
 
     def history(self) -> list[dict[str, Any]]:
-        asked = ["stack", "history", "--json", "--page-size", "1000000", "--full-dates"]
+        asked = ["stack", "history", "--json", "--page-size", "1000000"]
         found: list[dict[str, Any]] = json.loads(self._ask(*asked) or "[]")
         return found
 
@@ -222,7 +223,7 @@ class Official:
     def _ask(self, *arguments: str, stdin: str | None = None) -> str:
         where = ["--stack", self._stack, "--cwd", str(self._root), "--non-interactive"]
         # What follows `--` is not read as options: these must stand before the arguments.
-        return self._run(*_options_first(arguments, where), stdin=stdin)
+        return self._run(*options_first(arguments, where), stdin=stdin)
 
     def _run(self, *arguments: str, stdin: str | None = None) -> str:
         try:
@@ -249,7 +250,7 @@ class Official:
         where += [] if sys.stdin.isatty() else ["--non-interactive"]
         sys.stdout.flush()
         return subprocess.run(
-            [self._pulumi, *_options_first(arguments, where)], env=_environment()
+            [self._pulumi, *options_first(arguments, where)], env=_environment()
         ).returncode
 
 
@@ -264,7 +265,7 @@ def exit_code(code: int, known: int | None) -> int:
     return Exit.FAILED if known is None else known
 
 
-def _options_first(arguments: tuple[str, ...], options: list[str]) -> list[str]:
+def options_first(arguments: tuple[str, ...], options: list[str]) -> list[str]:
     given = list(arguments)
     at = given.index("--") if "--" in given else len(given)
     return [*given[:at], *options, *given[at:]]
@@ -274,12 +275,36 @@ def _path(path: bool) -> list[str]:
     return ["--path"] if path else []
 
 
-def _plain(entry: Mapping[str, Any]) -> Any:
+def value_of(entry: Mapping[str, Any]) -> Any:
     return entry["objectValue"] if "objectValue" in entry else entry.get("value", "")
 
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def _display() -> Display:
+    import engine
+
+    if sys.stdout.isatty():
+        return engine.make_display()
+    return engine.PlainDisplay(cast("TextIO", Steadfast(sys.stdout)))
+
+
+class Steadfast(io.TextIOBase):
+    """A stream whose reader may go away (`| head`) without ending the update in its middle."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream: TextIO | None = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except BrokenPipeError:
+                self._stream = None
+        return len(text)
 
 
 def _confirm(_planned: Result) -> bool:

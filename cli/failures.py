@@ -34,15 +34,22 @@ def report(error: BaseException) -> int:
             print(usage(error), file=sys.stderr)
         return Exit.BAD_INPUT
     if isinstance(error, BrokenPipeError):
-        # The reader went away (`| head`); a second failure at exit would print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return Exit.FAILED
     code = exit_code(error)
     if code is None:
         print(unexpected(error), file=sys.stderr)
         return Exit.FAILED
     print(f"error: {error}", file=sys.stderr)
     return code
+
+
+def flush_output() -> None:
+    """Write out what is left; where the reader went away (`| head`), without a word."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What cannot be written would be tried again, and complained of, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage(error: typer.TyperException) -> str:

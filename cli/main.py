@@ -91,9 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = app(common_first(given), prog_name="lockstep", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except BaseException as error:
-        return failures.report(error)
-    return result if isinstance(result, int) else 0
+        code = failures.report(error)
+    failures.flush_output()
+    return code
 
 
 def common_first(arguments: Sequence[str]) -> list[str]:

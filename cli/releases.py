@@ -102,6 +102,8 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
         return
     from cli import tables
 
+    if state.stopped:
+        here.say(f"{state.live_release} was stopped by hand; lockstep up   starts it again")
     ways = {r["release"]: documents.data_at_hand(state, r["release"]) for r in document["releases"]}
     tables.console().print(tables.releases(document, ways, datetime.now(UTC)))
 
