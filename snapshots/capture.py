@@ -38,7 +38,8 @@ from snapshots.tree import (
 
 JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
 SAMPLE = 0.01  # share of the blocks of reused files that is read and compared all the same
-MAX_SKIPPED = 1000  # entries named in a record; more are counted
+MAX_SKIPPED = 200  # entries named in a record; more are counted
+MAX_NOTE = 400  # characters of one of them, so that a record keeps its limit
 
 Parts = tuple[tuple[int, int], ...] | None
 
@@ -64,6 +65,7 @@ def capture(
     in `skipped`. Raises NotEnoughSpace, StoreBusy, SnapshotError.
     """
     doing = f"capture {source} into the store", os.fsencode(store.path)
+    fs.insist_apart(source, store.path)
     with naming(*doing), store.locked(fcntl.LOCK_SH):
         try:
             return _Capture(source, store, live, progress).run(dataset, parent, tags, reuse=True)
@@ -117,7 +119,7 @@ class _Capture:
         """Everything else is durable by now; the record makes it a snapshot."""
         os.replace(self.store.trees / nonce, self.store.tree_path(root))
         fs.sync_folder(self.store.trees)
-        skipped = self.skipped[:MAX_SKIPPED]
+        skipped = [note[-MAX_NOTE:] for note in self.skipped[:MAX_SKIPPED]]
         if len(self.skipped) > MAX_SKIPPED:
             skipped.append(f"and {len(self.skipped) - MAX_SKIPPED} more")
         record = self.store.add(

@@ -28,7 +28,7 @@ from pathlib import Path
 from snapshots import fs
 from snapshots.compare import measure, tree_equal
 from snapshots.content import Content
-from snapshots.errors import SourceChanging, Unsupported, naming, shown
+from snapshots.errors import SourceChanging, TargetNotEmpty, naming, shown
 from snapshots.fs import Size
 from snapshots.inorder import InOrder
 from snapshots.progress import Meter, Progress
@@ -70,9 +70,25 @@ class Fork:
     def first_pass(self) -> ForkStats:
         """Copy everything while the source is in use; entries that vanish are left out.
 
-        The target must be empty, unless an earlier first pass was cut off. Durable on return.
+        Durable on return. Raises TargetNotEmpty, unless the index tells that an earlier pass into
+        this target was begun: what a pass finds too much in its target, it removes.
         """
+        if not self._index.exists():
+            self._begin()
         return self._run("copy", final=False)
+
+    def _begin(self) -> None:
+        with (
+            naming("begin a fork in", os.fsencode(self._target)),
+            fs.opened_root(self._source) as src,
+            fs.opened_root(self._target) as dst,
+        ):
+            fs.insist_apart(self._source, self._target)
+            if names := fs.names_in(dst):
+                raise TargetNotEmpty(
+                    f"{self._target} is not empty ({shown(names[0])}): fork into an empty folder"
+                )
+            SeenWriter(self._index, _identity(os.fstat(src), os.fstat(dst))).close()
 
     def catch_up(self) -> ForkStats:
         """Copy what changed since the last pass while the source is in use. Durable on return."""
@@ -94,10 +110,8 @@ class Fork:
             fs.opened_root(self._source) as src,
             fs.opened_root(self._target) as dst,
         ):
-            a, b = os.fstat(src), os.fstat(dst)
-            if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
-                raise Unsupported(f"{self._target} is the source itself: name another folder")
-            identity = _identity(a, b)
+            fs.insist_apart(self._source, self._target)
+            identity = _identity(os.fstat(src), os.fstat(dst))
             trusted = not final or fs.times_are_honest(src)
             seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None, b"")
             work = _Pass(self._source, seen, SeenWriter(self._index, identity), final)

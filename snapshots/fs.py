@@ -18,7 +18,7 @@ from pathlib import Path
 
 from snapshots.errors import SnapshotError, Unsupported, shown
 
-MAX_DEPTH = 256  # directories inside directories; one descriptor is open for each
+MAX_DEPTH = 200  # directories inside directories; one descriptor is open for each
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
@@ -131,6 +131,13 @@ def deeper(depth: int, path: bytes) -> int:
 
 def below(path: bytes, name: bytes) -> bytes:
     return path + b"/" + name if path else name
+
+
+def insist_apart(one: Path, other: Path) -> None:
+    """Unsupported if one folder is, or lies in, the other: working on both would destroy one."""
+    a, b = one.resolve(), other.resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise Unsupported(f"{one} and {other} lie in each other: name two separate folders")
 
 
 # -- metadata ------------------------------------------------------------------------------------

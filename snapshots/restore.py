@@ -68,6 +68,7 @@ def restore(
     `target` is no longer of use. Raises Damaged, UnknownSnapshot, TargetNotEmpty, NotEnoughSpace.
     """
     began = time.monotonic()
+    fs.insist_apart(target, store.path)
     record = store.read(snapshot_id)
     with naming("restore into", os.fsencode(target)), store.reading() as source:
         needed = _check(store, record, source)

@@ -25,6 +25,7 @@ from snapshots import fs
 from snapshots.blocks import BlockIndex, BlockSink, BlockSource
 from snapshots.errors import (
     Damaged,
+    SnapshotError,
     StoreBusy,
     StoreUnusable,
     UnknownSnapshot,
@@ -156,6 +157,8 @@ class Store:
             sort_keys=True,
             separators=(",", ":"),
         ).encode()
+        if len(body) > MAX_RECORD:
+            raise SnapshotError("a snapshot's tags are too long: use fewer or shorter ones")
         snapshot_id = _id_of(body)
         record = _record_from(snapshot_id, json.loads(body))
         fs.write_durably(self._record_path(snapshot_id), body)

@@ -108,8 +108,8 @@ class DirectoryDriver:
     def version(self, path: Path) -> str | None:  # noqa: ARG002
         return None
 
-    def check_path(self, path: Path) -> list[str]:  # noqa: ARG002
-        return []
+    def check_path(self, path: Path) -> list[str]:
+        return [] if path.is_dir() else [f"there is no folder {path}"]
 
     def check(self, run: Exec) -> list[str]:  # noqa: ARG002
         return []

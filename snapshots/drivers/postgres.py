@@ -130,12 +130,13 @@ class PostgresDriver(DirectoryDriver):
         return found.decode("ascii", "replace").strip() if found else None
 
     def check_path(self, path: Path) -> list[str]:
+        if problems := super().check_path(path):
+            return problems
         folder = _data_folder(path)
         if folder is None:
             if not os.listdir(path):
                 return []
             return [f"{path} holds files, but no PostgreSQL data folder (no PG_VERSION)"]
-        problems = []
         if read_small(folder / "global" / "pg_control", 1) is None:
             problems.append(f"{folder} has no global/pg_control: it is not a whole data folder")
         if (folder / "pg_wal").is_symlink():

@@ -79,7 +79,7 @@ class RedisDriver(DirectoryDriver):
         return None
 
     def check_path(self, path: Path) -> list[str]:
-        problems = []
+        problems = super().check_path(path)
         head = read_small(path / "dump.rdb", 5)
         if head is not None and head != b"REDIS":
             problems.append(f"{path}/dump.rdb is not a Redis file")

@@ -150,6 +150,7 @@ def test_an_empty_folder_is_no_problem(tmp_path: Path) -> None:
         assert driver.check_path(tmp_path) == []
         assert driver.version(tmp_path) is None
         assert driver.probe_path(tmp_path) == {"files": 0, "bytes": 0}
+        assert "no folder" in driver.check_path(tmp_path / "nowhere")[0]
 
 
 # -- detection -----------------------------------------------------------------------------------

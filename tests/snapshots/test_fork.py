@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from snapshots.compare import tree_equal
-from snapshots.errors import SourceChanging, Unsupported
+from snapshots.errors import SourceChanging, TargetNotEmpty, Unsupported
 from snapshots.fork import Fork, can_reflink, measure
+from snapshots.fs import MAX_DEPTH
 from tests.snapshots.conftest import mounted
 from tests.snapshots.trees import ACL, MIB, everything, holes
 
@@ -124,7 +125,7 @@ def test_mmap_writes_that_change_no_time_are_caught(tmp_path: Path) -> None:
             for step in range(40):
                 pages[0:4] = step.to_bytes(4, "big")  # dirty now
                 fork = Fork(source, target, index=index)
-                fork.first_pass()
+                fork.catch_up()
                 pages[0:4] = (step + 1000).to_bytes(4, "big")
                 fork.final_pass()
                 assert (target / "mapped").read_bytes()[:4] == (step + 1000).to_bytes(4, "big")
@@ -217,6 +218,7 @@ def test_without_a_sound_index_everything_is_compared(tmp_path: Path, damage: st
 FIRST_PASS = """
 import sys
 from pathlib import Path
+from snapshots.fs import MAX_DEPTH
 from snapshots.fork import Fork
 print("ready", flush=True)
 while True:
@@ -269,9 +271,33 @@ def test_a_source_that_is_not_at_rest_fails_the_final_pass(tmp_path: Path) -> No
 
 
 def test_a_folder_is_not_forked_onto_itself(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="itself"):
-        Fork(small, small, index=tmp_path / "index").first_pass()
+    (tmp_path / "alias").symlink_to(small)
+    for target in (small, tmp_path / "alias", small / "d", tmp_path):
+        fork = Fork(small, target, index=tmp_path / "index")
+        for run in (fork.first_pass, fork.final_pass):
+            with pytest.raises(Unsupported, match="each other"):
+                run()
     assert len(list(small.rglob("*"))) == 3
+
+
+def test_a_target_with_content_is_not_overwritten(small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "precious").write_text("mine")
+    with pytest.raises(TargetNotEmpty, match="precious"):
+        Fork(small, target, index=tmp_path / "index").first_pass()
+    assert (target / "precious").read_text() == "mine"
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_deepest_folders_are_forked(tmp_path: Path) -> None:
+    source, target, index = folders(tmp_path)
+    source.joinpath(*["d"] * MAX_DEPTH).mkdir(parents=True)
+    Fork(source, target, index=index).first_pass()
+    shutil.rmtree(source / "d")
+    (source / "d").write_text("gone")
+    Fork(source, target, index=index).final_pass()
+    assert tree_equal(source, target) == []
 
 
 # -- file systems that share blocks --------------------------------------------------------------

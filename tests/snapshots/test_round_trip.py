@@ -200,7 +200,7 @@ def test_too_deep_is_said_before_anything_is_kept(store: Store, tmp_path: Path) 
 def test_deepest_allowed_comes_back(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
-    folder.joinpath(*["d"] * (MAX_DEPTH - 1)).mkdir(parents=True)
+    folder.joinpath(*["d"] * MAX_DEPTH).mkdir(parents=True)
     record = capture(folder, store, dataset="data")
     restore(store, record.id, tmp_path / "again")
     assert tree_equal(folder, tmp_path / "again") == []

@@ -18,7 +18,13 @@ from snapshots import store as store_module
 from snapshots.blocks import BlockIndex, BlockSink
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
-from snapshots.errors import NotEnoughSpace, StoreBusy, StoreUnusable, UnknownSnapshot
+from snapshots.errors import (
+    NotEnoughSpace,
+    StoreBusy,
+    StoreUnusable,
+    UnknownSnapshot,
+    Unsupported,
+)
 from snapshots.pack import PACK_BYTES
 from snapshots.restore import restore
 from snapshots.store import Store
@@ -194,6 +200,18 @@ def test_forget(small: Path, store: Store) -> None:
     assert store.ids() == []
     with pytest.raises(UnknownSnapshot, match=record.id):
         store.forget(record.id)
+
+
+def test_a_store_is_neither_captured_nor_overwritten(small: Path, tmp_path: Path) -> None:
+    inside = Store.open(small / "store")
+    with pytest.raises(Unsupported, match="each other"):
+        capture(small, inside, dataset="data")
+    outside = Store.open(tmp_path / "outside" / "store")
+    record = capture(small, outside, dataset="data")
+    for target in (outside.path, tmp_path / "outside", outside.path / "packs"):
+        with pytest.raises(Unsupported, match="each other"):
+            restore(outside, record.id, target, in_place=True)
+    assert verify(outside, record.id, read_data=True) == []
 
 
 def test_no_sweep_while_somebody_reads(
