@@ -17,7 +17,7 @@ from reconciler.docker import ContainerDetails, Docker
 from reconciler.errors import LockstepError, Refused
 from reconciler.hostworld import HostWorld
 from reconciler.ledger import State
-from reconciler.plan import Action, DatasetPlan
+from reconciler.plan import DatasetPlan
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved
 from snapshots.capture import capture
@@ -89,8 +89,8 @@ class Data:
         if not engines:
             return found
         pool = ThreadPoolExecutor(len(engines), thread_name_prefix="probe")
-        counting = {engine: pool.submit(self._count, engine) for engine in engines}
-        for engine, future in counting.items():
+        counting = [(engine, pool.submit(self._count, engine)) for engine in engines]
+        for engine, future in counting:
             try:
                 found[engine.dataset] = future.result(timeout=seconds)
             except TooLong:
@@ -263,25 +263,6 @@ class Data:
             if snapshot in present:
                 return snapshot
         return None
-
-
-def held_before(
-    state: State, planned: DatasetPlan, probes: Mapping[str, Mapping[str, int]]
-) -> Mapping[str, int]:
-    """What a dataset of the target world held when its content was last counted; {} if unknown.
-
-    `probes`: the counts of the world that is left.
-    """
-    if planned.action is Action.FORK or (
-        planned.action is Action.IN_PLACE and not planned.snapshot
-    ):
-        return probes.get(planned.name, {})
-    for departure in reversed(state.departures):
-        attached = departure.generations.get(planned.name) == planned.generation
-        restored = departure.snapshots.get(planned.name) == planned.snapshot is not None
-        if attached if planned.action is Action.ATTACH else restored:
-            return departure.probes.get(planned.name, {})
-    return {}
 
 
 def _serves(docker: Docker, driver: Driver, user: ContainerDetails, place: str) -> bool:

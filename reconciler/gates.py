@@ -15,6 +15,8 @@ from reconciler.errors import DockerFailed
 from snapshots.drivers import ExecResult
 
 _ANSWER_SECONDS = 5.0
+_LEAST_SECONDS = 1.0
+"""What a test gets at least, however little is left: a shorter one would say nothing."""
 _COMMAND_SECONDS = 60.0
 _BODY_BYTES = 1 << 20
 
@@ -23,13 +25,13 @@ def unhealthy(docker: Docker, container: ContainerDetails, limit: float) -> str 
     """Run the health check's own test once, for at most its timeout or `limit` seconds."""
     if container.health is None:
         return None
-    timeout = max(0.1, min(container.health.timeout, limit))
+    timeout = max(_LEAST_SECONDS, min(container.health.timeout, limit))
     return _run(docker, container, container.health.argv, timeout)
 
 
 def ungated(docker: Docker, container: ContainerDetails, gate: Gate, limit: float) -> str | None:
     """Ask once what the gate asks, for at most `limit` seconds an answer."""
-    timeout = max(0.1, min(_ANSWER_SECONDS, limit))
+    timeout = max(_LEAST_SECONDS, min(_ANSWER_SECONDS, limit))
     if gate.http is not None:
         said = _http(docker, container, gate.http, timeout)
         if said is not None:
@@ -39,7 +41,9 @@ def ungated(docker: Docker, container: ContainerDetails, gate: Gate, limit: floa
         if said is not None:
             return said
     if gate.command:
-        return _run(docker, container, gate.command, max(0.1, min(_COMMAND_SECONDS, limit)))
+        return _run(
+            docker, container, gate.command, max(_LEAST_SECONDS, min(_COMMAND_SECONDS, limit))
+        )
     return None
 
 
@@ -68,7 +72,7 @@ def _run(
 def _failed(result: ExecResult) -> str:
     lines = [line.strip() for line in f"{result.stdout}\n{result.stderr}".splitlines()]
     last = next((line for line in reversed(lines) if line), "")
-    return f"exit code {result.code}" + (f": {last[:200]}" if last else "")
+    return f"ended with exit code {result.code}" + (f" ({last[:200]})" if last else "")
 
 
 def _http(

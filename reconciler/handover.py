@@ -7,7 +7,6 @@ gives up its ports first, and the rest of it stops while the other already start
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +44,8 @@ class HandOver:
     settled: frozenset[str]
     """Services for which `settle` does something."""
     proof_seconds: float
+    on_answer: Callable[[Service], None] = lambda _: None
+    """Told when a service of the coming world is ready, and again when its gate let it pass."""
     on_stop: Callable[[Service], None] = lambda _: None
     at_rest: Callable[[], None] = lambda: None
     """Told when the leaving world is down and the data is as it must be."""
@@ -91,13 +92,13 @@ class HandOver:
 
     def _clock_starts(self) -> None:
         """The proof has its time from the moment that nothing but the start is waited for."""
-        self.services.deadline = time.monotonic() + self.proof_seconds
+        self.services.allow(self.proof_seconds)
 
     def _starts(self) -> list[Act]:
         return start_acts(
             self.services,
             self.coming.services,
-            settle=self.settle,
+            settle=self._settle,
             settled=self.settled,
             after=lambda name: PORTS_FREE if name in self.independent else AT_REST,
         )
@@ -107,21 +108,29 @@ class HandOver:
         return [
             Act(
                 f"gate {service.name}",
-                partial(self.services.await_gate, service),
+                partial(self._gate, service),
                 frozenset({f"ready {service.name}"}),
             )
             for service in self.coming.services.values()
             if service.gate is not None
         ]
 
+    def _settle(self, service: Service) -> None:
+        self.settle(service)
+        self.on_answer(service)
+
+    def _gate(self, service: Service) -> None:
+        self.services.await_gate(service)
+        self.on_answer(service)
+
 
 def start_acts(
     services: Services,
     coming: Mapping[str, Service],
     *,
-    settle: Callable[[Service], None],
-    settled: Collection[str],
-    after: Callable[[str], str],
+    settle: Callable[[Service], None] = lambda _: None,
+    settled: Collection[str] = (),
+    after: Callable[[str], str] = lambda _: "",
 ) -> list[Act]:
     """Start and prove services, dependencies first, each not before the act `after(name)`."""
     acts = []
@@ -147,38 +156,3 @@ def start_acts(
 def _ready(services: Services, service: Service, settle: Callable[[Service], None]) -> None:
     services.await_ready(service)
     settle(service)
-
-
-def independent(
-    coming: HostWorld, leaving: HostWorld | None, unsettled: Collection[str]
-) -> frozenset[str]:
-    """Services of `coming` that can run while `leaving` still does, but for their ports.
-
-    `unsettled`: volumes and host paths whose content is not what it must be before all stops. A
-    service without data of its own counts only when it waits for one that counts: it could not
-    do anything before.
-    """
-    taken = set(unsettled)
-    networks: set[str] = set()
-    if leaving is not None:
-        for service in leaving.services.values():
-            taken |= service.writes
-            networks |= service.networks
-    found: set[str] = set()
-    candidates = {
-        s.name
-        for s in coming.services.values()
-        if not s.on_host_network
-        and not any(s.mounts(place) for place in taken)
-        and not s.networks & networks
-        and (s.writes or s.needs)
-    }
-    while True:
-        more = {
-            name
-            for name in candidates - found
-            if all(n in found or n not in coming.services for n in coming.services[name].needs)
-        }
-        if not more:
-            return frozenset(found)
-        found |= more

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from reconciler import docker as docker_module
 from reconciler.docker import Docker
+from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
-from reconciler.handover import HandOver, Seal, independent
+from reconciler.handover import HandOver, Seal
 from reconciler.hostworld import HostWorld, Service
 from reconciler.journal import crash_point
 from reconciler.ledger import Committed, Reverted
@@ -34,7 +35,7 @@ def commit(u: Undertaking, new: HostWorld) -> None:
     Restart policies of the new world come first: from the commit on it must survive a reboot.
     """
     u.note("commit")
-    set_policies(u.docker, new, {s.name: s.restart_policy for s in new.services.values()})
+    set_policies(u.docker, new, own_policies(new))
     crash_point("policies")
     event = Committed(
         **u.outcome(),
@@ -73,7 +74,6 @@ def finish(u: Undertaking) -> list[str]:
 
 
 def _start_late(u: Undertaking, service: Service) -> None:
-    u.services.deadline = time.monotonic() + u.stack.settings.deadline
     u.services.start(service)
     u.say(f"{service.name} is started, now that {u.intent.to_world} is live")
 
@@ -83,6 +83,11 @@ def _warned(warnings: list[str], act: Callable[[], None]) -> None:
         act()
     except LockstepError as error:
         warnings.append(error.message)
+
+
+def own_policies(world: HostWorld) -> dict[str, str]:
+    """The restart policies that the services have while their world is live."""
+    return {s.name: s.restart_policy for s in world.services.values()}
 
 
 def set_policies(docker: Docker, world: HostWorld, policies: dict[str, str]) -> None:
@@ -126,6 +131,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     event = Reverted(
         **u.outcome(),
         reason=why + (f"; {says}" if unproved else ""),
+        downtime_seconds=u.gap.seconds,
         sealed=_touched_generations(u, new) if touched else {},
         snapshots=captured,
         touched=touched,
@@ -172,6 +178,7 @@ def _return(
         independent=independent(back, new, [c.place for c in changed.values()]),
         settle=lambda _: None,
         settled=frozenset(),
+        on_answer=lambda service: u.gap.answers(service, back),
         proof_seconds=u.stack.settings.deadline,
         at_rest=lambda: crash_point("revert-stopped"),
     ).carry_out()

@@ -48,6 +48,10 @@ class Services:
         started again."""
         self._unready |= set(names)
 
+    def allow(self, seconds: float) -> None:
+        """Every wait for readiness ends this long from now."""
+        self.deadline = time.monotonic() + seconds
+
     # stopping -------------------------------------------------------------------------------
 
     def stop(self, service: Service) -> None:
@@ -102,12 +106,13 @@ class Services:
         gate = service.gate
         if gate is None:
             return
+        asked = f"{service.name} at its gate ({gates.describe(gate)})"
         for container in service.containers:
             self._await(
                 service,
                 container.id,
                 lambda now, left: gates.ungated(self.docker, now, gate, left),
-                gates.describe(gate),
+                asked,
             )
 
     def insist_on_standing(self, service: Service) -> None:
@@ -122,30 +127,30 @@ class Services:
             service,
             container.id,
             lambda now, left: gates.unhealthy(self.docker, now, left),
-            "its health check",
+            f"the health check of {service.name}",
         )
 
     def _await_job(self, service: Service, container_id: str) -> None:
         began = time.monotonic()
-        for _ in _pauses():
-            self._insist_on_time(service, container_id, began, "the end of its work", "still runs")
+        while True:
             code = self.docker.wait_exit(container_id, timeout=_LONGEST_PAUSE)
             if code == 0:
                 return
             if code is not None:
                 now = self.docker.inspect(container_id)
                 raise self._ended(service, now, time.monotonic() - began)
+            self._insist_on_time(container_id, began, f"{service.name} still worked", "")
 
     def _await(
         self,
         service: Service,
         container_id: str,
         ask: Callable[[ContainerDetails, float], str | None],
-        awaited: str,
+        asked: str,
     ) -> None:
         """Ask at once and often until nothing is wrong any more."""
         began = time.monotonic()
-        said = "did not start"
+        said = "the container did not run"
         restarts = 0
         for pause in _pauses():
             now = self.docker.inspect(container_id)
@@ -157,7 +162,7 @@ class Services:
             elif now.state != "restarting":
                 restarts += 1
                 self._forgive(service, now, time.monotonic() - began, restarts)
-            self._insist_on_time(service, container_id, began, awaited, said)
+            self._insist_on_time(container_id, began, asked, said)
             self._wait(pause)
 
     def _forgive(
@@ -172,14 +177,12 @@ class Services:
         self._wait(_LONGEST_PAUSE)
         self._start_container(service, now.id)
 
-    def _insist_on_time(
-        self, service: Service, container_id: str, began: float, awaited: str, said: str
-    ) -> None:
+    def _insist_on_time(self, container_id: str, began: float, what: str, said: str) -> None:
         if self.abandoned.is_set():
-            raise Abandoned(f"waiting for {service.name} was given up")
+            raise Abandoned("another service failed meanwhile")
         now = time.monotonic()
         if now > self.deadline:
-            text = f"{service.name} {_told(said)} for {now - began:.0f} s (awaited: {awaited})"
+            text = f"{what} {said}".rstrip() + f" for {now - began:.0f} s"
             raise NotProved(self._with_log(text, container_id))
 
     def _ended(self, service: Service, container: ContainerDetails, seconds: float) -> NotProved:
@@ -212,12 +215,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
-
-
-def _told(said: str) -> str:
-    return (
-        said if said.startswith(("answered", "did not", "refused", "has no")) else f"said {said!r}"
-    )
 
 
 def in_parallel(work: Callable[[Service], None], world: HostWorld) -> None:

@@ -1,11 +1,11 @@
 """The switch: the only thing that stops and starts containers.
 
-    prepare   look at everything, bring copies up to date, while the old world runs
-    early     start what depends on nothing that has to stop first
-    hand over stop the old world, seal its data, start the new one, ask its gates
-    prove     all stands, and no dataset has lost its content
-    commit    one line in the ledger; before it the old world is live, after it the new one
-    finish    restart policies, services that wait for the commit
+    prepare    look at everything, bring copies up to date, while the old world runs
+    early      start what depends on nothing that has to stop first
+    hand over  stop the old world, seal its data, start the new one, ask its gates
+    prove      all stands, and no dataset has lost its content
+    commit     one line in the ledger: before it the old world is live, after it the new one
+    finish     restart policies, services that wait for the commit
 
 On any failure before the commit: stop the new world, start the old one, prove it, say why.
 `python -m reconciler.switch` is the process that does it, apart from everybody else's.
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -24,22 +22,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reconciler import detached, memory, outcomes
+from reconciler import detached, memory, outcomes, rescue
 from reconciler.catalog import Catalog
-from reconciler.compose import not_early
 from reconciler.config import Stack
-from reconciler.data import Engine, held_before
-from reconciler.docker import OUR_PROJECT, OUR_STACK, Docker, connect
+from reconciler.docker import Docker, connect
+from reconciler.early import early, independent, unsettled
 from reconciler.errors import LockstepError, Refused, Reverted, WorldChanged
 from reconciler.graph import Act, perform
-from reconciler.handover import HandOver, Seal, independent, start_acts
+from reconciler.handover import HandOver, Seal, start_acts
 from reconciler.hostlock import HostLock
 from reconciler.hostworld import HostWorld, Service
 from reconciler.journal import InPlace, Intent, JournalFile, crash_point
-from reconciler.ledger import Committed, Recovered, State, Stopped
-from reconciler.ledger import Reverted as RevertedEvent
+from reconciler.ledger import State
 from reconciler.plan import Action, DatasetPlan, Move, Plan
-from reconciler.services import NotProved, Services, in_parallel
+from reconciler.release import Release
+from reconciler.services import NotProved, in_parallel
+from reconciler.settling import Settling
 from reconciler.undertaking import Undertaking, now
 
 Say = Callable[[str], None]
@@ -65,7 +63,7 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
     except detached.Killed as killed:
         progress(killed.message)
         said = recover(stack, catalog, None, lock, progress)
-        if catalog.state().live != plan.to_world:
+        if plan.move is Move.REPAIR or catalog.state().live != plan.to_world:
             raise Reverted(
                 "; ".join([f"the switch to {plan.to_world} was killed", *said]),
                 next_step="lockstep up   tries again",
@@ -73,14 +71,16 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
 
 
 def recover(
-    stack: Stack, catalog: Catalog, docker: Docker | None, lock: HostLock, progress: Say
+    stack: Stack,
+    catalog: Catalog,
+    _docker: Docker | None,
+    lock: HostLock,
+    progress: Say,
 ) -> list[str]:
     """Finish or revert a switch that was interrupted; what was found and done, as sentences.
 
-    Also in a process of its own, so that a second interruption is not the user's to fear; it
-    can be done again from any point.
+    Also in a process of its own, which no Ctrl-C reaches; it can be done again from any point.
     """
-    del docker
     if not catalog.journal.exists():
         return []
     log = detached.log_path(catalog.logs(), "recover")
@@ -100,26 +100,7 @@ def follow_running(catalog: Catalog, progress: Say) -> bool:
     return True
 
 
-def stop_all(
-    stack: Stack, catalog: Catalog, docker: Docker, progress: Say, reason: str = ""
-) -> int:
-    """The emergency stop: every running container of the stack at once, each with its own grace
-    period. Returns how many. They stay down over a reboot until `lockstep up`."""
-    state = catalog.state()
-    worlds = [w.name for w in state.worlds.values() if not w.removed]
-    of_stack = {(OUR_PROJECT, stack.project), (OUR_STACK, stack.name)}
-    running = [
-        listed
-        for listed in docker.listing(running=True)
-        if listed.project in worlds or of_stack <= set(listed.labels.items())
-    ]
-    progress(f"stopping {len(running)} containers")
-    Services(docker, progress, hide=()).stop_containers([c.id for c in running])
-    for listed in running:
-        docker.set_restart(listed.id, "no")
-    if state.live is not None:
-        catalog.ledger.append(Stopped(at=now(), who=_who(), reason=reason))
-    return len(running)
+stop_all = rescue.stop_all
 
 
 # The story --------------------------------------------------------------------------------------
@@ -128,21 +109,28 @@ def stop_all(
 class Switch:
     """One switch to a world that is made and stopped, from a world that runs (or from nothing)."""
 
-    def __init__(self, undertaking: Undertaking, plan: Plan) -> None:
+    def __init__(self, undertaking: Undertaking, plan: Plan, record: Release) -> None:
         self.u = undertaking
         self.plan = plan
+        self.record = record
         self.say = undertaking.say
         self.docker = undertaking.docker
         self.services = undertaking.services
         self.data = undertaking.data
-        self.state = undertaking.catalog.state()
         self.old = undertaking.look_old()
         self.new = undertaking.look_new()
         later = {s.name for s in self.new.services.values() if s.after_commit}
-        self.before_commit = self.new.only(self.new.services.keys() - later)
+        self.proving = self.new.only(self.new.services.keys() - later)
         self.early: frozenset[str] = frozenset()
-        self.stopped_at: float | None = None
-        self.answered_at: float | None = None
+        self.settling = Settling(
+            self.data,
+            plan.datasets,
+            undertaking.catalog.state(),
+            undertaking.from_world,
+            undertaking.to_world,
+            self.new,
+            record,
+        )
 
     def carry_out(self) -> list[str]:
         """Returns warnings. Raises Reverted, or what stood against it before anything changed."""
@@ -164,11 +152,12 @@ class Switch:
 
     def _begin(self) -> None:
         """The first journal entry: how everything stood before."""
-        self.u.intent.old_running = self.old.running if self.old else ()
-        self.u.intent.new_started_at = {
+        intent = self.u.intent
+        intent.old_running = self.old.running if self.old else ()
+        intent.new_started_at = {
             c.id: c.started for s in self.new.services.values() for c in s.containers
         }
-        self.u.intent.sealed = self._sealed()
+        intent.sealed = self._sealed()
         self.u.note("prepare")
         crash_point("prepare")
 
@@ -177,34 +166,24 @@ class Switch:
     def _prepare(self) -> None:
         self._insist_on_new_world()
         self._insist_on_nobody_else()
-        forks = self._planned(Action.FORK)
         if self.old is not None:
-            old, record = self.old, self.u.old_record
-            self.u.note(probes=self.data.probe(old, record, _PROBE_SECONDS))
+            probes = self.data.probe(self.old, self.u.old_record, _PROBE_SECONDS)
+            self.u.note(probes=probes)
             self._snapshot_shared()
-            names = [p.name for p in self.plan.datasets.values() if p.action is not Action.LEAVE]
-            self.data.shorten_stop(old, record, names)
-            for planned in forks:
-                self.say(f"bringing the fork of {planned.name} up to date")
-                self.data.catch_up(self.new.name, planned)
-            if forks:
-                self.data.shorten_stop(old, record, [p.name for p in forks])
+            self._bring_forks_up_to_date(self.old)
         crash_point("prepared")
 
     def _insist_on_new_world(self) -> None:
         """Images are what the record says, and every service has its container."""
-        record = self.u.new_record
-        if record is None:
-            raise Refused(f"the record of {self.u.to_world.release} cannot be read")
-        for image in record.images.values():
+        for image in self.record.images.values():
             found = self.docker.image(image.tag)
             if found is None or found.id != image.id:
                 what = "is missing" if found is None else "is another image now"
                 raise Refused(
-                    f"image {image.tag} of {record.name} {what}",
+                    f"image {image.tag} of {self.record.name} {what}",
                     next_step="lockstep doctor   names what is missing",
                 )
-        missing = sorted(set(record.model["services"]) - self.new.services.keys())
+        missing = sorted(set(self.record.model["services"]) - self.new.services.keys())
         if missing:
             raise Refused(
                 f"{self.new.name} has no container of {', '.join(missing)}",
@@ -212,7 +191,7 @@ class Switch:
             )
 
     def _insist_on_nobody_else(self) -> None:
-        """No container outside both worlds uses data that will be copied, or handed over."""
+        """No container outside both worlds uses data that is copied or handed over."""
         ours = self._ours()
         running = self.docker.listing(running=True)
         for planned in self.plan.datasets.values():
@@ -236,68 +215,38 @@ class Switch:
                 if snapshot is not None:
                     self.u.note(snapshots=self.u.intent.snapshots | {planned.name: snapshot})
 
+    def _bring_forks_up_to_date(self, old: HostWorld) -> None:
+        """What engines hold back comes before the copy, and once more before the stop."""
+        record = self.u.old_record
+        names = [p.name for p in self.plan.datasets.values() if p.action is not Action.LEAVE]
+        self.data.shorten_stop(old, record, names)
+        forks = self._planned(Action.FORK)
+        for planned in forks:
+            self.say(f"bringing the fork of {planned.name} up to date")
+            self.data.catch_up(self.new.name, planned)
+        self.data.shorten_stop(old, record, [p.name for p in forks])
+
     # early start: nothing is stopped yet ------------------------------------------------------
 
     def _start_early(self) -> None:
-        self.services.expect(self.before_commit.services)
-        self.early = self._can_start_early()
-        if not self.early:
+        self.services.expect(self.proving.services)
+        if self.old is None:
             return
-        self.u.note("early")
-        self.say(f"starting {', '.join(sorted(self.early))} of {self.new.name} before the stop")
-        self.services.deadline = time.monotonic() + self.u.stack.settings.deadline
-        acts = start_acts(
-            self.services,
-            self.before_commit.only(self.early).services,
-            settle=self._settle,
-            settled=self._with_engine(),
-            after=lambda _: "",
-        )
-        perform(acts, self.services.abandoned)
-        crash_point("early")
-
-    def _can_start_early(self) -> frozenset[str]:
-        """Services whose data is complete, and that hold nothing which the old world holds."""
-        if self.old is None or self.u.new_record is None:
-            return frozenset()
-        kept_back = not_early(self.u.new_record.model)
-        candidates = self.before_commit.only(self.before_commit.services.keys() - kept_back.keys())
-        early = self._independent(candidates) - self._waiting(candidates)
-        if early and not memory.suffices_for(self.docker, self.old):
+        names = early(self.proving, self.old, self.plan.datasets.values(), self.record)
+        if names and not memory.suffices_for(self.docker, self.old):
             self.say("too little free memory to start anything before the stop")
-            return frozenset()
-        return early
-
-    def _independent(self, world: HostWorld) -> frozenset[str]:
-        unsettled = {
-            place
-            for p in self.plan.datasets.values()
-            if p.action in (Action.FORK, Action.IN_PLACE, Action.LEAVE)
-            for place in (p.generation, p.source or p.generation)
-        }
-        return independent(world, self.old, unsettled)
-
-    def _waiting(self, world: HostWorld) -> frozenset[str]:
-        """Those that need, however far down, a service which is not in `world`."""
-        waiting: set[str] = set()
-        while True:
-            more = {
-                s.name
-                for s in world.services.values()
-                if s.name not in waiting
-                and any(n in waiting or self._comes_later(n, world) for n in s.needs)
-            }
-            if not more:
-                return frozenset(waiting)
-            waiting |= more
-
-    def _comes_later(self, name: str, world: HostWorld) -> bool:
-        return name in self.before_commit.services and name not in world.services
+        elif names:
+            self.early = names
+            self.u.note("early")
+            self.say(f"starting {', '.join(sorted(names))} of {self.new.name} before the stop")
+            self.services.allow(self.u.stack.settings.deadline)
+            perform(self._early_acts(), self.services.abandoned)
+            crash_point("early")
 
     # hand over: stop, seal, start -------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        coming = self.before_commit.only(self.before_commit.services.keys() - self.early)
+        coming = self.proving.only(self.proving.services.keys() - self.early)
         if self.old is not None:
             self.say(f"stopping {self.old.name} ({len(self.old.services)} services)")
         self.u.note("stop")
@@ -305,36 +254,35 @@ class Switch:
             services=self.services,
             leaving=self.old,
             coming=coming,
-            seals=tuple(self._seals()),
-            independent=self._independent_of_stop(coming),
-            settle=self._settle_and_watch,
-            settled=self._with_engine(),
+            seals=(
+                *(
+                    Seal(p.name, str(p.source), partial(self._final_pass, p))
+                    for p in self._planned(Action.FORK)
+                ),
+                *(
+                    Seal(p.name, p.generation, partial(self._change_in_place, p))
+                    for p in self._planned(Action.IN_PLACE)
+                ),
+            ),
+            independent=self._independent(coming),
+            settle=self._settle,
+            settled=self.settling.services,
             proof_seconds=self.u.stack.settings.deadline,
-            on_stop=self._stopping,
+            on_answer=lambda service: self.u.gap.answers(service, self.new),
+            on_stop=self._on_stop,
             at_rest=self._at_rest,
         ).carry_out()
         crash_point("started")
 
-    def _independent_of_stop(self, coming: HostWorld) -> frozenset[str]:
+    def _independent(self, coming: HostWorld) -> frozenset[str]:
         """Worth it only when something runs already that they can lean on."""
-        return self._independent(coming) if self.early else frozenset()
+        if not self.early:
+            return frozenset()
+        return independent(coming, self.old, unsettled(self.plan.datasets.values()))
 
-    def _stopping(self, service: Service) -> None:
-        outward = bool(service.ports) or not (self.old and self.old.ports)
-        if outward and self.stopped_at is None:
-            self.stopped_at = time.monotonic()
+    def _on_stop(self, service: Service) -> None:
+        self.u.gap.stopping(service, self.old)
         crash_point("stop")
-
-    def _seals(self) -> list[Seal]:
-        forks = [
-            Seal(p.name, str(p.source), partial(self._final_pass, p))
-            for p in self._planned(Action.FORK)
-        ]
-        changes = [
-            Seal(p.name, p.generation, partial(self._change_in_place, p))
-            for p in self._planned(Action.IN_PLACE)
-        ]
-        return forks + changes
 
     def _final_pass(self, planned: DatasetPlan) -> None:
         self.data.final_pass(self.new.name, planned)
@@ -346,10 +294,8 @@ class Switch:
         change = InPlace(place=planned.generation, owners=owners)
         self._note_change(planned.name, change)
         self.services.stop_containers(owners)
-        safety = self.data.safety(planned, self._tags())
-        change = change.model_copy(
-            update={"safety": safety, "restored": planned.snapshot is not None}
-        )
+        change.safety = self.data.safety(planned, self._tags())
+        change.restored = planned.snapshot is not None
         self._note_change(planned.name, change)
         crash_point("safety")
         if planned.snapshot is not None:
@@ -369,84 +315,36 @@ class Switch:
         self.u.note("start")
         crash_point("sealed")
 
-    # in the new world -------------------------------------------------------------------------
-
-    def _with_engine(self) -> frozenset[str]:
-        """Services of the new world that serve a dataset with a driver of its own."""
-        record = self.u.new_record
-        if record is None:
-            return frozenset()
-        return frozenset(
-            mount.service
-            for dataset in record.datasets.values()
-            for mount in dataset.mounts
-            if dataset.driver != "directory"
+    def _early_acts(self) -> list[Act]:
+        return start_acts(
+            self.services,
+            self.proving.only(self.early).services,
+            settle=self._settle,
+            settled=self.settling.services,
         )
 
     def _settle(self, service: Service) -> None:
-        """Credentials and data are right before anybody uses this engine."""
-        for engine in self._engines_of(service):
-            planned = self.plan.datasets[engine.dataset]
-            if self._credentials_may_differ(planned):
-                self.data.align(engine)
-            if planned.action is not Action.FORK:
-                self.data.check(engine)
+        self.settling.settle(service)
         crash_point("ready")
 
-    def _settle_and_watch(self, service: Service) -> None:
-        self._settle(service)
-        if service.ports or not self.new.ports:
-            self.answered_at = time.monotonic()
-
-    def _engines_of(self, service: Service) -> list[Engine]:
-        engines = self.data.engines(self.new, self.u.new_record, self.plan.datasets)
-        return [e for e in engines if e.container.id in service.ids]
-
-    def _credentials_may_differ(self, planned: DatasetPlan) -> bool:
-        """Content that this very world, or one with the same secrets, wrote fits them already."""
-        to, left = self.u.to_world, self.u.from_world
-        match planned.action:
-            case Action.FORK if left is not None:
-                return not to.fingerprint or left.fingerprint != to.fingerprint
-            case Action.ATTACH:
-                return not to.proved
-            case Action.CREATE | Action.LEAVE:
-                return False
-            case _:
-                return True
-
-    # prove ------------------------------------------------------------------------------------
+    # prove and go back ------------------------------------------------------------------------
 
     def _prove(self) -> None:
         self.u.note("prove")
-        in_parallel(self.services.insist_on_standing, self.before_commit)
-        in_parallel(self.services.await_ready, self.before_commit.only(self.early))
-        for engine in self.data.engines(self.new, self.u.new_record, self.plan.datasets):
-            planned = self.plan.datasets[engine.dataset]
-            if planned.action is Action.FORK:
-                self.data.check(engine)
-            before = held_before(self.state, planned, self.u.intent.probes)
-            self.data.insist_on_content(engine, before)
-        if self.stopped_at is not None and self.answered_at is not None:
-            downtime = max(0.0, self.answered_at - self.stopped_at)
-            self.u.intent.downtime_seconds = round(downtime, 3)
+        in_parallel(self.services.await_ready, self.proving.only(self.early))
+        in_parallel(self.services.insist_on_standing, self.proving)
+        self.settling.insist_on_content(self.u.intent.probes)
+        self.u.intent.downtime_seconds = self.u.gap.seconds
         crash_point("proved")
-
-    # the other end ----------------------------------------------------------------------------
 
     def _reverted(self, failure: Exception) -> LockstepError:
         """Go back; the error that tells the caller what happened and what is live now."""
         text = self.services.masked(getattr(failure, "message", None) or str(failure))
         own = isinstance(failure, NotProved) and not outcomes.disk_is_full(self.u)
-        release = self.u.to_world.release
-        why = (
-            f"{release} did not pass its proof: {text}"
-            if own
-            else (f"the switch to {release} failed: {text}")
-        )
-        self.say(why.splitlines()[0])
+        what = "did not pass its proof" if own else "could not be made live"
+        first, _, rest = f"{self.record.name} {what}: {text}".partition("\n")
+        self.say(first)
         says = outcomes.revert(self.u, text, quarantine=own)
-        first, _, rest = why.partition("\n")
         return Reverted(f"{first}; {says}" + (f"\n{rest}" if rest else ""))
 
     # small things -----------------------------------------------------------------------------
@@ -454,9 +352,9 @@ class Switch:
     def _planned(self, action: Action) -> list[DatasetPlan]:
         return [p for p in self.plan.datasets.values() if p.action is action]
 
-    def _ours(self) -> set[str]:
-        old = {*self.old.ids, *self.old.strays} if self.old else set()
-        return old | set(self.new.ids) | set(self.new.strays)
+    def _ours(self) -> frozenset[str]:
+        """Ids of all containers of both worlds."""
+        return frozenset(i for w in (self.old, self.new) if w for i in (*w.ids, *w.strays))
 
     def _tags(self) -> dict[str, str]:
         left = self.u.from_world
@@ -470,60 +368,6 @@ class Switch:
         return {d: g for d, g in left.generations.items() if g not in used} if left else {}
 
 
-# Other moves ------------------------------------------------------------------------------------
-
-
-class Repair:
-    """The live world stands still, or parts of it do: start and prove it."""
-
-    def __init__(self, undertaking: Undertaking) -> None:
-        self.u = undertaking
-        self.world = undertaking.look_new()
-
-    def carry_out(self) -> list[str]:
-        """Raises NotProved when it cannot be brought to stand."""
-        u, world = self.u, self.world
-        _stop_other_worlds(u)
-        down = {s.name for s in world.services.values() if not _stands(s)}
-        u.say(f"starting {', '.join(sorted(down)) or 'nothing'} of {world.name}")
-        u.services.expect(down)
-        u.services.deadline = time.monotonic() + u.stack.settings.deadline
-        later = {s.name for s in world.services.values() if s.after_commit}
-        for names in (down - later, down & later):
-            starting = world.only(names).services
-            perform(self._acts(starting), u.services.abandoned)
-        in_parallel(u.services.insist_on_standing, world)
-        outcomes.set_policies(
-            u.docker, world, {s.name: s.restart_policy for s in world.services.values()}
-        )
-        u.catalog.ledger.append(Recovered(**u.outcome(), reason=", ".join(sorted(down))))
-        return []
-
-    def _acts(self, starting: Any) -> list[Act]:
-        return start_acts(
-            self.u.services, starting, settle=lambda _: None, settled=(), after=lambda _: ""
-        )
-
-
-def _stands(service: Service) -> bool:
-    if service.job:
-        return all(c.state == "exited" and c.exit_code == 0 for c in service.containers)
-    return all(c.state == "running" for c in service.containers)
-
-
-def _stop_other_worlds(u: Undertaking) -> None:
-    """Exactly one world runs: containers of others, come up in a reboot, go down first."""
-    others = [
-        w.name
-        for w in u.catalog.state().worlds.values()
-        if w.name != u.intent.to_world and not w.removed and not w.adopted
-    ]
-    running = [c for c in u.docker.listing(running=True) if c.project in others]
-    for listed in running:
-        u.say(f"stopping {listed.name}: its world is not live")
-    u.services.stop_containers([c.id for c in running])
-
-
 # The process ------------------------------------------------------------------------------------
 
 
@@ -531,14 +375,14 @@ def perform_move(
     stack: Stack, catalog: Catalog, docker: Docker, plan: Plan, say: Say, *, who: str, log: str
 ) -> list[str]:
     """Carry out the plan in this process, which must hold the host lock. Returns warnings."""
-    said = finish_or_revert(stack, catalog, docker, say)
+    said = rescue.finish_or_revert(stack, catalog, docker, say)
     state = catalog.state()
-    if plan.to_world is None or plan.target is None:
+    if plan.to_world is None:
         raise WorldChanged("the plan leads nowhere: nothing was done")
     if plan.move is not Move.REPAIR and state.live == plan.to_world:
         say(f"{plan.to_world} is live already")
         return said
-    _insist_on_same_world(state, plan)
+    _insist_on_same_world(state, plan, plan.to_world)
     intent = Intent(
         head=state.head,
         move=plan.move.value,
@@ -553,41 +397,13 @@ def perform_move(
     )
     undertaking = Undertaking(stack, catalog, docker, intent, say)
     if plan.move is Move.REPAIR:
-        return said + Repair(undertaking).carry_out()
-    return said + Switch(undertaking, plan).carry_out()
+        rescue.repair(undertaking)
+        return said
+    record = catalog.record(undertaking.to_world.release)
+    return said + Switch(undertaking, plan, record).carry_out()
 
 
-def finish_or_revert(stack: Stack, catalog: Catalog, docker: Docker, say: Say) -> list[str]:
-    """What `recover` does, in this process, which must hold the host lock."""
-    intent = JournalFile(catalog.journal).read()
-    if intent is None:
-        return []
-    undertaking = Undertaking(stack, catalog, docker, intent, say)
-    outcome = _outcome_after(catalog.state(), intent)
-    name = intent.to_world
-    if isinstance(outcome, Committed):
-        warnings = outcomes.finish(undertaking)
-        return [f"the switch to {name} was committed; what remained of it is done", *warnings]
-    if isinstance(outcome, RevertedEvent):
-        undertaking.file.remove()
-        return [f"the switch to {name} was reverted"]
-    if intent.step == "prepare":
-        undertaking.file.remove()
-        return [f"the switch to {name} was interrupted before it changed anything"]
-    say(f"the switch to {name} was interrupted at {intent.step}: reverting it")
-    why = f"interrupted at {intent.step}"
-    says = outcomes.revert(undertaking, why, quarantine=False, interrupted=True)
-    return [f"the switch to {name} was {why}; {says}"]
-
-
-def _outcome_after(state: State, intent: Intent) -> Committed | RevertedEvent | Recovered | None:
-    for seq, outcome in reversed(state.outcomes):
-        if seq > intent.head and outcome.to_world == intent.to_world:
-            return outcome
-    return None
-
-
-def _insist_on_same_world(state: State, plan: Plan) -> None:
+def _insist_on_same_world(state: State, plan: Plan, to_world: str) -> None:
     """The ledger is as it was when the plan was made, but for the adoption that the plan asked
     for, which was recorded when its world was made."""
     adopted = (
@@ -596,7 +412,7 @@ def _insist_on_same_world(state: State, plan: Plan) -> None:
         and not any(seq > plan.head for seq, _ in state.outcomes)
         and not state.stopped
     )
-    target = state.worlds.get(plan.to_world or "")
+    target = state.worlds.get(to_world)
     made = target is not None and not target.removed
     if not made or (state.head != plan.head and not adopted):
         raise WorldChanged("the world changed since this was planned: run it again")
@@ -605,11 +421,11 @@ def _insist_on_same_world(state: State, plan: Plan) -> None:
 def _work(document: dict[str, Any], say: Say) -> list[str]:
     stack = Stack.model_validate(document["stack"])
     catalog = Catalog(stack)
-    docker = connect()
     if document["do"] == "recover":
-        return finish_or_revert(stack, catalog, docker, say)
+        return rescue.finish_or_revert(stack, catalog, connect(), say)
     plan = _PLAN.validate_python(document["plan"])
-    return perform_move(stack, catalog, docker, plan, say, who=document["who"], log=document["log"])
+    who, log = document["who"], document["log"]
+    return perform_move(stack, catalog, connect(), plan, say, who=who, log=log)
 
 
 def _document(what: str, stack: Stack) -> dict[str, Any]:
@@ -634,10 +450,5 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def main() -> int:
-    """Read what to do from standard input and do it."""
-    return detached.serve(_work)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    detached.serve(_work)

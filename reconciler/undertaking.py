@@ -15,10 +15,40 @@ from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
-from reconciler.hostworld import HostWorld, look
+from reconciler.hostworld import HostWorld, Service, look
 from reconciler.journal import Intent, JournalFile
 from reconciler.release import Release
 from reconciler.services import Services
+
+
+@dataclass
+class Gap:
+    """The time in which nobody answered: from the first outward service that was told to stop to
+    the last one that was ready again. Outward is what publishes ports; if nothing does, all."""
+
+    _stopped: float | None = None
+    _ready: float | None = None
+
+    def stopping(self, service: Service, world: HostWorld | None) -> None:
+        """`service` of the leaving world is told to stop now."""
+        if self._stopped is None and _outward(service, world):
+            self._stopped = time.monotonic()
+
+    def answers(self, service: Service, world: HostWorld | None) -> None:
+        """`service` of the coming world is ready, or passed its gate, now."""
+        if _outward(service, world):
+            self._ready = time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """None when nothing was stopped, or when it was another process that stopped it."""
+        if self._stopped is None or self._ready is None or self._ready < self._stopped:
+            return None
+        return round(self._ready - self._stopped, 3)
+
+
+def _outward(service: Service, world: HostWorld | None) -> bool:
+    return bool(service.ports) or world is None or not world.ports
 
 
 @dataclass
@@ -31,6 +61,7 @@ class Undertaking:
     intent: Intent
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
+    gap: Gap = field(default_factory=Gap)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
