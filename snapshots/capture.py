@@ -58,7 +58,8 @@ def capture(
 
     `parent`: an earlier snapshot of the same folder; files that did not change since (size, mtime,
     ctime, inode) are not read again, except for a random sample of their blocks, and if that finds
-    a difference, nothing is reused. Sockets and devices are skipped and named in the record.
+    a difference, nothing is reused; nor is it on file systems whose times prove nothing. Sockets
+    and devices are skipped and named in the record.
 
     `source` must be at rest: SourceChanging if a file changes or vanishes meanwhile. With `live`
     (after a driver's `live_point`) such a file is captured as it was read, or left out, and named
@@ -96,7 +97,8 @@ class _Capture:
             total = fs.measure_fd(root, set()).bytes if self.progress else 0
             self._meter = Meter("capture", total, self.progress)
             self._index, self._sink = index, BlockSink(index)
-            self._known = KnownFiles(self.store, parent if reuse else None)
+            trusted = reuse and fs.times_are_honest(root)
+            self._known = KnownFiles(self.store, parent if trusted else None)
             self._tree = TreeWriter(self.store.trees / nonce)
             self._hints = HintsWriter(self.store.hints / nonce)
             try:

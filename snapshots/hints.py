@@ -76,7 +76,7 @@ def _known_files(store: Store, snapshot_id: str) -> Iterator[Known]:
         check_hash(tree, record.root)
         hints = _hint_lines(store.hints / f"{snapshot_id}.zst")
         yield from _joined(read_tree(tree, record.root), hints)
-    except (SnapshotError, OSError, ValueError, TypeError, zstandard.ZstdError):
+    except (SnapshotError, OSError, ValueError, TypeError, LookupError, zstandard.ZstdError):
         return
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,50 @@ def test_peer_authentication_is_no_obstacle(tmp_path: Path) -> None:
         assert first(["psql", "-U", "postgres", "-c", "select 1"]).code != 0
         assert driver.check(first) == []
         driver.before_stop(first)
+
+
+BALANCES = """
+SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
+       (SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history),
+       (SELECT count(*) FROM pgbench_history);
+"""
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_fork_made_under_load_is_sound_to_the_last_index_entry(
+    attempt: int, tmp_path: Path
+) -> None:
+    engine, driver = needs(POSTGRES), driver_for("postgres")
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    copy.mkdir()
+    with engine.running(data) as old:
+        insist(old(["pgbench", "-q", "-i", "-s", "3", "-U", "shop", "shop"]))
+        load = ["pgbench", "-c", "4", "-T", "120", "-U", "shop", "shop"]
+        pgbench = threading.Thread(target=lambda: old(load, timeout=150))
+        pgbench.start()
+        try:
+            fork = Fork(data, copy, index=tmp_path / "index")
+            fork.first_pass()
+            time.sleep(1)
+            driver.before_stop(old)
+            for _ in range(attempt):
+                fork.catch_up()
+            before = driver.probe(old)["shop.public.pgbench_history"]
+        finally:
+            old.stop()
+            pgbench.join()
+        fork.final_pass()
+        assert tree_equal(data, copy) == []
+    with engine.running(copy) as new:
+        accounts, tellers, branches, history, count = sql(new, BALANCES, "shop").split("|")
+        assert accounts == tellers == branches == history
+        assert int(count) >= before > 0
+        insist(
+            new(
+                ["pg_amcheck", "-U", "shop", "--install-missing", "--heapallindexed", "shop"],
+                timeout=120,
+            )
+        )
 
 
 def test_odd_names_are_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from snapshots import capture as capture_module
 from snapshots.capture import capture
@@ -20,6 +22,7 @@ from snapshots.hints import HintsWriter
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
+from tests.snapshots.conftest import mounted
 from tests.snapshots.trees import MIB, everything, holes
 
 
@@ -139,6 +142,34 @@ def test_a_change_without_a_trace_is_found_by_the_sample(store: Store, tmp_path:
     assert any("without its times changing" in note for note in second.skipped)
     restore(store, second.id, tmp_path / "again")
     assert tree_equal(folder, tmp_path / "again") == []
+
+
+def test_nothing_is_reused_where_times_prove_nothing(store: Store, tmp_path: Path) -> None:
+    """On tmpfs a write through mmap changes no time at all."""
+    for point in mounted(tmp_path, "-t", "tmpfs", "-o", "size=10m", "tmpfs"):
+        with open(point / "mapped", "w+b") as file:
+            file.truncate(4096)
+            with mmap.mmap(file.fileno(), 4096) as page:
+                page[0] = 1
+                settle()
+                first = capture(point, store, dataset="data")
+                before = Key.of((point / "mapped").stat())
+                page[0] = 2
+                assert Key.of((point / "mapped").stat()) == before
+                second = capture(point, store, dataset="data", parent=first.id)
+    restore(store, second.id, tmp_path / "again")
+    assert (tmp_path / "again" / "mapped").read_bytes()[0] == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 100, b'{"hints": 1}\n[1]\n', b'{"hints": 1}\n5\n']
+)
+def test_a_damaged_hint_costs_only_time(small: Path, store: Store, content: bytes) -> None:
+    settle()
+    first = capture(small, store, dataset="data")
+    frame = zstandard.ZstdCompressor().compress(content) if content else b""
+    (store.hints / f"{first.id}.zst").write_bytes(frame)
+    assert capture(small, store, dataset="data", parent=first.id).root == first.root
 
 
 def test_a_file_changed_just_before_the_look_is_read_again(store: Store, tmp_path: Path) -> None:
