@@ -39,7 +39,8 @@ class Passphrase:
             self._salt = base64.b64decode(parts[1])
         self._cipher: Any = None
         self._checked = salt is None
-        self._ready = threading.Thread(target=self._derive, daemon=True)
+        # Not a daemon: one that is still deriving when the interpreter ends aborts the process.
+        self._ready = threading.Thread(target=self._derive)
         self._ready.start()
 
     def _derive(self) -> None:

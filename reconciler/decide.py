@@ -105,7 +105,7 @@ class _Decision:
             to_world=live.name,
             new_world=False,
             datasets=datasets,
-            problems=refusals.images(self.now, repaired) if move is Move.REPAIR else (),
+            problems=refusals.images(self.now, repaired.name) if move is Move.REPAIR else (),
             says=self._says_stand(move, live),
         )
 
@@ -145,7 +145,7 @@ class _Decision:
         datasets, problems = Origins(self.now, move, record).find()
         world, new_world, datasets = self._world(record, datasets)
         problems += [
-            *refusals.images(self.now, record),
+            *refusals.images(self.now, record.name),
             *refusals.quarantine(self.now, record),
             *refusals.foreign_users(self.now, datasets),
             *refusals.ports(self.now, record),
@@ -258,9 +258,7 @@ class _Decision:
         usable = tuple(
             k.release
             for k in kept
-            if k.release in self.now.facts.records
-            and not self.now.facts.records[k.release].adopted
-            and not refusals.images(self.now, self.now.facts.records[k.release])
+            if self.now.images_of(k.release) and not refusals.images(self.now, k.release)
         )
         return Plan(
             move=move,
@@ -301,8 +299,6 @@ class _Decision:
             world = self.now.state.worlds.get(name)
             if world is not None and (world.adopted or world.removed):
                 continue
-            if world is not None and world.release not in self.now.facts.records:
-                continue
             declared.append(name)
         return tuple(declared)
 
@@ -342,7 +338,7 @@ class _Decision:
         declared = self.now.stack.settings.release
         if declared is not None:
             unfinished.append(declared)
-        return retention.retain(
+        kept, pruned = retention.retain(
             self.now.stack.settings.window,
             self.now.facts.records,
             self.now.state,
@@ -351,6 +347,8 @@ class _Decision:
             unfinished=[r for r in unfinished if r != live],
             now=self.now.facts.now,
         )
+        unreadable = [Kept(r, ("its record cannot be read",)) for r in self.now.facts.damaged]
+        return (*kept, *unreadable), pruned
 
     def _downtime(
         self, move: Move, datasets: Mapping[str, DatasetPlan]
@@ -392,10 +390,10 @@ class _Decision:
             found += self._foreign_starts()
         for planned in datasets.values():
             found += self._dataset_warnings(move, planned)
-        for kept, record in self.now.facts.records.items():
-            if kept != self.now.stack.settings.release and not record.adopted:
-                for refusal in refusals.images(self.now, record):
-                    found.append(f"{kept} is unusable: {refusal.message}")
+        for release in self.now.facts.records:
+            if release != self.now.stack.settings.release:
+                for refusal in refusals.images(self.now, release):
+                    found.append(f"{release} is unusable: {refusal.message}")
         return tuple(found)
 
     def _foreign_starts(self) -> list[str]:

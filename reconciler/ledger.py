@@ -61,6 +61,7 @@ class WorldMade(Event):
         description="dataset -> generation (volume name); none for in-place and shared datasets"
     )
     fingerprint: str = Field(description="keyed hash of the secrets the containers were given")
+    images: dict[str, str] = Field({}, description="service -> image id")
 
 
 class Outcome(Event):
@@ -192,6 +193,8 @@ class World:
     release: str
     generations: Mapping[str, str]
     fingerprint: str
+    images: Mapping[str, str] = field(default_factory=dict)
+    """service -> image id: what is known of a release even when its record is damaged."""
     adopted: bool = False
     proved: bool = False
     failed: str | None = None
@@ -273,7 +276,9 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
     """The sum after one more event; pure. Events come in the order of `seq`."""
     match event:
         case Adopted():
-            world = World(event.world, event.release, event.generations, "", True, True)
+            world = World(
+                event.world, event.release, event.generations, "", adopted=True, proved=True
+            )
             return replace(
                 state,
                 seq=seq,
@@ -300,7 +305,9 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
             )
             return replace(state, seq=seq, generations={**state.generations, event.name: made})
         case WorldMade():
-            world = World(event.world, event.release, event.generations, event.fingerprint)
+            world = World(
+                event.world, event.release, event.generations, event.fingerprint, event.images
+            )
             return replace(state, seq=seq, worlds={**state.worlds, event.world: world})
         case Committed():
             return _committed(state, seq, event)

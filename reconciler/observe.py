@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reconciler import adoption, compose, journal, places, ports, secretvalues
+from reconciler import adoption, compose, journal, names, places, ports, secretvalues
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
@@ -147,6 +147,11 @@ class _Observation:
     def _images(self) -> dict[str, str]:
         known = self.docker.image_ids()
         named = [i.tag for record in self._records[0].values() for i in record.images.values()]
+        named += [
+            names.image_tag(self.stack.project, service, world.release)
+            for world in self.state.worlds.values()
+            for service in world.images
+        ]
         return {tag: known[tag] for tag in named if tag in known}
 
     @cached_property

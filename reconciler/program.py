@@ -25,6 +25,7 @@ from reconciler.errors import BadInput, Exit, LockstepError, Refused
 from reconciler.ledger import State
 from reconciler.plan import Move, Plan
 from reconciler.resources import Kept, Live, Release, World
+from reconciler.situation import Situation
 from snapshots.errors import SnapshotError
 
 _last_error: LockstepError | SnapshotError | None = None
@@ -113,7 +114,7 @@ class Program:
         if mended:
             pulumi.log.warn(mended)
         facts = observe.observe(self.stack, self.catalog, self.state, self.docker, probe=self.probe)
-        self.facts = facts
+        self.now = Situation(self.stack, self.state, facts)
         return decide.decide(self.stack, self.state, facts)
 
     def put_right_what_is_unfinished(self) -> None:
@@ -161,11 +162,11 @@ class Program:
         return [
             pulumi_docker.RemoteImage(
                 f"{release}-{service}",
-                name=image.tag,
+                name=tag,
                 keep_locally=False,
                 opts=pulumi.ResourceOptions(parent=parent, hooks=hooks.guarding_images(release)),
             )
-            for service, image in self.facts.records[release].images.items()
+            for service, (tag, _) in self.now.images_of(release).items()
         ]
 
     def _world(
@@ -181,7 +182,7 @@ class Program:
             {
                 "world": world,
                 "release": release,
-                "images": {s: i.id for s, i in self.facts.records[release].images.items()},
+                "images": {s: i for s, (_, i) in self.now.images_of(release).items()},
                 "datasets": self._generations_of(world),
             },
             pulumi.ResourceOptions(
@@ -221,14 +222,11 @@ class Program:
         needs no guard."""
         import pulumi_docker
 
-        record = self.facts.records.get(str(self.plan.target))
-        if record is None or record.adopted:
-            return
-        for service, image in record.images.items():
+        for service, (tag, _) in self.now.images_of(str(self.plan.target)).items():
             pulumi_docker.Tag(
                 f"latest-{service}",
-                source_image=image.tag,
-                target_image=f"{image.tag.rpartition(':')[0]}:latest",
+                source_image=tag,
+                target_image=f"{tag.rpartition(':')[0]}:latest",
                 opts=pulumi.ResourceOptions(depends_on=[live, kept]),
             )
 

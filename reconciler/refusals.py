@@ -50,26 +50,26 @@ def quarantine(now: Situation, record: Release) -> list[Refusal]:
     ]
 
 
-def images(now: Situation, record: Release) -> tuple[Refusal, ...]:
+def images(now: Situation, release: str) -> tuple[Refusal, ...]:
     """Images of a release that are missing, or whose tag means another image now."""
     found = []
-    for service, image in record.images.items():
-        found_id = now.facts.images.get(image.tag)
-        if found_id is None and not record.adopted:
+    for service, (tag, image_id) in now.images_of(release).items():
+        there = now.facts.images.get(tag)
+        if there is None:
             found.append(
                 Refusal(
-                    f"image {image.tag} of service {service} in {record.name} is missing "
-                    f"(it was {image.id[:19]})",
-                    f"docker tag {image.id[:19]} {image.tag}   if the image is still there; "
+                    f"image {tag} of service {service} in {release} is missing "
+                    f"(it was {image_id[:19]})",
+                    f"docker tag {image_id[:19]} {tag}   if the image is still there; "
                     "else declare another release",
                 )
             )
-        elif found_id is not None and found_id != image.id:
+        elif there != image_id:
             found.append(
                 Refusal(
-                    f"tag {image.tag} was moved: it is {found_id[:19]}, {record.name} was made "
-                    f"with {image.id[:19]}",
-                    f"docker tag {image.id[:19]} {image.tag}   puts it back",
+                    f"tag {tag} was moved: it is {there[:19]}, {release} was made "
+                    f"with {image_id[:19]}",
+                    f"docker tag {image_id[:19]} {tag}   puts it back",
                 )
             )
     return tuple(found)

@@ -61,6 +61,19 @@ class Situation:
             if not _stands(found.get(service, []), job=compose.is_job(record.model, service))
         )
 
+    def images_of(self, release: str) -> dict[str, tuple[str, str]]:
+        """service -> (tag, image id) of a release; of a damaged record, as far as its worlds
+        tell. None of an adopted one: those images are not ours."""
+        record = self.facts.records.get(release)
+        if record is not None:
+            found = {s: (i.tag, i.id) for s, i in record.images.items()}
+            return {} if record.adopted else found
+        return {
+            service: (names.image_tag(self.stack.project, service, release), image_id)
+            for world in self.state.worlds_of(release)
+            for service, image_id in world.images.items()
+        }
+
     def age(self, departure: Departure) -> float:
         """Seconds since something was left."""
         return max(0.0, self.facts.now - datetime.fromisoformat(departure.at).timestamp())

@@ -194,9 +194,9 @@ class _Making:
         release = self.catalog.record(self._release_of_target())
         if release.model.get(SEEN_RUNNING):
             raise Refused(
-                f"{release.name} is known only from its running containers: a new world of it "
-                "cannot be made",
-                next_step="lockstep new   with its compose file makes a release that can",
+                f"a new world of {release.name} cannot be made: its compose file had changed "
+                "when it was adopted, so only its own containers are what it was",
+                next_step="lockstep new   with the old compose file makes a release like it",
             )
         secretvalues.values(self.stack, release)
         self._discard(world, state)
@@ -368,6 +368,7 @@ class _Making:
                 release=release.name,
                 generations=dict(generations),
                 fingerprint=secretvalues.fingerprint(self.stack, self.catalog, release),
+                images={service: image.id for service, image in release.images.items()},
             )
         )
         return made

@@ -188,6 +188,7 @@ class Host:
                 release=str(plan.target),
                 generations=generations,
                 fingerprint=self.secret,
+                images={s: i.id for s, i in self.records[str(plan.target)].images.items()},
             )
         )
 

@@ -285,6 +285,19 @@ def test_a_live_container_that_stands_still_or_is_gone_is_repaired(state: str | 
     assert (plan.move, plan.to_world, plan.new_world) == (Move.REPAIR, "shop-prod-003", False)
 
 
+def test_a_damaged_record_of_the_previous_release_leaves_its_world_declared() -> None:
+    host = three_releases()
+    facts = host.facts()
+    records = {r: record for r, record in facts.records.items() if r != "prod-002"}
+    facts = replace(facts, records=records, damaged={"prod-002": "prod-002 is damaged"})
+    images = {**host.facts().images}
+    plan = decide(host.stack(), host.state, replace(facts, images=images))
+    assert plan.move is Move.STAY
+    assert plan.worlds == ("shop-prod-003", "shop-prod-002")
+    assert "prod-002" in plan.images
+    assert plan.prune == ()
+
+
 def test_an_unfinished_switch_is_repaired_first() -> None:
     host = three_releases()
     host.release = "prod-002"

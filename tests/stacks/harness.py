@@ -22,7 +22,7 @@ from setup.base_images import IMAGES, exists
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 120.0
 
-APP = '''
+APP = """
 import http.server, json, os, pathlib, signal, sys
 
 NOTES = pathlib.Path("/notes/notes.txt")
@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
-'''
+"""
 
 COMPOSE = """
 services:
@@ -217,7 +217,9 @@ class Project:
         listed: dict[str, str] = {}
         for label in self._labels():
             out = docker(*words, *([] if running else ["--all"]), "--filter", f"label={label}")
-            listed.update(line.split(" ", 1) for line in out.splitlines())
+            for line in out.splitlines():
+                container, name = line.split(" ", 1)
+                listed[container] = name
         return listed
 
     def volumes(self) -> set[str]:

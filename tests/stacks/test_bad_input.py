@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stacks.harness import Project, docker, notes_project
+from tests.stacks.harness import Project, base_image, docker, notes_project, python_image
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_an_image_that_is_missing(live: Project) -> None:
 def test_an_image_whose_tag_was_moved(live: Project) -> None:
     name = live.new("two")
     before = live.containers()
-    docker("tag", "lockstep-base/debian:12", f"{live.name}-app:{name}")
+    docker("tag", base_image("redis:7"), f"{live.name}-app:{name}")
     assert "was moved" in live.up(code=3).text
     untouched(live, before)
 
@@ -145,9 +146,10 @@ def test_a_store_that_cannot_be_written(live: Project) -> None:
     (live.folder / "file").write_text("")
     live.run("config", "set", "store", "file/store")
     live.new("two")
-    ran = live.up(code=None)
-    assert ran.code in (3, 5), ran.text
+    before = live.containers()
+    ran = live.up(code=2)
     assert "store" in ran.text
+    untouched(live, before)
     live.run("config", "set", "store", "releases/store")
     live.up()
     assert live.live() == "prod-002"
@@ -210,14 +212,14 @@ def test_nothing_that_could_prove_a_release(tmp_path: Path) -> None:
 
 
 def test_a_job_service_that_fails(live: Project) -> None:
-    job = """
+    job = f"""
   migrate:
-    image: %s
+    image: {python_image()}
     command: ["sh", "-c", "echo no such table; exit 3"]
     restart: "no"
 volumes:
   notes:
-""" % (live.folder / "compose.yaml").read_text().split("image: ")[1].split("\n")[0]
+"""
     text = (live.folder / "compose.yaml").read_text()
     text = text.replace("\nvolumes:\n  notes:\n", job)
     text = text.replace(
@@ -244,8 +246,6 @@ def test_not_enough_disk_for_a_fork(live: Project) -> None:
     balloon = Path(volume) / "balloon"
     with balloon.open("wb") as file:
         # fallocate claims the blocks without writing them.
-        import os
-
         os.posix_fallocate(file.fileno(), 0, max(free * 3 // 5, 1))
     try:
         live.new("two")

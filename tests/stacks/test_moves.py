@@ -84,9 +84,7 @@ def test_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) -> None:
     assert info["release"]["parent"] == "prod-002"
     moves = [e["move"] for e in notes.entries()]
     assert moves == ["forward", "back", "back", "back", "forward", "forward", "first"]
-    assert all(
-        e["downtime_seconds"] is not None for e in notes.entries() if e["move"] != "first"
-    )
+    assert all(e["downtime_seconds"] is not None for e in notes.entries() if e["move"] != "first")
 
 
 def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> None:
@@ -142,7 +140,7 @@ def test_a_plain_project_is_adopted_and_gone_back_to(tmp_path: Path) -> None:
         docker("compose", "-p", notes.name, "--project-directory", str(notes.folder), "up", "-d")
         notes.wait_until_it_answers()
         notes.note("from before")
-        plain = {i: n for i, n in notes.containers().items()}
+        plain = notes.containers()
         notes.init()
         notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
         notes.new("the first under Lockstep")

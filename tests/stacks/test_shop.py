@@ -23,7 +23,9 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def plain_compose(shop: Shop) -> None:
-    docker("compose", "-p", shop.name, "--project-directory", str(shop.folder), "up", "-d", "--build")
+    docker(
+        "compose", "-p", shop.name, "--project-directory", str(shop.folder), "up", "-d", "--build"
+    )
     shop.wait_until_it_answers(40)
 
 
@@ -54,7 +56,10 @@ def test_adopted_forward_failed_and_back_under_load(shop: Shop, tmp_path: Path) 
     world = f"{shop.name}-{failed}"
     info = shop.run("info", failed, "--json").json()
     volume = next(
-        g for w in info["worlds"] if w["world"] == world for d, g in w["generations"].items()
+        g
+        for w in info["worlds"]
+        if w["world"] == world
+        for d, g in w["generations"].items()
         if d == "db-data"
     )
     kept = tokens_in_volume(volume, base_image("postgres:15"))
