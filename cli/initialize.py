@@ -21,6 +21,7 @@ import typer
 
 from cli import ask, options
 from cli.context import PASSPHRASE, Context, offer_passphrase, read_stack
+from cli.envfile import read_env, secrets_in
 from reconciler import names
 from reconciler.errors import BadInput, LockstepError
 
@@ -35,7 +36,6 @@ COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-co
 IGNORED = ("releases/", ".lockstep/", ".pulumi/")
 TEMPLATES = Path(__file__).parent / "templates"
 WORKING_DIR = "com.docker.compose.project.working_dir"
-LOOKS_SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|(^|_)KEY($|_)|APIKEY|CREDENTIAL", re.I)
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 
 
@@ -58,6 +58,7 @@ def init(
     """Make a project of a folder with a compose file; --stack names its stack (prod)."""
     common = context.find_root().obj
     setting_up = Setup(common.cwd.resolve(), common.stack or "prod")
+    setting_up.insist_on_passphrase()
     setting_up.choose_name(name, yes=yes)
     here = Context(common)
     for line in setting_up.findings():
@@ -92,6 +93,18 @@ class Setup:
             raise BadInput(
                 f"there is no compose file in {root} ({', '.join(COMPOSE_FILES)})",
                 next_step="change to the folder of the compose file, or: lockstep -C FOLDER init",
+            )
+
+    def insist_on_passphrase(self) -> None:
+        """Raises BadInput where the stack's secrets need a passphrase that is not here: a new
+        one would not open them."""
+        path = self.root / f"Pulumi.{self.stack}.yaml"
+        sealed = path.is_file() and re.search(r"^encryptionsalt:", path.read_text(), re.M)
+        if sealed and not self._passphrase_given():
+            raise BadInput(
+                f"the secrets in {path.name} were encrypted with a passphrase that is not here",
+                next_step=f"put it into {self.root / PASSPHRASE}, or set "
+                "PULUMI_CONFIG_PASSPHRASE_FILE to the file that holds it",
             )
 
     def choose_name(self, wanted: str | None, *, yes: bool) -> None:
@@ -138,7 +151,7 @@ class Setup:
         ):
             if not (self.root / file).exists():
                 yield Step(file, self._writing(file, template))
-        lacking = [line for line in IGNORED if line not in self._ignored_now()]
+        lacking = [line for line in IGNORED if line.strip("/") not in self._ignored_now()]
         if lacking:
             yield Step(f".gitignore: {', '.join(lacking)}", lambda: self._ignore_also(lacking))
         if not self._passphrase_given():
@@ -199,11 +212,10 @@ class Setup:
         from reconciler.config import Settings, Stack
         from reconciler.docker import Compose
 
-        settings = Settings(secrets=self._secrets_of_env())
-        stack = Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
+        settings = Settings(secrets=secrets_in(self.root / ".env"))
+        first = Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
         try:
-            if self._stack_exists():
-                stack = self._settings()
+            stack = self._declared or first
             model = source.read_model(stack, Compose(self.root), _warn)
             # Images may not be built yet: what their own VOLUMEs add, `new` will say.
             return source.define(stack, model, image_volumes={})
@@ -225,11 +237,14 @@ class Setup:
 
     def _ignored_now(self) -> list[str]:
         path = self.root / ".gitignore"
-        return path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [line.strip().strip("/") for line in lines]
 
     def _ignore_also(self, lines: list[str]) -> None:
-        now = self._ignored_now()
-        (self.root / ".gitignore").write_text("\n".join([*now, *lines]) + "\n")
+        path = self.root / ".gitignore"
+        before = path.read_text() if path.is_file() else ""
+        gap = "" if before.endswith("\n") or not before else "\n"
+        path.write_text(f"{before}{gap}" + "".join(f"{line}\n" for line in lines))
 
     def _passphrase_given(self) -> bool:
         given = {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys()
@@ -258,22 +273,25 @@ class Setup:
         offer_passphrase(self.root)
         return backend.open_backend(Project.find(self.root), self.stack)
 
-    def _settings(self) -> Stack:
+    @cached_property
+    def _declared(self) -> Stack | None:
+        """What the stack's settings say already, if there are any."""
         from engine import Project
 
+        files = ("Pulumi.yaml", f"Pulumi.{self.stack}.yaml")
+        if not all((self.root / file).is_file() for file in files):
+            return None
         return read_stack(Project.find(self.root), self.stack, self._backend().config())
 
-    def _secrets_of_env(self) -> dict[str, str]:
-        found = read_env(self.root / ".env")
-        return {name: value for name, value in found.items() if value and LOOKS_SECRET.search(name)}
-
     def _new_secrets(self) -> dict[str, str]:
-        found = self._secrets_of_env()
-        if not found or not self._stack_exists():
-            return found
-        known = self._settings().settings
-        set_already = {*known.secrets, *known.environment}
-        return {name: value for name, value in found.items() if name not in set_already}
+        """What looks like a secret in the .env file of the compose project and is not set yet."""
+        from reconciler import source
+
+        if self._declared is None:
+            return secrets_in(self.root / ".env")
+        known = self._declared.settings
+        found = secrets_in(source.folder(self._declared) / ".env")
+        return {k: v for k, v in found.items() if k not in {*known.secrets, *known.environment}}
 
     def _setting_secret(self, name: str, value: str) -> Callable[[], None]:
         return lambda: self._backend().config_set(f"secrets.{name}", value, secret=True, path=True)
@@ -301,29 +319,6 @@ def _name_in_file(root: Path) -> str | None:
         return None
     name = top.get("name") if isinstance(top, dict) else None
     return name if isinstance(name, str) and "$" not in name else None
-
-
-def read_env(path: Path) -> dict[str, str]:
-    """The plain assignments of a .env file; values with `$` are left to Compose."""
-    found: dict[str, str] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
-        if match is None:
-            continue
-        name, raw = match.groups()
-        quoted = re.match(r"'([^']*)'|\"([^\"\\]*)\"", raw)
-        if quoted is not None:
-            value = quoted[1] if quoted[1] is not None else quoted[2]
-            literal = quoted[1] is not None
-        else:
-            value, literal = re.sub(r"\s+#.*", "", raw), False
-        if literal or "$" not in value:
-            found[name] = value
-    return found
 
 
 def dataset_lines(definition: Definition) -> Iterator[str]:

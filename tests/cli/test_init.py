@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from cli import initialize
-from cli.initialize import LOOKS_SECRET, compose_name, read_env, virtual_environment
+from cli.envfile import LOOKS_SECRET, read_env, secrets_in
+from cli.initialize import compose_name, virtual_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = """
@@ -211,6 +212,35 @@ def test_a_passphrase_of_the_user_is_used(folder: Path, tmp_path: Path) -> None:
     assert "incorrect passphrase" in ran.stderr
 
 
+def test_a_clone_without_its_passphrase_gets_no_other_one(made: Path) -> None:
+    """A new passphrase could not open the secrets that are there."""
+    shutil.rmtree(made / ".lockstep")
+    shutil.rmtree(made / ".pulumi")
+    before = tree(made)
+    ran = lockstep(made, "init", "--yes")
+    assert ran.returncode == 2
+    assert "encrypted with a passphrase that is not here" in ran.stderr
+    assert str(made / ".lockstep" / "passphrase") in ran.stderr
+    assert tree(made) == before
+
+
+def test_a_project_whose_compose_file_lies_elsewhere(folder: Path) -> None:
+    """As in a repository with Pulumi.yaml at its top and settings that name the folder."""
+    top = folder.parent
+    (top / "Pulumi.yaml").write_text(
+        "name: r3init\nruntime: python\nbackend: {url: file://.}\nconfig: {compose: {default: .}}\n"
+    )
+    (top / "Pulumi.prod.yaml").write_text("config:\n  r3init:compose: shop\n")
+    (top / ".gitignore").write_text("/releases\n.pulumi")
+    ran = lockstep(top, "init", "--yes")
+    assert ran.returncode == 0, ran.stderr
+    assert "services: web" in ran.stderr
+    assert lockstep(top, "config", "get", "secrets.DB_PASSWORD").stdout == "hunter2\n"
+    assert lockstep(top, "config", "get", "compose").stdout == "shop\n"
+    assert (top / ".gitignore").read_text() == "/releases\n.pulumi\n.lockstep/\n"
+    assert "nothing was changed" in lockstep(top, "init", "--yes").stdout
+
+
 # config ------------------------------------------------------------------------------------------
 
 
@@ -340,6 +370,8 @@ def test_env_files(tmp_path: Path) -> None:
         "A": "1", "B": "two words", "C": "it $is", "D": "x # y", "F": "", "G": "'open", "H": "a#b",
     }  # fmt: skip
     assert read_env(tmp_path / "missing") == {}
+    path.write_text("DB_PASSWORD=x\nAPI_TOKEN=\nPORT=1\n")
+    assert secrets_in(path) == {"DB_PASSWORD": "x"}
 
 
 @pytest.mark.parametrize(
