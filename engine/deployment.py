@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from . import planner
-from .errors import EngineError
+from .errors import EngineError, NotInEngine
 from .planner import Change, Goal, Op
 from .providers import PACKAGES, Provider, ProviderFailed, package_of
 from .snapshot import PROVIDER_PREFIX, STACK_TYPE, Pending, Resource, Snapshot, now
@@ -46,6 +46,7 @@ class Step:
     diffs: tuple[str, ...] = ()
     detailed: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    lines: list[str] = field(default_factory=list)  # properties to show, secrets hidden
 
     @property
     def name(self) -> str:
@@ -68,6 +69,11 @@ class Hooks(Protocol):
 
     def call_hook(self, name: str, arguments: dict[str, Any], /) -> str:
         """Runs the hook; the text of its failure, empty if there was none."""
+
+
+def _known_package(package: str) -> None:
+    if package not in PACKAGES:
+        raise NotInEngine(f"the provider {package}")
 
 
 def _nothing(_: Step) -> None:
@@ -185,7 +191,9 @@ class Deployment:
     def _accept(self, goal: Goal) -> Goal:
         if goal.urn in self._declared:
             raise Refused(f"Duplicate resource URN '{goal.urn}'; try giving it a unique name")
-        if goal.custom and not goal.type.startswith(PROVIDER_PREFIX) and not goal.provider:
+        if goal.type.startswith(PROVIDER_PREFIX):
+            _known_package(goal.type.removeprefix(PROVIDER_PREFIX))
+        elif goal.custom and not goal.provider:
             goal = replace(goal, provider=self._default_provider(goal))
         if goal.provider and not self.removing:
             self._provider(goal.provider)
@@ -257,7 +265,7 @@ class Deployment:
             return bool(change.replaces)
 
         found = planner.replaced_with(old, self.snapshot.earlier, asks_replace)
-        return [self._step(Op.DELETE_REPLACED, r, None, None) for r in reversed(found)]
+        return [self._step(Op.DELETE_REPLACED, r, None, None) for r in found]
 
     def _refuse_protected_replace(self, urn: str) -> None:
         text = (
@@ -336,7 +344,7 @@ class Deployment:
                 if entry is None:
                     raise EngineError(f"the state has no provider {urn}; use the Pulumi CLI")
                 package = entry.type.removeprefix(PROVIDER_PREFIX)
-                package_of(package if package != "docker" else "docker:index/tag:Tag")
+                _known_package(package)
                 make = PACKAGES[package]
                 self._providers[reference] = make(self.project, plain(entry.inputs))
             return self._providers[reference]

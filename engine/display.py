@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from .values import masked
@@ -102,7 +103,7 @@ class PlainDisplay:
         shown = changed_keys(step)
         self._print(line + (f" [diff: {shown}]" if shown else ""))
         if self._diff and phase == "outputs":
-            for row in property_lines(step):
+            for row in step.lines:
                 self._print(f"      {row}")
 
     def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
@@ -269,10 +270,11 @@ def changed_keys(step: Step) -> str:
     return ",".join(f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys)
 
 
-def property_lines(step: Step) -> list[str]:
-    """The inputs of a step with their values, secrets masked."""
-    old = masked(step.old.inputs) if step.old else {}
-    new = masked(step.new.inputs) if step.new else {}
+def property_lines(step: Step, clean: Callable[[Any], Any]) -> list[str]:
+    """The inputs of a step with their values, secrets masked; `clean` hides those of the config
+    also where the program made them plain."""
+    old = clean(masked(step.old.inputs)) if step.old else {}
+    new = clean(masked(step.new.inputs)) if step.new else {}
     if step.op in ("delete", "delete-replaced"):
         new = old
     public = [k for k in sorted({*old, *new}) if not k.startswith("__")]

@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 from . import planner, program
 from .deployment import Deployment, Step
-from .display import Display
+from .display import Display, property_lines
 from .errors import Cancelled, EngineError
 from .snapshot import STACK_TYPE, VERSION, Resource, Snapshot
 from .stack import Stack
@@ -224,8 +224,7 @@ class _Run:
             title = "Previewing update"
         self._display.begin(title, self.stack.name, self.dry_run, self._diff)
         try:
-            interruptible = nullcontext() if self.dry_run else self._interruptible()
-            with interruptible, program.in_folder(self.stack.project.program):
+            with self._interruptible(), program.in_folder(self.stack.project.program):
                 work()
             return self._finished()
         finally:
@@ -235,7 +234,7 @@ class _Run:
         of = self.deployment
         failed = of.failed or of.cancelled or of.program_failed or of.blocked
         if of.cancelled:
-            self.diagnostic("", "error", str(Cancelled(self.kind)))
+            self.diagnostic("", "error", str(Cancelled("preview" if self.dry_run else self.kind)))
         elif of.last_word:
             self.diagnostic("", "error", of.last_word)
         of.close(self._old_outputs)
@@ -254,7 +253,7 @@ class _Run:
             exit_code=EXIT_FAILED if failed else 0,
             changes=changes,
             steps=of.steps,
-            outputs=masked(outputs),
+            outputs=self._clean(masked(outputs)),
             error="\n".join(self._errors) if failed else None,
         )
 
@@ -304,6 +303,8 @@ class _Run:
     # ---- listening to the deployment -----------------------------------------------------------
 
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
+        if self._diff and phase == "outputs":
+            step.lines = property_lines(step, self._clean)
         self._display.step(phase, step, dry_run)
 
     def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None:

@@ -131,24 +131,40 @@ def keep_ignored(news: Props, olds: Props, paths: Iterable[str]) -> Props:
 def replaced_with(
     root: Resource, resources: Sequence[Resource], asks_replace: Callable[[Resource, Props], bool]
 ) -> list[Resource]:
-    """Resources to delete and make anew because `root` is deleted before it is replaced.
+    """What must go before `root` is deleted to be replaced, dependents first.
 
-    Asked is each that takes a property from one of them, with that property unknown. Those that
-    only stand in depends_on stay. In state order, so dependents come later.
+    Asked is each resource that takes a property from one that goes, with that property unknown; one
+    that only stands in depends_on stays. Objects that an earlier run replaced and could not delete
+    (delete: true) are not asked: whatever they stand on is going.
     """
     doomed = {root.urn}
     found: list[Resource] = []
-    for resource in resources:
-        if resource.delete or resource.urn in doomed or not resource.custom:
-            continue
-        touched = [k for k, urns in resource.property_dependencies.items() if doomed & set(urns)]
-        if not touched:
-            continue
-        guess = {**resource.inputs, **{k: UNKNOWN for k in touched if k in resource.inputs}}
-        if asks_replace(resource, guess):
-            doomed.add(resource.urn)
-            found.append(resource)
-    return found
+    answers: dict[tuple[str, frozenset[str]], bool] = {}
+
+    def goes(resource: Resource) -> bool:
+        if resource.delete:
+            return bool((resource.needs() - {resource.parent}) & doomed)
+        # One that waits for its replacement is gone already, and so is what stood on it.
+        if resource.urn in doomed or resource.pending_replacement or not resource.custom:
+            return False
+        takes = resource.property_dependencies.items()
+        touched = frozenset(key for key, urns in takes if doomed & set(urns))
+        if touched and (resource.urn, touched) not in answers:
+            guess = {k: UNKNOWN if k in touched else v for k, v in resource.inputs.items()}
+            answers[resource.urn, touched] = asks_replace(resource, guess)
+        return bool(touched) and answers[resource.urn, touched]
+
+    while True:
+        more = []
+        for resource in resources:
+            if not any(resource is known for known in found) and goes(resource):
+                doomed.add(resource.urn)
+                found.append(resource)
+                more.append(resource)
+        # A replaced object stands after its successor's dependents: they are looked at again.
+        if not any(resource.delete for resource in more):
+            ordered = waves([(Op.DELETE_REPLACED, resource) for resource in found])
+            return [resource for wave in ordered for _, resource in wave]
 
 
 def condemned(earlier: Sequence[Resource], declared: set[str]) -> list[tuple[Op, Resource]]:

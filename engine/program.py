@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from .deployment import Deployment, Listener
@@ -92,7 +93,13 @@ def _run(
             loop.run_until_complete(runtime.run_in_stack(main))
         except BaseException as error:
             deployment.program_failed = True
-            _tell(error, deployment, listener, program)
+            # The SDK hands one exception through several futures, and on its way to us it may have
+            # lost the user's frames. The failed call that noted it whole may still be under way.
+            with suppress(Exception):
+                loop.run_until_complete(asyncio.sleep(SHUTDOWN_POLL_SECONDS))
+            noted = SETTINGS.rpc_manager
+            whole = noted.exception_traceback if noted.unhandled_exception is error else None
+            _tell(error, whole, deployment, listener, program)
         finally:
             _wind_down(loop, executor, deployment)
 
@@ -115,7 +122,13 @@ def _wind_down(
     loop.close()
 
 
-def _tell(error: BaseException, deployment: Deployment, listener: Listener, program: Path) -> None:
+def _tell(
+    error: BaseException,
+    whole: TracebackType | None,
+    deployment: Deployment,
+    listener: Listener,
+    program: Path,
+) -> None:
     """An exception of the program in Pulumi's words. After a failed step the exception is only the
     program's end, and everything has been said."""
     from pulumi import RunError
@@ -137,7 +150,7 @@ def _tell(error: BaseException, deployment: Deployment, listener: Listener, prog
         listener.diagnostic("", "error", str(error))
         return
     else:
-        shown = "".join(_user_traceback(error, program))
+        shown = "".join(_user_traceback(error, whole, program))
         listener.diagnostic("", "error", f"Program failed with an unhandled exception:\n{shown}")
         return
     listener.diagnostic(
@@ -147,12 +160,14 @@ def _tell(error: BaseException, deployment: Deployment, listener: Listener, prog
     )
 
 
-def _user_traceback(error: BaseException, program: Path) -> list[str]:
-    """The traceback from the first frame that is the user's."""
-    trace = error.__traceback__
-    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename, program):
-        trace = trace.tb_next
-    return traceback.format_exception(type(error), error, trace or error.__traceback__)
+def _user_traceback(error: BaseException, whole: TracebackType | None, program: Path) -> list[str]:
+    """The traceback from the first frame that is the user's, all of it if there is none."""
+    for trace in (error.__traceback__, whole):
+        while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename, program):
+            trace = trace.tb_next
+        if trace is not None:
+            return traceback.format_exception(type(error), error, trace)
+    return traceback.format_exception(error)
 
 
 def _is_users(filename: str, program: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,10 +151,6 @@ class Snapshot:
         """The resource is gone."""
         self.settled = [r for r in self.settled if r is not old]
         self.earlier = [r for r in self.earlier if r is not old]
-
-    def copy(self) -> Snapshot:
-        """An independent copy to play an operation through on."""
-        return Snapshot([replace(r) for r in self.resources], self.left_over)
 
     def forget_dangling(self) -> None:
         """Drop references to resources that are gone, so that the file stays consistent."""

@@ -85,10 +85,31 @@ def test_dependents_of_a_resource_that_goes_first() -> None:
         return "v" in guess
 
     state = [root, replaced, below, updated, under_updated, ordered_only]
-    assert planner.replaced_with(root, state, asks) == [replaced, below]
+    assert planner.replaced_with(root, state, asks) == [below, replaced]
     # Only what takes a property from a doomed one is asked, with that property unknown.
     assert set(asked) == {"urn:b", "urn:c", "urn:d"}
     assert all(UNKNOWN in guess.values() for guess in asked.values())
+
+
+def test_what_is_gone_is_not_deleted_again_and_leftovers_go_first() -> None:
+    def of(name: str, needs: str, delete: bool = False, pending: bool = False) -> Resource:
+        return Resource(
+            f"urn:{name}",
+            "t",
+            True,
+            inputs={"v": 1},
+            property_dependencies={"v": [needs]},
+            delete=delete,
+            pending_replacement=pending,
+        )
+
+    root = old()
+    gone = of("b", "urn:a", pending=True)
+    successor, user = of("c", "urn:x"), of("d", "urn:c")
+    left_over = of("c", "urn:a", delete=True)
+    state = [root, gone, successor, user, left_over]
+    # `d` may still stand on the left-over object of `c`, so it goes before that.
+    assert planner.replaced_with(root, state, lambda *_: True) == [user, left_over]
 
 
 @st.composite
