@@ -5,6 +5,7 @@ Nothing of the running containers is changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,15 +13,24 @@ from typing import Any
 
 from reconciler import compose, names, source
 from reconciler.catalog import Catalog
-from reconciler.config import Stack
-from reconciler.docker import PROJECT, VOLUME, Compose, ContainerDetails, Docker
+from reconciler.config import DatasetSetting, Stack
+from reconciler.docker import (
+    CONFIG_HASH,
+    PROJECT,
+    VOLUME,
+    Compose,
+    ContainerDetails,
+    Docker,
+    VolumeInfo,
+)
 from reconciler.errors import BadInput
 from reconciler.facts import Container
 from reconciler.ledger import Adopted
 from reconciler.release import Dataset, Image, Release, Strategy
 
 SEEN_RUNNING = "x-seen-running"
-"""Marks the model of an adopted release that could only be read from its containers."""
+"""Marks the model of an adopted release that its containers were not made from exactly."""
+_ANONYMOUS = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,12 @@ def draft(stack: Stack, docker: Docker, composer: Compose) -> Draft | None:
     by_service: dict[str, ContainerDetails] = {}
     for container in containers:
         by_service.setdefault(container.service, docker.inspect(container.id))
-    model = _declared_model(stack, composer, set(by_service))
+    model = _declared_model(stack, docker, composer, by_service)
     if model is not None:
         defined = source.define(stack, model, _image_volumes(docker, by_service))
     else:
         model = _seen_model(stack, docker, by_service)
-        defined = source.define(_speaking_only_of(stack, model.get("volumes", {})), model, {})
+        defined = source.define(_speaking_only_of(stack, model), model, {})
     datasets, generations = _as_mounted(defined.datasets, by_service)
     release = Release(
         name=names.release_name(stack.name, names.ADOPTED_NUMBER),
@@ -87,42 +97,101 @@ def adopt(stack: Stack, catalog: Catalog, docker: Docker, found: Draft) -> None:
     )
 
 
-def _declared_model(stack: Stack, composer: Compose, running: set[str]) -> dict[str, Any] | None:
-    """What the compose file says now, if it still has exactly the services that run."""
+def _declared_model(
+    stack: Stack,
+    docker: Docker,
+    composer: Compose,
+    by_service: Mapping[str, ContainerDetails],
+) -> dict[str, Any] | None:
+    """What the compose file says now, if it still has the services and volumes that run; marked
+    as only seen when the containers were not made from exactly this."""
     try:
         model = source.read_model(stack, composer)
     except BadInput:
         return None
-    return model if set(compose.services(model)) == running else None
+    if set(compose.services(model)) != set(by_service):
+        return None
+    if _volumes_declared(model) != _volumes_mounted(stack, docker, by_service):
+        return None
+    hashes = source.hashes(stack, composer)
+    exact = all(hashes.get(s) == c.labels.get(CONFIG_HASH) for s, c in by_service.items())
+    return model if exact else {**model, SEEN_RUNNING: True}
+
+
+def _volumes_declared(model: compose.Model) -> set[tuple[str, str, str]]:
+    """(service, target, volume) of the named volumes."""
+    declared: Mapping[str, Any] = model.get("volumes") or {}
+    return {
+        (service, compose.plain(m["target"]), compose.plain(declared[m["source"]]["name"]))
+        for service, body in compose.services(model).items()
+        for m in body.get("volumes") or ()
+        if m.get("type") == "volume" and m.get("source")
+    }
+
+
+def _volumes_mounted(
+    stack: Stack, docker: Docker, by_service: Mapping[str, ContainerDetails]
+) -> set[tuple[str, str, str]]:
+    known = docker.volumes()
+    return {
+        (service, target, name)
+        for service, container in by_service.items()
+        for target, name in container.volumes.items()
+        if name in known and _key(stack, known[name]) is not None
+    }
+
+
+def _key(stack: Stack, volume: VolumeInfo) -> str | None:
+    """What the project calls a volume; None for one without a name."""
+    if volume.labels.get(PROJECT) == stack.project and volume.labels.get(VOLUME):
+        return volume.labels[VOLUME]
+    return None if _ANONYMOUS.fullmatch(volume.name) else volume.name
 
 
 def _seen_model(
     stack: Stack, docker: Docker, by_service: Mapping[str, ContainerDetails]
 ) -> dict[str, Any]:
-    """The least that is true of the containers: images and named volumes, no environment."""
+    """The least that is true of the containers: images and volumes, no environment."""
     services: dict[str, Any] = {}
     volumes: dict[str, Any] = {}
     known = docker.volumes()
     for service, container in by_service.items():
         mounts: list[dict[str, Any]] = []
         for target, name in container.volumes.items():
-            labels = known[name].labels if name in known else {}
-            key = labels.get(VOLUME) if labels.get(PROJECT) == stack.project else None
+            if name not in known:
+                continue
+            key = _key(stack, known[name])
             if key is not None:
-                volumes[key] = {"name": name}
+                own = known[name].labels.get(PROJECT) == stack.project
+                volumes[key] = {"name": name} if own else {"name": name, "external": True}
                 mounts.append({"type": "volume", "source": key, "target": target})
+            elif any(_speaks_of(s, service, target) for s in stack.settings.datasets.values()):
+                mounts.append({"type": "volume", "target": target})
         services[service] = {
             "image": container.image,
             "restart": container.restart_policy,
-            **({"volumes": mounts} if mounts else {}),
+            "volumes": mounts,
         }
-    model = {"name": stack.project, "services": services, SEEN_RUNNING: True}
-    return {**model, "volumes": volumes} if volumes else model
+    return {"name": stack.project, "services": services, "volumes": volumes, SEEN_RUNNING: True}
 
 
-def _speaking_only_of(stack: Stack, datasets: Iterable[str]) -> Stack:
+def _speaks_of(said: DatasetSetting, service: str, target: str) -> bool:
+    return said.service == service and (said.target or "").rstrip("/") == target.rstrip("/")
+
+
+def _speaking_only_of(stack: Stack, model: compose.Model) -> Stack:
     """The stack without settings for datasets that the containers do not have."""
-    known = {n: said for n, said in stack.settings.datasets.items() if n in set(datasets)}
+    nameless = [
+        (service, mount["target"])
+        for service, body in compose.services(model).items()
+        for mount in body["volumes"]
+        if "source" not in mount
+    ]
+    known = {
+        name: said
+        for name, said in stack.settings.datasets.items()
+        if name in model["volumes"] or any(_speaks_of(said, *place) for place in nameless)
+    }
     settings = stack.settings.model_copy(update={"datasets": known})
     return stack.model_copy(update={"settings": settings})
 

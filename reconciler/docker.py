@@ -38,6 +38,7 @@ PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 NETWORK = "com.docker.compose.network"
 VOLUME = "com.docker.compose.volume"
+CONFIG_HASH = "com.docker.compose.config-hash"
 ONE_OFF = "com.docker.compose.oneoff"
 OUR_PROJECT = "lockstep.project"
 OUR_STACK = "lockstep.stack"
@@ -862,6 +863,22 @@ class Compose:
         if not isinstance(model, dict) or not model.get("services"):
             raise BadInput(f"no service is declared in {', '.join(str(f) for f in files)}")
         return model
+
+    def hashes(
+        self,
+        files: Sequence[Path],
+        *,
+        project: str,
+        env: Mapping[str, str],
+        profiles: Sequence[str] = (),
+    ) -> dict[str, str]:
+        """service -> the hash that Compose labels its containers with (CONFIG_HASH)."""
+        where, options = _place(files, profiles)
+        argv = ["-p", project, *options, "config", "--hash", "*"]
+        done = self._run(argv, env=env, cwd=where, timeout=60)
+        if done.returncode != 0:
+            raise BadInput(f"the compose file cannot be used: {_split_messages(done.stderr)[1]}")
+        return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
     def build(
         self,

@@ -46,6 +46,16 @@ def read_model(
     )
 
 
+def hashes(stack: Stack, composer: Compose) -> dict[str, str]:
+    """service -> Compose's hash of its definition as it is now, with the secrets' own values."""
+    return composer.hashes(
+        files(stack),
+        project=stack.project,
+        env=environment(stack, secrets=True),
+        profiles=stack.settings.profiles,
+    )
+
+
 def define(
     stack: Stack, model: Mapping[str, Any], image_volumes: Mapping[str, Sequence[str]]
 ) -> Definition:

@@ -324,6 +324,22 @@ def test_what_runs_but_is_not_declared_any_more_is_adopted_as_seen(trial: Trial)
     }
 
 
+def test_an_adopted_release_knows_whether_its_containers_were_made_from_it(
+    trial: Trial,
+) -> None:
+    trial.write({"web": web(environment={"TOKEN": "${TOKEN}", "VERSION": "${VERSION}"})})
+    trial.plain("up", "-d")
+    same = adoption.draft(trial.stack, trial.docker, trial.compose)
+    assert same is not None
+    assert adoption.SEEN_RUNNING not in same.release.model
+    assert "hush-hush-token" not in same.release.model_dump_json()
+    trial.environment["VERSION"] = "2"
+    changed = adoption.draft(trial.stack, trial.docker, trial.compose)
+    assert changed is not None
+    assert changed.release.model[adoption.SEEN_RUNNING] is True
+    assert changed.generations == same.generations
+
+
 def test_a_stopped_project_is_not_adopted(trial: Trial) -> None:
     trial.write({"web": web()})
     trial.plain("up", "-d")
