@@ -1,6 +1,6 @@
-"""The one seam to Docker and Compose.
+"""The one seam to Docker and Compose: nobody else imports docker-py or runs `docker compose`.
 
-Every error of docker-py and of `docker compose` becomes one of ours here, with the name of the
+Every error of docker-py and of `docker compose` becomes one of ours, with the name of the
 container, volume or image in question. Times are seconds, sizes bytes. docker-py costs a tenth of
 a second to import, so it is imported where it is first needed.
 """
@@ -8,179 +8,82 @@ a second to import, so it is imported where it is first needed.
 from __future__ import annotations
 
 import functools
-import io
 import json
 import math
 import os
-import re
-import shutil
 import signal
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from reconciler.errors import BadInput, DockerFailed, LockstepError, Refused, Unavailable
+from reconciler import dockervalues as values
+from reconciler.composeplugin import Compose
+from reconciler.dockervalues import (
+    CONFIG_HASH,
+    NETWORK,
+    ONE_OFF,
+    OUR_DATASET,
+    OUR_GENERATION,
+    OUR_PROJECT,
+    OUR_STACK,
+    OUR_WORLD,
+    PROJECT,
+    SERVICE,
+    VOLUME,
+    ContainerDetails,
+    DockerInfo,
+    HealthTest,
+    ImageInfo,
+    Listed,
+    NetworkInfo,
+    Published,
+    VolumeInfo,
+)
+from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
+from reconciler.execstream import converse
 from reconciler.facts import Container
 from snapshots.drivers.base import ExecResult
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-PROJECT = "com.docker.compose.project"
-SERVICE = "com.docker.compose.service"
-NETWORK = "com.docker.compose.network"
-VOLUME = "com.docker.compose.volume"
-CONFIG_HASH = "com.docker.compose.config-hash"
-ONE_OFF = "com.docker.compose.oneoff"
-OUR_PROJECT = "lockstep.project"
-OUR_STACK = "lockstep.stack"
-OUR_WORLD = "lockstep.world"
-OUR_DATASET = "lockstep.dataset"
-OUR_GENERATION = "lockstep.generation"
+__all__ = [
+    "CONFIG_HASH",
+    "NETWORK",
+    "ONE_OFF",
+    "OUR_DATASET",
+    "OUR_GENERATION",
+    "OUR_PROJECT",
+    "OUR_STACK",
+    "OUR_WORLD",
+    "PROJECT",
+    "SERVICE",
+    "VOLUME",
+    "Compose",
+    "ContainerDetails",
+    "Docker",
+    "DockerInfo",
+    "ExecResult",
+    "HealthTest",
+    "ImageInfo",
+    "Listed",
+    "NetworkInfo",
+    "PortTaken",
+    "Published",
+    "VolumeInfo",
+    "connect",
+]
 
 _REQUEST_TIMEOUT = 60
-_DEFAULT_GRACE = 10.0
-_NANOSECONDS = 1_000_000_000
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 _START_DOCKER = "docker info   says whether the daemon answers; start it, then run this again"
 
 
 class PortTaken(DockerFailed):
     """A container could not start because a port that it publishes is held by another."""
-
-
-@dataclass(frozen=True)
-class DockerInfo:
-    """The daemon."""
-
-    version: str
-    api: str
-    id: str
-    root: Path
-    memory: int
-
-
-@dataclass(frozen=True)
-class HealthTest:
-    """A health check as Docker has it: `("CMD", ...)` or `("CMD-SHELL", command)`."""
-
-    test: tuple[str, ...]
-    interval: float
-    timeout: float
-    start_period: float
-    retries: int
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """What to execute in the container."""
-        kind, *rest = self.test
-        return tuple(rest) if kind == "CMD" else ("/bin/sh", "-c", *rest)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published port; `host_ip` "" means every address."""
-
-    host_ip: str
-    port: int
-    protocol: str
-    container_port: int
-
-
-@dataclass(frozen=True)
-class ContainerDetails:
-    """One container in full, without the values of its environment."""
-
-    id: str
-    name: str
-    project: str
-    service: str
-    state: str
-    exit_code: int
-    oom_killed: bool
-    error: str
-    pid: int
-    started: str
-    finished: str
-    image: str
-    """The reference it was created with."""
-    image_id: str
-    labels: Mapping[str, str]
-    health: HealthTest | None
-    stop_grace: float
-    init: bool
-    restart_policy: str
-    ports: tuple[Published, ...]
-    network_mode: str
-    networks: frozenset[str]
-    addresses: Mapping[str, str]
-    """network -> IP address, of those that have one now."""
-    env_names: tuple[str, ...]
-    volumes: Mapping[str, str]
-    """mount target -> volume name or bind source."""
-    read_only: frozenset[str]
-    """Mount targets that the container cannot write."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One container as a listing has it: cheap, all of them in one request."""
-
-    id: str
-    name: str
-    labels: Mapping[str, str]
-    state: str
-    image_id: str
-    mounts: tuple[str, ...]
-    """Volume names and bind sources."""
-    ports: tuple[Published, ...]
-    network_mode: str
-
-    @property
-    def project(self) -> str:
-        """The compose project, or ""."""
-        return self.labels.get(PROJECT, "")
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """A local image."""
-
-    id: str
-    tags: tuple[str, ...]
-    digests: tuple[str, ...]
-    bytes: int
-    health: HealthTest | None
-    volumes: tuple[str, ...]
-    stop_signal: str
-
-
-@dataclass(frozen=True)
-class VolumeInfo:
-    """A volume; `path` is where its content lies on this host."""
-
-    name: str
-    labels: Mapping[str, str]
-    path: Path
-    driver: str
-    options: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class NetworkInfo:
-    """A network."""
-
-    name: str
-    labels: Mapping[str, str]
-    subnets: tuple[str, ...]
 
 
 def connect() -> Docker:
@@ -243,7 +146,7 @@ class Docker:
             filters["volume"] = volume
         with _mapped("the list of containers"):
             found = self._api.containers(all=not running, filters=filters)
-        return tuple(_listed(entry) for entry in found)
+        return tuple(values.listed(entry) for entry in found)
 
     def containers(
         self,
@@ -266,7 +169,7 @@ class Docker:
         for container_id in container_ids:
             said = self._inspect(container_id)
             if said is not None:
-                found.append(_container(said))
+                found.append(values.container(said))
         return tuple(found)
 
     def inspect(self, container_id: str) -> ContainerDetails:
@@ -274,7 +177,7 @@ class Docker:
         said = self._inspect(container_id)
         if said is None:
             raise DockerFailed(f"container {container_id[:12]} does not exist any more")
-        return _details(said)
+        return values.details(said)
 
     def start(self, container_id: str) -> None:
         """Start a container. Raises PortTaken when a port it publishes is not free (yet)."""
@@ -285,7 +188,7 @@ class Docker:
         """Stop it with its stop signal, and kill it after `grace` (default: its own) seconds."""
         with self._mapped_container("stop", container_id):
             if grace is None:
-                grace = _grace(self._api.inspect_container(container_id))
+                grace = values.grace(self._api.inspect_container(container_id))
             self._api.stop(container_id, timeout=max(0, math.ceil(grace)))
 
     def kill(self, container_id: str) -> None:
@@ -320,7 +223,7 @@ class Docker:
                 container_id, list(argv), stdin=stdin is not None, user=user or ""
             )
             stream = api.exec_start(made["Id"], socket=True)
-            ended, out, err = _converse(stream, stdin, deadline)
+            ended, out, err = converse(stream, stdin, deadline)
             state = api.exec_inspect(made["Id"])
             if not ended:
                 _kill_in_container(int(state.get("Pid") or 0), container_id)
@@ -364,7 +267,7 @@ class Docker:
 
         with _mapped(f"image {reference}"), suppress(ImageNotFound):
             api: Any = self._api  # its stubs leave this one out
-            return _image(api.inspect_image(reference))
+            return values.image(api.inspect_image(reference))
         return None
 
     def image_ids(self) -> dict[str, str]:
@@ -412,14 +315,14 @@ class Docker:
         filters: dict[str, Any] = {"label": list(labels)} if labels else {}
         with _mapped("the list of volumes"):
             found = self._api.volumes(filters=filters).get("Volumes") or ()
-        return {volume["Name"]: _volume(volume) for volume in found}
+        return {volume["Name"]: values.volume(volume) for volume in found}
 
     def volume(self, name: str) -> VolumeInfo | None:
         """One volume; None when there is none."""
         from docker.errors import NotFound
 
         with _mapped(f"volume {name}"), suppress(NotFound):
-            return _volume(self._api.inspect_volume(name))
+            return values.volume(self._api.inspect_volume(name))
         return None
 
     def create_volume(
@@ -433,7 +336,7 @@ class Docker:
         """A new volume. Raises Refused when somebody else's of that name exists: Docker itself
         would hand out the existing one, with its content."""
         with _mapped(f"volume {name}"):
-            made = _volume(
+            made = values.volume(
                 self._api.create_volume(
                     name, driver=driver, driver_opts=dict(options or {}), labels=dict(labels)
                 )
@@ -611,195 +514,11 @@ def _endpoint() -> str | None:
     return str(found.Host)
 
 
-def _converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str, str]:
-    """Write stdin, read both streams to their end: (ended in time, stdout, stderr)."""
-    raw: socket.socket = getattr(stream, "_sock", stream)
-    streams = {1: bytearray(), 2: bytearray()}
-    ended = True
-    writer = threading.Thread(target=_feed, args=(raw, stdin), daemon=True)
-    if stdin is not None:
-        writer.start()
-    try:
-        for kind, part in _frames(raw, deadline):
-            streams.get(kind, streams[2]).extend(part)
-    except TimeoutError:
-        ended = False
-    finally:
-        with suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
-        stream.close()
-    return ended, streams[1].decode(errors="replace"), streams[2].decode(errors="replace")
-
-
-def _feed(raw: socket.socket, stdin: str | None) -> None:
-    """Write from a thread of its own: a command may answer before it has read everything."""
-    with suppress(OSError):
-        raw.sendall((stdin or "").encode())
-        raw.shutdown(socket.SHUT_WR)
-
-
-def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
-    while header := _receive(raw, 8, deadline):
-        yield header[0], _receive(raw, int.from_bytes(header[4:8], "big"), deadline)
-
-
-def _receive(raw: socket.socket, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes, fewer at the end of the stream. Raises TimeoutError."""
-    part = io.BytesIO()
-    while part.tell() < size:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        raw.settimeout(left)
-        received = raw.recv(size - part.tell())
-        if not received:
-            return b"" if part.tell() < size else part.getvalue()
-        part.write(received)
-    return part.getvalue()
-
-
 def _kill_in_container(pid: int, container_id: str) -> None:
     """Docker cannot end an exec; the process is killed here when it is surely that container's."""
     with suppress(OSError):
         if pid > 1 and container_id[:12] in Path(f"/proc/{pid}/cgroup").read_text():
             os.kill(pid, signal.SIGKILL)
-
-
-def _listed(said: Mapping[str, Any]) -> Listed:
-    mounts = tuple(str(m.get("Name") or m.get("Source") or "") for m in said.get("Mounts") or ())
-    ports = tuple(
-        Published(p.get("IP", ""), p["PublicPort"], p["Type"], p["PrivatePort"])
-        for p in said.get("Ports") or ()
-        if p.get("PublicPort")
-    )
-    return Listed(
-        id=said["Id"],
-        name=next(iter(said.get("Names") or ("",))).lstrip("/"),
-        labels=said.get("Labels") or {},
-        state=said["State"],
-        image_id=said["ImageID"],
-        mounts=mounts,
-        ports=ports,
-        network_mode=(said.get("HostConfig") or {}).get("NetworkMode") or "",
-    )
-
-
-def _container(said: Mapping[str, Any]) -> Container:
-    labels = said["Config"].get("Labels") or {}
-    return Container(
-        id=said["Id"],
-        name=said["Name"].lstrip("/"),
-        project=labels.get(PROJECT, ""),
-        service=labels.get(SERVICE, ""),
-        state=said["State"]["Status"],
-        exit_code=said["State"]["ExitCode"],
-        restart_policy=_restart(said),
-        image_id=said["Image"],
-        volumes=_volumes(said),
-        one_off=labels.get(ONE_OFF) == "True",
-    )
-
-
-def _details(said: Mapping[str, Any]) -> ContainerDetails:
-    config, host, state = said["Config"], said["HostConfig"], said["State"]
-    labels = config.get("Labels") or {}
-    networks = (said.get("NetworkSettings") or {}).get("Networks") or {}
-    return ContainerDetails(
-        id=said["Id"],
-        name=said["Name"].lstrip("/"),
-        project=labels.get(PROJECT, ""),
-        service=labels.get(SERVICE, ""),
-        state=state["Status"],
-        exit_code=state["ExitCode"],
-        oom_killed=bool(state.get("OOMKilled")),
-        error=state.get("Error") or "",
-        pid=int(state.get("Pid") or 0),
-        started=state.get("StartedAt") or "",
-        finished=state.get("FinishedAt") or "",
-        image=config.get("Image") or "",
-        image_id=said["Image"],
-        labels=labels,
-        health=_health(config.get("Healthcheck")),
-        stop_grace=_grace(said),
-        init=bool(host.get("Init")),
-        restart_policy=_restart(said),
-        ports=_bindings(host.get("PortBindings") or {}),
-        network_mode=host.get("NetworkMode") or "",
-        networks=frozenset(networks),
-        addresses={n: a["IPAddress"] for n, a in networks.items() if a.get("IPAddress")},
-        env_names=tuple(sorted(e.partition("=")[0] for e in config.get("Env") or ())),
-        volumes=_volumes(said),
-        read_only=frozenset(
-            m["Destination"] for m in said.get("Mounts") or () if not m.get("RW", True)
-        ),
-    )
-
-
-def _restart(said: Mapping[str, Any]) -> str:
-    policy = said["HostConfig"].get("RestartPolicy") or {}
-    name, retries = policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
-    return f"{name}:{retries}" if name == "on-failure" and retries else str(name)
-
-
-def _grace(said: Mapping[str, Any]) -> float:
-    seconds = said["Config"].get("StopTimeout")
-    return _DEFAULT_GRACE if seconds is None else float(seconds)
-
-
-def _volumes(said: Mapping[str, Any]) -> dict[str, str]:
-    return {m["Destination"]: m.get("Name") or m["Source"] for m in said.get("Mounts") or ()}
-
-
-def _bindings(said: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[Published, ...]:
-    found = []
-    for inside, outside in said.items():
-        port, _, protocol = inside.partition("/")
-        for binding in outside or ():
-            if binding.get("HostPort", "").isdigit() and int(binding["HostPort"]):
-                host_port = int(binding["HostPort"])
-                host_ip = binding.get("HostIp") or ""
-                found.append(Published(host_ip, host_port, protocol or "tcp", int(port)))
-    return tuple(found)
-
-
-def _health(said: Mapping[str, Any] | None) -> HealthTest | None:
-    test = tuple((said or {}).get("Test") or ())
-    if said is None or not test or test[0] == "NONE":
-        return None
-    return HealthTest(
-        test=test,
-        interval=(said.get("Interval") or 30 * _NANOSECONDS) / _NANOSECONDS,
-        timeout=(said.get("Timeout") or 30 * _NANOSECONDS) / _NANOSECONDS,
-        start_period=(said.get("StartPeriod") or 0) / _NANOSECONDS,
-        retries=said.get("Retries") or 3,
-    )
-
-
-def _image(said: Mapping[str, Any]) -> ImageInfo:
-    config = said.get("Config") or {}
-    return ImageInfo(
-        id=said["Id"],
-        tags=tuple(said.get("RepoTags") or ()),
-        digests=tuple(said.get("RepoDigests") or ()),
-        bytes=int(said.get("Size") or 0),
-        health=_health(config.get("Healthcheck")),
-        volumes=tuple(sorted(config.get("Volumes") or ())),
-        stop_signal=config.get("StopSignal") or "SIGTERM",
-    )
-
-
-def _volume(said: Mapping[str, Any]) -> VolumeInfo:
-    options = said.get("Options") or {}
-    # A volume that is itself a bind has its content at the device: its mountpoint is empty
-    # while no container uses it.
-    bound = "bind" in options.get("o", "").split(",") and options.get("device")
-    return VolumeInfo(
-        name=said["Name"],
-        labels=said.get("Labels") or {},
-        path=Path(options["device"] if bound else said["Mountpoint"]),
-        driver=said["Driver"],
-        options=options,
-    )
 
 
 def _repository(reference: str) -> tuple[str, str | None]:
@@ -809,238 +528,3 @@ def _repository(reference: str) -> tuple[str, str | None]:
         return name, digest
     name, colon, tag = reference.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (reference, None)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Compose writes it: what looks like a date or `yes` is text, as Compose means it."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|false)$", "tf"),
-    ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
-    ("float", r"^-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-0123456789"),
-    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-
-
-class Compose:
-    """The Compose plugin. `root`: the project's folder, whose .tools may hold the plugin."""
-
-    def __init__(self, root: Path | None = None, *, endpoint: str | None = None) -> None:
-        self.environment = _compose_environment(root)
-        if endpoint is not None:
-            self.environment["DOCKER_HOST"] = endpoint
-
-    def model(
-        self,
-        files: Sequence[Path],
-        *,
-        project: str,
-        env: Mapping[str, str],
-        profiles: Sequence[str] = (),
-        warn: Callable[[str], None] = lambda _: None,
-    ) -> dict[str, Any]:
-        """The model of one folder, or of compose files in order, as `docker compose config` has
-        it; `$` in values stays doubled. Read as YAML: its JSON loses x-lockstep of volumes.
-
-        Raises BadInput with Compose's own message.
-        """
-        where, options = _place(files, profiles)
-        done = self._run(["-p", project, *options, "config"], env=env, cwd=where, timeout=60)
-        warnings, complaint = _split_messages(done.stderr)
-        if done.returncode != 0:
-            shown = ", ".join(str(f) for f in files)
-            raise BadInput(
-                f"the compose file cannot be used ({shown}): {complaint}",
-                next_step="docker compose config   in its folder shows the same",
-            )
-        for warning in warnings:
-            warn(warning)
-        model = yaml.load(done.stdout, Loader=_Loader)
-        if not isinstance(model, dict) or not model.get("services"):
-            raise BadInput(f"no service is declared in {', '.join(str(f) for f in files)}")
-        return model
-
-    def hashes(
-        self,
-        files: Sequence[Path],
-        *,
-        project: str,
-        env: Mapping[str, str],
-        profiles: Sequence[str] = (),
-    ) -> dict[str, str]:
-        """service -> the hash that Compose labels its containers with (CONFIG_HASH)."""
-        where, options = _place(files, profiles)
-        argv = ["-p", project, *options, "config", "--hash", "*"]
-        done = self._run(argv, env=env, cwd=where, timeout=60)
-        if done.returncode != 0:
-            raise BadInput(f"the compose file cannot be used: {_split_messages(done.stderr)[1]}")
-        return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-
-    def build(
-        self,
-        files: Sequence[Path],
-        *,
-        project: str,
-        env: Mapping[str, str],
-        profiles: Sequence[str] = (),
-        services: Sequence[str],
-        progress: Callable[[str], None],
-    ) -> None:
-        """Build the images of services. Raises DockerFailed with the end of the build's output."""
-        where, options = _place(files, profiles)
-        environment = dict(env)
-        if not _plugin("docker-buildx", self.environment):
-            environment.setdefault("DOCKER_BUILDKIT", "0")
-        argv = [*_COMPOSE, "-p", project, *options, "build", *services]
-        tail: list[str] = []
-        with subprocess.Popen(
-            argv,
-            cwd=where,
-            env={**os.environ, **self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as child:
-            for line in child.stdout or ():
-                if text := line.strip():
-                    tail = [*tail[-19:], text]
-                    progress(text)
-        if child.returncode != 0:
-            raise DockerFailed(
-                f"the build of {', '.join(services)} failed:\n    " + "\n    ".join(tail)
-            )
-
-    def create(self, world: str, model: Mapping[str, Any], *, hide: Collection[str] = ()) -> None:
-        """Create the world's missing containers and networks, stopped; existing ones stay as they
-        are. The model goes in by stdin; `hide`: values that no message may show."""
-        argv = ["-p", world, "-f", "-", "--env-file", os.devnull, "create"]
-        argv += ["--no-build", "--no-recreate", "--pull", "never"]
-        done = self._run(argv, stdin=json.dumps(model), cwd=Path("/"), timeout=600)
-        if done.returncode != 0:
-            said = _split_messages(done.stderr)[1]
-            for value in hide:
-                said = said.replace(value, "***") if value else said
-            raise DockerFailed(f"the containers of {world} could not be created: {said}")
-
-    def down(self, world: str) -> None:
-        """Remove the world's containers and its own networks; volumes stay."""
-        argv = ["-p", world, "down", "--remove-orphans"]
-        done = self._run(argv, cwd=Path("/"), timeout=300)
-        if done.returncode != 0:
-            said = _split_messages(done.stderr)[1]
-            raise DockerFailed(f"the containers of {world} could not be removed: {said}")
-
-    def passthrough(self, world: str, args: Sequence[str]) -> int:
-        """`docker compose -p WORLD ARGS` on this terminal; its exit code."""
-        return subprocess.call(
-            [*_COMPOSE, "-p", world, *args], env={**os.environ, **self.environment}
-        )
-
-    def _run(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: Path,
-        timeout: float,
-        env: Mapping[str, str] | None = None,
-        stdin: str = "",
-    ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **self.environment, **(env or {})}
-        try:
-            return subprocess.run(
-                [*_COMPOSE, "--ansi", "never", *argv],
-                cwd=cwd,
-                env=environment,
-                input=stdin,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DockerFailed(
-                f"docker compose {argv[-1]} did not end within {timeout:g} s"
-            ) from None
-        except OSError as error:
-            raise Unavailable(f"docker compose cannot be run: {error.strerror}") from None
-
-
-_COMPOSE = ("docker", "compose")
-_PLUGIN_FOLDERS = (
-    "/usr/local/lib/docker/cli-plugins",
-    "/usr/local/libexec/docker/cli-plugins",
-    "/usr/lib/docker/cli-plugins",
-    "/usr/libexec/docker/cli-plugins",
-)
-
-
-def _compose_environment(root: Path | None) -> dict[str, str]:
-    """What has to be added to the environment so that `docker compose` is there."""
-    if shutil.which("docker") is None:
-        raise Unavailable("the docker command is missing", next_step="install Docker's CLI")
-    if _plugin("docker-compose", {}):
-        return {}
-    for folder in (root, Path(__file__).parent.parent):
-        config = folder / ".tools" / "docker-config" if folder else None
-        if config and (config / "cli-plugins" / "docker-compose").exists():
-            return {"DOCKER_CONFIG": str(config.resolve())}
-    answer = subprocess.run([*_COMPOSE, "version"], capture_output=True, timeout=30, check=False)
-    if answer.returncode != 0:
-        raise Unavailable(
-            "the Compose plugin is missing: `docker compose version` fails",
-            next_step="install docker-compose-plugin, or run `make setup` in Lockstep's clone",
-        )
-    return {}
-
-
-def _plugin(name: str, environment: Mapping[str, str]) -> bool:
-    own = environment.get("DOCKER_CONFIG") or os.environ.get("DOCKER_CONFIG")
-    folders = [Path(own or Path.home() / ".docker") / "cli-plugins", *map(Path, _PLUGIN_FOLDERS)]
-    return any((folder / name).exists() for folder in folders)
-
-
-def _place(files: Sequence[Path], profiles: Sequence[str]) -> tuple[Path, list[str]]:
-    """(working folder, options) that make Compose read these files with these profiles."""
-    chosen = [option for profile in profiles for option in ("--profile", profile)]
-    if len(files) == 1 and files[0].is_dir():
-        names = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-        if not any((files[0] / name).exists() for name in names):
-            raise BadInput(
-                f"there is no compose file in {files[0]}",
-                next_step="lockstep config set compose PATH   names its folder, or the file",
-            )
-        return files[0], chosen
-    for file in files:
-        if not file.is_file():
-            raise BadInput(
-                f"the compose file {file} does not exist",
-                next_step="lockstep config set compose PATH   names its folder, or the file",
-            )
-    return files[0].parent, [o for file in files for o in ("-f", str(file))] + chosen
-
-
-_LOGGED = re.compile(r'^time="[^"]*" level=(\w+) msg="(.*)"$')
-
-
-def _split_messages(stderr: str) -> tuple[list[str], str]:
-    """Compose's stderr -> (its warnings, each once; the rest as one text)."""
-    warnings: list[str] = []
-    rest: list[str] = []
-    for line in stderr.splitlines():
-        match = _LOGGED.match(line)
-        if match is None:
-            rest.append(line.strip())
-            continue
-        text = match[2].replace('\\"', '"')
-        if match[1] != "warning":
-            rest.append(text)
-        elif text not in warnings:
-            warnings.append(text)
-    return warnings, "\n".join(line for line in rest if line)

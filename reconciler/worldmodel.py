@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler import compose, docker
+from reconciler import compose, dockervalues
 from reconciler.release import ConfigFile, Dataset, Kind, Release
 
 _START_INTERVAL = (1, 44)
@@ -94,7 +94,13 @@ def _pin(body: dict[str, Any], tag: str) -> None:
 
 def _label(body: dict[str, Any], project: str, stack: str, world: str) -> None:
     labels = body.setdefault("labels", {})
-    labels.update({docker.OUR_PROJECT: project, docker.OUR_STACK: stack, docker.OUR_WORLD: world})
+    labels.update(
+        {
+            dockervalues.OUR_PROJECT: project,
+            dockervalues.OUR_STACK: stack,
+            dockervalues.OUR_WORLD: world,
+        }
+    )
 
 
 def _fit_to_engine(body: dict[str, Any], engine_api: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import requests
 import urllib3
 
+from reconciler import composeplugin
 from reconciler import docker as seam
 from reconciler.docker import PROJECT, Compose, Docker, PortTaken, connect
 from reconciler.errors import BadInput, DockerFailed, LockstepError, Refused, Unavailable
@@ -292,8 +293,8 @@ def test_the_compose_plugin_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setattr(seam, "_PLUGIN_FOLDERS", ())
-    monkeypatch.setattr(seam, "__file__", str(tmp_path / "a" / "b" / "docker.py"))
+    monkeypatch.setattr(composeplugin, "_PLUGIN_FOLDERS", ())
+    monkeypatch.setattr(composeplugin, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     with pytest.raises(Unavailable, match="plugin is missing"):
         Compose(tmp_path)
     plugins = tmp_path / ".tools" / "docker-config" / "cli-plugins"

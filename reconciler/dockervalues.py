@@ -1,0 +1,294 @@
+"""Containers, images and volumes as Docker describes them. Times are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.facts import Container
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+NETWORK = "com.docker.compose.network"
+VOLUME = "com.docker.compose.volume"
+CONFIG_HASH = "com.docker.compose.config-hash"
+ONE_OFF = "com.docker.compose.oneoff"
+OUR_PROJECT = "lockstep.project"
+OUR_STACK = "lockstep.stack"
+OUR_WORLD = "lockstep.world"
+OUR_DATASET = "lockstep.dataset"
+OUR_GENERATION = "lockstep.generation"
+
+_DEFAULT_GRACE = 10.0
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class DockerInfo:
+    """The daemon."""
+
+    version: str
+    api: str
+    id: str
+    root: Path
+    memory: int
+
+
+@dataclass(frozen=True)
+class HealthTest:
+    """A health check as Docker has it: `("CMD", ...)` or `("CMD-SHELL", command)`."""
+
+    test: tuple[str, ...]
+    interval: float
+    timeout: float
+    start_period: float
+    retries: int
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What to execute in the container."""
+        kind, *rest = self.test
+        return tuple(rest) if kind == "CMD" else ("/bin/sh", "-c", *rest)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published port; `host_ip` "" means every address."""
+
+    host_ip: str
+    port: int
+    protocol: str
+    container_port: int
+
+
+@dataclass(frozen=True)
+class ContainerDetails:
+    """One container in full, without the values of its environment."""
+
+    id: str
+    name: str
+    project: str
+    service: str
+    state: str
+    exit_code: int
+    oom_killed: bool
+    error: str
+    pid: int
+    started: str
+    finished: str
+    image: str
+    """The reference it was created with."""
+    image_id: str
+    labels: Mapping[str, str]
+    health: HealthTest | None
+    stop_grace: float
+    init: bool
+    restart_policy: str
+    ports: tuple[Published, ...]
+    network_mode: str
+    networks: frozenset[str]
+    addresses: Mapping[str, str]
+    """network -> IP address, of those that have one now."""
+    env_names: tuple[str, ...]
+    volumes: Mapping[str, str]
+    """mount target -> volume name or bind source."""
+    read_only: frozenset[str]
+    """Mount targets that the container cannot write."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One container as a listing has it: cheap, all of them in one request."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: str
+    image_id: str
+    mounts: tuple[str, ...]
+    """Volume names and bind sources."""
+    ports: tuple[Published, ...]
+    network_mode: str
+
+    @property
+    def project(self) -> str:
+        """The compose project, or ""."""
+        return self.labels.get(PROJECT, "")
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """A local image."""
+
+    id: str
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    bytes: int
+    health: HealthTest | None
+    volumes: tuple[str, ...]
+    stop_signal: str
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """A volume; `path` is where its content lies on this host."""
+
+    name: str
+    labels: Mapping[str, str]
+    path: Path
+    driver: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """A network."""
+
+    name: str
+    labels: Mapping[str, str]
+    subnets: tuple[str, ...]
+
+
+def listed(said: Mapping[str, Any]) -> Listed:
+    """An entry of the list of containers."""
+    mounts = tuple(str(m.get("Name") or m.get("Source") or "") for m in said.get("Mounts") or ())
+    ports = tuple(
+        Published(p.get("IP", ""), p["PublicPort"], p["Type"], p["PrivatePort"])
+        for p in said.get("Ports") or ()
+        if p.get("PublicPort")
+    )
+    return Listed(
+        id=said["Id"],
+        name=next(iter(said.get("Names") or ("",))).lstrip("/"),
+        labels=said.get("Labels") or {},
+        state=said["State"],
+        image_id=said["ImageID"],
+        mounts=mounts,
+        ports=ports,
+        network_mode=(said.get("HostConfig") or {}).get("NetworkMode") or "",
+    )
+
+
+def container(said: Mapping[str, Any]) -> Container:
+    """An inspected container, as `decide` sees it."""
+    labels = said["Config"].get("Labels") or {}
+    return Container(
+        id=said["Id"],
+        name=said["Name"].lstrip("/"),
+        project=labels.get(PROJECT, ""),
+        service=labels.get(SERVICE, ""),
+        state=said["State"]["Status"],
+        exit_code=said["State"]["ExitCode"],
+        restart_policy=_restart(said),
+        image_id=said["Image"],
+        volumes=_volumes(said),
+        one_off=labels.get(ONE_OFF) == "True",
+    )
+
+
+def details(said: Mapping[str, Any]) -> ContainerDetails:
+    """An inspected container in full."""
+    config, host, state = said["Config"], said["HostConfig"], said["State"]
+    labels = config.get("Labels") or {}
+    networks = (said.get("NetworkSettings") or {}).get("Networks") or {}
+    return ContainerDetails(
+        id=said["Id"],
+        name=said["Name"].lstrip("/"),
+        project=labels.get(PROJECT, ""),
+        service=labels.get(SERVICE, ""),
+        state=state["Status"],
+        exit_code=state["ExitCode"],
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        pid=int(state.get("Pid") or 0),
+        started=state.get("StartedAt") or "",
+        finished=state.get("FinishedAt") or "",
+        image=config.get("Image") or "",
+        image_id=said["Image"],
+        labels=labels,
+        health=_health(config.get("Healthcheck")),
+        stop_grace=grace(said),
+        init=bool(host.get("Init")),
+        restart_policy=_restart(said),
+        ports=_bindings(host.get("PortBindings") or {}),
+        network_mode=host.get("NetworkMode") or "",
+        networks=frozenset(networks),
+        addresses={n: a["IPAddress"] for n, a in networks.items() if a.get("IPAddress")},
+        env_names=tuple(sorted(e.partition("=")[0] for e in config.get("Env") or ())),
+        volumes=_volumes(said),
+        read_only=frozenset(
+            m["Destination"] for m in said.get("Mounts") or () if not m.get("RW", True)
+        ),
+    )
+
+
+def _restart(said: Mapping[str, Any]) -> str:
+    policy = said["HostConfig"].get("RestartPolicy") or {}
+    name, retries = policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
+    return f"{name}:{retries}" if name == "on-failure" and retries else str(name)
+
+
+def grace(said: Mapping[str, Any]) -> float:
+    """Seconds between the stop signal and the kill."""
+    seconds = said["Config"].get("StopTimeout")
+    return _DEFAULT_GRACE if seconds is None else float(seconds)
+
+
+def _volumes(said: Mapping[str, Any]) -> dict[str, str]:
+    return {m["Destination"]: m.get("Name") or m["Source"] for m in said.get("Mounts") or ()}
+
+
+def _bindings(said: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[Published, ...]:
+    found = []
+    for inside, outside in said.items():
+        port, _, protocol = inside.partition("/")
+        for binding in outside or ():
+            if binding.get("HostPort", "").isdigit() and int(binding["HostPort"]):
+                host_port = int(binding["HostPort"])
+                host_ip = binding.get("HostIp") or ""
+                found.append(Published(host_ip, host_port, protocol or "tcp", int(port)))
+    return tuple(found)
+
+
+def _health(said: Mapping[str, Any] | None) -> HealthTest | None:
+    test = tuple((said or {}).get("Test") or ())
+    if said is None or not test or test[0] == "NONE":
+        return None
+    return HealthTest(
+        test=test,
+        interval=(said.get("Interval") or 30 * _NANOSECONDS) / _NANOSECONDS,
+        timeout=(said.get("Timeout") or 30 * _NANOSECONDS) / _NANOSECONDS,
+        start_period=(said.get("StartPeriod") or 0) / _NANOSECONDS,
+        retries=said.get("Retries") or 3,
+    )
+
+
+def image(said: Mapping[str, Any]) -> ImageInfo:
+    """An inspected image."""
+    config = said.get("Config") or {}
+    return ImageInfo(
+        id=said["Id"],
+        tags=tuple(said.get("RepoTags") or ()),
+        digests=tuple(said.get("RepoDigests") or ()),
+        bytes=int(said.get("Size") or 0),
+        health=_health(config.get("Healthcheck")),
+        volumes=tuple(sorted(config.get("Volumes") or ())),
+        stop_signal=config.get("StopSignal") or "SIGTERM",
+    )
+
+
+def volume(said: Mapping[str, Any]) -> VolumeInfo:
+    """An inspected volume, or an entry of the list of volumes."""
+    options = said.get("Options") or {}
+    # A volume that is itself a bind has its content at the device: its mountpoint is empty
+    # while no container uses it.
+    bound = "bind" in options.get("o", "").split(",") and options.get("device")
+    return VolumeInfo(
+        name=said["Name"],
+        labels=said.get("Labels") or {},
+        path=Path(options["device"] if bound else said["Mountpoint"]),
+        driver=said["Driver"],
+        options=options,
+    )
