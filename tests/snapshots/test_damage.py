@@ -58,6 +58,23 @@ def test_a_flipped_bit_anywhere_is_found(small: Path, store: Store, tmp_path: Pa
     assert tree_equal(small, tmp_path / "again") == []
 
 
+def test_every_single_bit_counts(store: Store, tmp_path: Path) -> None:
+    """Also those by which zstd would decode to the same content."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "pages").write_bytes(b"a page of a database " * 3000)
+    record = capture(folder, store, dataset="data")
+    for path in meaningful_files(store):
+        good = path.read_bytes()
+        for bit in range(8 * len(good)):
+            bad = bytearray(good)
+            bad[bit // 8] ^= 1 << (bit % 8)
+            path.write_bytes(bad)
+            assert is_found(store.path, record.id), f"{path.name}, bit {bit}"
+        path.write_bytes(good)
+    assert not is_found(store.path, record.id)
+
+
 def test_a_file_cut_off_anywhere_is_found_without_reading_data(
     small: Path, store: Store, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.errors import Damaged, SnapshotError
-from snapshots.pack import ENTRY, MAGIC, SUFFIX, TRAILER, ZSTD, Placed, crc_of
+from snapshots.pack import ENTRY, MAGIC, RAW, SUFFIX, TRAILER, ZSTD, Placed, crc_of
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.tree import BLOCK, read_tree
@@ -224,19 +224,48 @@ def test_links_in_the_target_are_not_followed(small: Path, store: Store, tmp_pat
     assert (outside / "file").read_text() == "mine"
 
 
-def test_a_block_that_unpacks_to_more_than_it_says_is_refused(store: Store, tmp_path: Path) -> None:
-    digest = blake3(bytes(BLOCK)).digest()
-    payload = zstandard.ZstdCompressor().compress(bytes(256 << 20))
-    placed = Placed(digest, len(MAGIC), len(payload), BLOCK, crc_of(payload), ZSTD)
+def forge_block(store: Store, digest: bytes, payload: bytes, codec: int) -> str:
+    """A pack with one block in which all checksums are right, and a snapshot that needs it."""
+    placed = Placed(digest, len(MAGIC), len(payload), BLOCK, crc_of(payload), codec)
     index = ENTRY.pack(*(getattr(placed, name) for name in Placed.__slots__))
     name = blake3(index).digest()
     trailer = TRAILER.pack(1, len(MAGIC) + len(payload), name, MAGIC)
     (store.packs / (name.hex() + SUFFIX)).write_bytes(MAGIC + payload + index + trailer)
-    content = lines(
-        HEADER, ROOT, file("a", BLOCK), {**BLOCKS, "h": digest.hex()}, UP, end(1, BLOCK)
-    )
-    with pytest.raises(Damaged, match="size"):
-        restore(store, forge(store, content, files=1, data=BLOCK), tmp_path / "target")
+    blocks = {**BLOCKS, "h": digest.hex()}
+    content = lines(HEADER, ROOT, file("a", BLOCK), blocks, UP, end(1, BLOCK))
+    return forge(store, content, files=1, data=BLOCK)
+
+
+BOMB = zstandard.ZstdCompressor().compress(bytes(256 << 20))
+OTHER = b"other content".ljust(BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("payload", "codec", "reason"),
+    [
+        (BOMB, ZSTD, "another size"),
+        (OTHER, RAW, "another hash"),
+        (zstandard.ZstdCompressor().compress(OTHER), ZSTD, "another hash"),
+        (OTHER[:-1], RAW, "another hash"),
+        (OTHER, ZSTD, "cannot be read"),
+        (OTHER, 7, "codec 7 is not known"),
+    ],
+)
+def test_a_forged_block_is_refused(
+    payload: bytes, codec: int, reason: str, store: Store, tmp_path: Path
+) -> None:
+    snapshot = forge_block(store, blake3(bytes(BLOCK)).digest(), payload, codec)
+    with pytest.raises(Damaged, match=reason):
+        restore(store, snapshot, tmp_path / "target")
+    (damage,) = verify(store, snapshot, read_data=True)
+    assert damage.file == "a"
+
+
+def test_a_well_forged_block_is_restored(store: Store, tmp_path: Path) -> None:
+    """Without the lie it works, so the refusals above mean something."""
+    payload = zstandard.ZstdCompressor().compress(OTHER)
+    restore(store, forge_block(store, blake3(OTHER).digest(), payload, ZSTD), tmp_path / "target")
+    assert (tmp_path / "target" / "a").read_bytes() == OTHER
 
 
 SOUND_RECORD: dict[str, Any] = {
