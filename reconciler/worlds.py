@@ -85,21 +85,23 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
 
 
 def guard_images(
-    stack: Stack,  # noqa: ARG001 - called like its siblings
+    stack: Stack,
     catalog: Catalog,
     docker: Docker,
     release: str,
 ) -> None:
     """Raises Refused while a release whose record is kept still needs its images.
 
-    A tag that is gone or was moved to another image holds nothing of the release any more.
+    A tag that is gone or was moved to another image holds nothing of the release any more. Where
+    the record cannot be read, the images get a second tag, so that they outlive the first.
     """
     good, damaged = catalog.records()
     state = catalog.state()
     if release in state.pruned:
         return
     if release in damaged:
-        raise Refused(f"the record of {release} cannot be read: its images are not removed")
+        _keep_images_of_unreadable(stack, docker, release)
+        return
     record = good.get(release)
     if record is None:
         return
@@ -110,6 +112,12 @@ def guard_images(
                 f"image {image.tag} belongs to {release}, which is kept: not removed",
                 next_step="lockstep list   shows what is kept; the window prunes what is not",
             )
+
+
+def _keep_images_of_unreadable(stack: Stack, docker: Docker, release: str) -> None:
+    for tag, image_id in docker.image_ids().items():
+        if tag.startswith(f"{stack.project}-".lower()) and tag.endswith(f":{release}"):
+            docker.tag(image_id, f"{tag}-kept")
 
 
 class _Making:

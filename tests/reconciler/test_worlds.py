@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import pytest
 
 from reconciler import adoption, names, worlds
-from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT
+from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT, connect
 from reconciler.errors import BadInput, DockerFailed, Refused
 from reconciler.ledger import Captured, Committed
 from reconciler.plan import Action, DatasetPlan, Move, Plan
 from snapshots.capture import capture
+from snapshots.compare import tree_equal
 from snapshots.store import Store
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, web
 
@@ -213,6 +216,42 @@ def test_what_a_dead_run_left_is_made_anew(trial: Trial) -> None:
     assert volume_content(trial, fork.generation) == {"notes": "all of it\n"}
     assert not old & {c.id for c in trial.docker.containers(project=trial.world(2))}
     assert trial.world(2) in trial.state.worlds
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.7, 1.0])
+def test_killed_while_it_makes_a_world(trial: Trial, seconds: float) -> None:
+    trial.write({"web": web(), "cache": cache()})
+    trial.new()
+    first = [generation(trial, name, Action.CREATE) for name in ("notes", "cache-data")]
+    trial.make(plan(trial, *first))
+    commit(trial, trial.world(1))
+    source = trial.docker.volume(first[0].generation)
+    assert source is not None
+    for number in range(40):
+        (source.path / f"f{number}").write_bytes(os.urandom(4 << 20))
+    trial.new(VERSION="2")
+    forks = [generation(trial, d.name, Action.FORK, 2, source=d.generation) for d in first]
+    forward = plan(trial, *forks, number=2)
+
+    child = os.fork()
+    if child == 0:
+        trial.docker = connect()
+        trial.make(forward)
+        os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    trial.make(forward)
+
+    forked = trial.docker.volume(forks[0].generation)
+    assert forked is not None
+    assert tree_equal(source.path, forked.path) == []
+    found = trial.docker.containers(project=trial.world(2))
+    assert {(c.service, c.state) for c in found} == {("web", "created"), ("cache", "created")}
+    assert len(found) == 2
+    assert set(trial.state.worlds) == {trial.world(1), trial.world(2)}
+    expected = {d.generation for d in (*first, *forks)}
+    assert all_volumes(trial) == expected == set(trial.state.generations)
 
 
 def test_a_world_of_the_ledger_gets_only_its_missing_containers_back(trial: Trial) -> None:
@@ -450,6 +489,16 @@ def test_images_of_kept_releases_are_guarded(three: Trial) -> None:
     tag = three.catalog.record("prod-002").images["web"].tag
     three.docker.untag(tag)
     guard("prod-002")
+
+
+def test_images_of_an_unreadable_record_outlive_their_tag(three: Trial) -> None:
+    image = three.catalog.record("prod-001").images["web"]
+    (three.stack.releases / "prod-001" / "release-info.json").write_text("{")
+    worlds.guard_images(three.stack, three.catalog, three.docker, "prod-001")
+    three.docker.untag(image.tag)
+    kept = three.docker.image(f"{image.tag}-kept")
+    assert kept is not None
+    assert kept.id == image.id
 
 
 def test_bind_directories_and_in_place_volumes_are_made_as_compose_would(trial: Trial) -> None:
