@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import subprocess
@@ -116,21 +117,24 @@ def test_equal_on_tmpfs_where_times_prove_nothing(tmp_path: Path) -> None:
 
 
 def test_mmap_writes_that_change_no_time_are_caught(tmp_path: Path) -> None:
-    """A page that is dirty and writable takes writes without any change of time."""
-    import mmap
+    """A page that is dirty and writable takes writes without any change of time.
 
-    source, target, index = folders(tmp_path)
-    with open(source / "mapped", "w+b") as file:
-        file.truncate(MIB)
-        with mmap.mmap(file.fileno(), MIB) as pages:
-            for step in range(10):
-                pages[0:4] = step.to_bytes(4, "big")  # dirty now
-                time.sleep(0.07)
-                fork = Fork(source, target, index=index)
-                fork.catch_up()
-                pages[0:4] = (step + 1000).to_bytes(4, "big")
-                fork.final_pass()
-                assert (target / "mapped").read_bytes()[:4] == (step + 1000).to_bytes(4, "big")
+    The target lies on another file system, whose sync does not reach the source's pages.
+    """
+    source, index = tmp_path / "source", tmp_path / "index"
+    source.mkdir()
+    for target in mounted(tmp_path, "-t", "tmpfs", "-o", "size=10m", "tmpfs"):
+        with open(source / "mapped", "w+b") as file:
+            file.truncate(MIB)
+            with mmap.mmap(file.fileno(), MIB) as pages:
+                for step in range(10):
+                    pages[0:4] = step.to_bytes(4, "big")  # dirty now
+                    time.sleep(0.07)
+                    fork = Fork(source, target, index=index)
+                    fork.catch_up()
+                    pages[0:4] = (step + 1000).to_bytes(4, "big")
+                    fork.final_pass()
+                    assert (target / "mapped").read_bytes()[:4] == (step + 1000).to_bytes(4, "big")
 
 
 def test_everything_is_forked(source: Path, tmp_path: Path) -> None:
@@ -169,6 +173,8 @@ def test_every_change_of_kind_and_link_reaches_the_fork(source: Path, tmp_path: 
     target.mkdir()
     for name in ("becomes a hole", "ends in a hole"):
         (source / name).write_bytes(os.urandom(MIB))
+    (source / "twin one").write_text("both")
+    os.link(source / "twin one", source / "twin two")
     Fork(source, target, index=tmp_path / "index").first_pass()
     outside = tmp_path / "outside"
     outside.write_text("mine")
@@ -187,6 +193,8 @@ def test_every_change_of_kind_and_link_reaches_the_fork(source: Path, tmp_path: 
     with open(source / "sparse", "r+b") as file:
         os.pwrite(file.fileno(), b"x" * 9000, 20 * MIB)
         file.truncate(38 * MIB)
+    (source / "twin two").unlink()
+    (source / "twin two").write_text("only mine")
     for name, kept in (("becomes a hole", 0), ("ends in a hole", 5000)):
         os.truncate(source / name, kept)
         os.truncate(source / name, MIB)

@@ -58,6 +58,7 @@ def test_in_place_writes_only_what_differs(source: Path, store: Store, tmp_path:
     with open(target / "sparse", "r+b") as file:
         os.pwrite(file.fileno(), b"not a hole any more", 10 * MIB)
         file.truncate(35 * MIB)
+        os.pwrite(file.fileno(), b"nor here", 33 * MIB)
     shutil.rmtree(target / "a")
     (target / "a").write_text("a file where a folder was")
     (target / "fifo").unlink()
