@@ -112,6 +112,7 @@ class Deployment:
         self.snapshot, self.dry_run, self.removing = snapshot, dry_run, removing
         self.hooks: Hooks = NoHooks()
         self.failed = self.cancelled = self.program_failed = False
+        self.ended = False  # the program is over by an exception: its loop only winds down
         self.blocked = False  # a preview met something that the update would refuse
         self.last_word = ""  # what is said of the operation as a whole after a failed step
         self.steps: list[Step] = []
@@ -657,8 +658,8 @@ class Deployment:
     # ---- keeping order -------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Raises Terminated once a step failed or the run was cancelled."""
-        if self.failed or self.cancelled:
+        """Raises Terminated once a step failed, the run was cancelled or the program broke off."""
+        if self.failed or self.cancelled or self.ended:
             raise Terminated
 
     def fail(self, urn: str, text: str) -> None:

@@ -92,7 +92,7 @@ def _run(
         try:
             loop.run_until_complete(runtime.run_in_stack(main))
         except BaseException as error:
-            deployment.program_failed = True
+            deployment.program_failed = deployment.ended = True
             # The SDK hands one exception through several futures, and on its way to us it may have
             # lost the user's frames. The failed call that noted it whole may still be under way.
             with suppress(Exception):

@@ -16,14 +16,23 @@ PASSPHRASE = "correct horse"
 
 # A dynamic provider over one JSON file, which is the world that the programs of these tests change.
 THINGS = """
-import json, os, pathlib, time
+import json, os, pathlib, threading, time
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 WORLD = pathlib.Path(os.environ["WORLD"])
 
+ONE_AT_A_TIME = threading.Lock()
+
 def world():
     return json.loads(WORLD.read_text()) if WORLD.exists() else {}
+
+def change(name, *value):
+    with ONE_AT_A_TIME:
+        now = world()
+        now.pop(name, None)
+        now.update({name: v for v in value})
+        WORLD.write_text(json.dumps(now))
 
 class P(ResourceProvider):
     def diff(self, id, olds, news):
@@ -36,13 +45,13 @@ class P(ResourceProvider):
             time.sleep(float(wait))
         if os.environ.get("FAIL") == props["name"]:
             raise Exception(props["name"] + " refused")
-        now = world(); now[props["name"]] = props.get("value"); WORLD.write_text(json.dumps(now))
+        change(props["name"], props.get("value"))
         return CreateResult(props["name"] + "-1", {**props, "made": True})
     def update(self, id, olds, news):
-        now = world(); now[news["name"]] = news.get("value"); WORLD.write_text(json.dumps(now))
+        change(news["name"], news.get("value"))
         return UpdateResult({**news, "made": True})
     def delete(self, id, props):
-        now = world(); now.pop(props["name"], None); WORLD.write_text(json.dumps(now))
+        change(props["name"])
 
 class Thing(Resource):
     value: pulumi.Output
