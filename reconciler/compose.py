@@ -261,7 +261,7 @@ def not_early(model: Model) -> dict[str, str]:
             found[service] = "it publishes a port"
         elif body.get("network_mode") == "host":
             found[service] = "it uses the host's network"
-        elif any((said or {}).get("ipv4_address") for said in networks.values()):
+        elif has_fixed_address(body):
             found[service] = "it has a fixed address"
         elif joined := sorted(set(networks) & set(shared)):
             # Both worlds' containers answer to the service's name there.
@@ -269,6 +269,20 @@ def not_early(model: Model) -> dict[str, str]:
         elif service_note(model, service).start == "after-commit":
             found[service] = "it starts after the commit"
     return found
+
+
+def has_fixed_address(body: Mapping[str, Any]) -> bool:
+    """Whether a service has an address of its own choice on any network."""
+    networks: Mapping[str, Any] = body.get("networks") or {}
+    kinds = ("ipv4_address", "ipv6_address")
+    return any((said or {}).get(kind) for said in networks.values() for kind in kinds)
+
+
+def replicas(model: Model, service: str) -> int:
+    """How many containers Compose makes for a service."""
+    body = services(model)[service]
+    said = body.get("scale") or (body.get("deploy") or {}).get("replicas")
+    return 1 if said is None else int(said)
 
 
 def differences(before: Release, after: Release) -> list[str]:

@@ -181,8 +181,14 @@ class _Defining:
                     f"container_name {body['container_name']} of {service} is not used: worlds "
                     "exist side by side (`lockstep compose` reaches services by name)"
                 )
-            networks: Mapping[str, Any] = body.get("networks") or {}
-            if any((said or {}).get("ipv4_address") for said in networks.values()):
+            hidden = sorted(compose.placeholders_in(body.get(compose.NOTE)))
+            if hidden:
+                raise BadInput(
+                    f"{compose.NOTE} of service {service} holds secret {hidden[0]}: it would not "
+                    "be replaced there",
+                    next_step=f"let the command read it in the container, as $${hidden[0]}",
+                )
+            if compose.has_fixed_address(body):
                 self.warnings.append(
                     f"{service} has a fixed address: it cannot be started before the old world "
                     "is stopped"

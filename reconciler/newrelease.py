@@ -16,6 +16,8 @@ from reconciler.docker import Compose, Docker, ImageInfo
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused
 from reconciler.hostlock import HostLock
 from reconciler.release import Dataset, Git, Image, Release
+from snapshots.drivers import driver_for
+from snapshots.errors import Unsupported
 
 Progress = Callable[[str], None]
 _SHORTEST_SECRET = 6
@@ -47,6 +49,7 @@ def make(
     defined = source.define(stack, model, {s: i.volumes for s, i in found.items()})
     warnings += defined.warnings
     warnings += worldmodel.engine_warnings(model, docker.api_version)
+    _insist_on_drivers(defined)
     _insist_on_proof(stack, defined.model, found)
     parent, before, datasets = _ancestry(stack, catalog, docker, composer, defined, warnings)
     _insist_on_identity(before, defined, parent, warnings)
@@ -150,6 +153,14 @@ def _reference(stack: Stack, model: compose.Model, service: str, given: Mapping[
         return given[service]
     body: Mapping[str, Any] = compose.services(model)[service]
     return str(compose.plain(body.get("image") or f"{stack.project}-{service}"))
+
+
+def _insist_on_drivers(defined: Definition) -> None:
+    for name, dataset in defined.datasets.items():
+        try:
+            driver_for(dataset.driver)
+        except Unsupported as error:
+            raise BadInput(f"dataset {name}: {error}") from None
 
 
 def _insist_on_proof(stack: Stack, model: compose.Model, images: Mapping[str, ImageInfo]) -> None:

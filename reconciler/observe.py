@@ -79,9 +79,8 @@ class _Observation:
             return False
         wish = settings.restore
         wished = wish is not None and wish.key not in self.state.wishes
-        rotated = self.state.live is not None and (
-            self.state.worlds[self.state.live].fingerprint != self._fingerprint
-        )
+        given = self.state.worlds[self.state.live].fingerprint if self.state.live else ""
+        rotated = bool(given and self._fingerprint) and given != self._fingerprint
         return settings.release != self.state.live_release or wished or rotated
 
     # containers -----------------------------------------------------------------------------
@@ -121,8 +120,9 @@ class _Observation:
     def _is_ours(self, container: Listed) -> bool:
         """Of one of our worlds, adopted, or about to be adopted."""
         if self._is_plain(container):
+            # Started by hand beside another live world, its containers are as foreign as any.
             adopting = self.state.live is None and self.stack.project in self._containers
-            return self._was_adopted or adopting
+            return adopting or self.state.live == self.stack.project
         return self._is_of_a_world(container)
 
     def _foreign_mounts(self) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,8 +184,14 @@ class _Making:
         for generation in world.generations.values():
             places.place(self.docker, generation)
         release = self.catalog.record(world.release)
-        present = {c.service for c in self.docker.containers(project=world.name)}
-        missing = sorted(set(compose.services(release.model)) - present)
+        present = Counter(
+            c.service for c in self.docker.containers(project=world.name) if not c.one_off
+        )
+        missing = [
+            service
+            for service in compose.services(release.model)
+            if present[service] < compose.replicas(release.model, service)
+        ]
         if not missing:
             return
         if world.adopted:

@@ -281,6 +281,7 @@ def test_top_level_configs_and_secrets() -> None:
         ({"post_start": [{"command": "x"}]}, "post_start"),
         ({"pre_stop": [{"command": "x"}]}, "pre_stop"),
         ({"provider": {"type": "x"}}, "provider"),
+        ({"x-lockstep": {"gate": {"command": [compose.placeholder("PW")]}}}, "secret PW"),
     ],
 )
 def test_what_lockstep_would_not_carry_out_is_refused(body: dict[str, Any], why: str) -> None:

@@ -240,6 +240,13 @@ def test_against_the_running_plain_project(trial: Trial) -> None:
     assert any("dataset more is new and starts empty" in warning for warning in warnings)
 
 
+def test_a_driver_that_does_not_exist_is_refused(trial: Trial) -> None:
+    trial.write({"web": web()}, volumes={"notes": {"x-lockstep": {"driver": "postgress"}}})
+    with pytest.raises(BadInput, match=r"dataset notes: .*postgress"):
+        make(trial)
+    assert nothing_made(trial)
+
+
 def test_a_failure_while_recording_leaves_no_tag(trial: Trial) -> None:
     trial.write({"web": web()})
     (trial.stack.releases).mkdir()

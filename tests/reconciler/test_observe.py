@@ -109,6 +109,17 @@ def test_who_else_uses_our_data_and_ports(trial: Trial) -> None:
     assert look(trial).ports == (PortHolder(taken, "tcp", f"container {name}"),)
 
 
+def test_the_adopted_project_started_by_hand_is_foreign(trial: Trial) -> None:
+    trial.write({"web": web(), "cache": cache()})
+    trial.plain("up", "-d")
+    trial.new()
+    trial.up()
+    assert look(trial).foreign_mounts == {}
+    trial.plain("start", "cache")
+    volume = f"{trial.project}_cache-data"
+    assert look(trial).foreign_mounts == {volume: (f"{trial.project}-cache-1",)}
+
+
 @pytest.mark.parametrize(("address", "held"), [("127.0.0.1", True), ("127.0.0.2", False)])
 def test_a_process_of_the_host_holds_a_port(trial: Trial, address: str, held: bool) -> None:
     with socket.create_server((address, 0)) as server:

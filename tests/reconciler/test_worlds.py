@@ -255,20 +255,22 @@ def test_killed_while_it_makes_a_world(trial: Trial, seconds: float) -> None:
 
 
 def test_a_world_of_the_ledger_gets_only_its_missing_containers_back(trial: Trial) -> None:
-    trial.write({"web": web(), "cache": cache()})
+    twice = web(ports=[], deploy={"replicas": 2})
+    trial.write({"web": twice, "cache": cache()})
     trial.new()
     made = [generation(trial, name, Action.CREATE) for name in ("notes", "cache-data")]
     wanted = plan(trial, *made)
     trial.make(wanted)
     seq = trial.state.seq
-    ids = {c.service: c.id for c in trial.docker.containers(project=trial.world(1))}
-    trial.docker.remove_container(ids["web"])
+    before = {c.name: c.id for c in trial.docker.containers(project=trial.world(1))}
+    gone = f"{trial.world(1)}-web-2"
+    trial.docker.remove_container(before[gone])
 
     trial.make(wanted)
 
-    now = {c.service: c.id for c in trial.docker.containers(project=trial.world(1))}
-    assert now["cache"] == ids["cache"]
-    assert now["web"] != ids["web"]
+    after = {c.name: c.id for c in trial.docker.containers(project=trial.world(1))}
+    assert set(after) == set(before)
+    assert {name for name in after if after[name] != before[name]} == {gone}
     assert trial.state.seq == seq
 
 
