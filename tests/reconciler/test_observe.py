@@ -201,7 +201,9 @@ def test_it_is_fast(trial: Trial) -> None:
     trial.new()
     trial.up()
     trial.new(VERSION="2")
-    look(trial)
-    began = time.monotonic()
-    look(trial)
-    assert time.monotonic() - began < 0.5
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        look(trial)
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.5
