@@ -61,7 +61,7 @@ class Context:
             self.common.stack,
             os.environ.get("PULUMI_STACK"),
             selected(self.project.name, self.project.root),
-            self.project.stacks(),
+            known_stacks(self.project),
         )
 
     @cached_property
@@ -122,6 +122,18 @@ def find_root(start: Path) -> Path:
         f"no Pulumi.yaml in {folder} or above it",
         next_step="lockstep init   makes one, in the folder of a compose file",
     )
+
+
+def known_stacks(project: Project) -> list[str]:
+    """The project's stacks, as far as this host can tell without the official CLI."""
+    from engine import NotInEngine
+
+    try:
+        return project.stacks()
+    except NotInEngine:
+        # The state is kept elsewhere: the settings files still tell the names.
+        found = project.stack_file("*").parent.glob("Pulumi.*.yaml")
+        return sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in found)
 
 
 def choose_stack(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from cli import options
+from cli import failures, options
 from cli.context import Context
 from reconciler.errors import Exit, LockstepError
 
@@ -54,11 +54,19 @@ def examine(here: Context) -> list[Finding]:
     for name, check in CHECKS:
         try:
             findings += check(here)
-        except LockstepError as error:
-            if error.message not in said:
-                findings.append(Finding(name, FAILED, error.message, error.next_step))
-            said.add(error.message)
+        except Exception as error:
+            if failures.exit_code(error) is None:
+                raise
+            if str(error) not in said:
+                findings.append(_not_made(name, error))
+            said.add(str(error))
     return findings
+
+
+def _not_made(name: str, error: Exception) -> Finding:
+    if isinstance(error, LockstepError):
+        return Finding(name, FAILED, error.message, error.next_step)
+    return Finding(name, FAILED, str(error))
 
 
 def _engine(here: Context) -> Iterator[Finding]:
@@ -80,8 +88,8 @@ def _docker(here: Context) -> Iterator[Finding]:
 
 
 def _compose(here: Context) -> Iterator[Finding]:
-    assert here.compose
-    yield Finding("compose", OK, "the Compose plugin answers")
+    own = here.compose.environment.get("DOCKER_CONFIG")
+    yield Finding("compose", OK, f"the Compose plugin is there{f' (in {own})' if own else ''}")
 
 
 def _compose_file(here: Context) -> Iterator[Finding]:

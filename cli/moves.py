@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,8 @@ def preview(
     as_json: options.Json = False,
 ) -> None:
     """Show what `up` would do: to the data, to the service, to the window."""
+    from reconciler.program import IMPACT_SHOWN
+
     here = Context.of(context)
     plan = plan_of(here.stack)
     if as_json:
@@ -53,6 +56,7 @@ def preview(
         raise typer.Exit(refusal_code(plan))
     if not as_json and not impact_only:
         here.say(here.backend.says)
+        os.environ[IMPACT_SHOWN] = "1"
         raise typer.Exit(preview_code(here, diff=diff))
 
 
@@ -127,6 +131,8 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
         if code != Exit.OK and same:
             replace_file(here.settings_file, settings)
             here.say("nothing was switched: the config is as it was before")
+    if code == Exit.OK and plan.move is not Move.STAY:
+        here.say(f"{release} is live; lockstep undo   goes back to where you were")
     raise typer.Exit(code)
 
 

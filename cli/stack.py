@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import ask, options
-from cli.context import Context
+from cli.context import Context, known_stacks
 from reconciler.errors import BadInput
 
 app = typer.Typer(help="Pulumi's stack: its history, its outputs, its siblings.")
@@ -84,7 +84,7 @@ def output(
 def list_stacks(context: typer.Context, as_json: options.Json = False) -> None:
     """List the project's stacks; * marks the one that is used when none is named."""
     here = Context.of(context)
-    names = here.project.stacks()
+    names = known_stacks(here.project)
     try:
         chosen: str | None = here.stack_name
     except BadInput:

@@ -59,6 +59,21 @@ def test_which_stack_cannot_be_told(asked: str | None, known: list[str], text: s
     assert text in str(caught.value)
 
 
+def test_stacks_are_known_also_where_the_state_is_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine import Project
+
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    for url in ("file://.", "s3://bucket"):
+        (tmp_path / "Pulumi.yaml").write_text(
+            f"name: shop\nruntime: python\nbackend: {{url: '{url}'}}\n"
+        )
+        for stack in ("prod", "test"):
+            (tmp_path / f"Pulumi.{stack}.yaml").write_text("")
+        assert context.known_stacks(Project.find(tmp_path)) == ["prod", "test"]
+
+
 def test_the_stack_that_pulumi_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
     root = tmp_path / "shop"

@@ -247,6 +247,18 @@ def test_doctor_finds_what_is_wrong(live: Project) -> None:
     assert "prod-001" in wrong["records"]["text"]
     assert wrong["records"]["level"] == "failed"
     assert "docker update --restart unless-stopped" in wrong["restart policies"]["remedy"]
+    strange = {"PULUMI_CONFIG_PASSPHRASE": "another"}
+    live.run("config", "set", "secrets.TOKEN", "t0ken")
+    found = live.run("doctor", "--json", code=1, env=strange).json()
+    (wrong_passphrase,) = [c for c in found["checks"] if "incorrect passphrase" in c["text"]]
+    assert wrong_passphrase["check"] == "config"
+    live.run("config", "rm", "secrets")
+    (live.folder / "file").write_text("")
+    live.run("config", "set", "store", "file")
+    found = live.run("doctor", "--json", code=1).json()
+    (unusable,) = [c for c in found["checks"] if c["check"] == "data"]
+    assert unusable["level"] == "failed"
+    live.run("config", "set", "store", "releases/store")
     away = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
     found = live.run("doctor", "--json", code=1, env=away).json()
     unreachable = [c for c in found["checks"] if "nowhere" in c["text"]]
