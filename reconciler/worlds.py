@@ -1,4 +1,4 @@
-"""Making and removing a world: its generations, config files and containers, all stopped."""
+"""Making a world: its generations, config files and containers, all stopped."""
 
 from __future__ import annotations
 
@@ -7,35 +7,18 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler import adoption, compose, journal, places, secretvalues, worldmodel
+from reconciler import adoption, compose, leftovers, places, removal, secretvalues, worldmodel
 from reconciler.adoption import SEEN_RUNNING
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
-from reconciler.docker import (
-    NETWORK,
-    OUR_DATASET,
-    OUR_GENERATION,
-    OUR_PROJECT,
-    OUR_STACK,
-    OUR_WORLD,
-    PROJECT,
-    VOLUME,
-    Compose,
-    Docker,
-)
+from reconciler.docker import NETWORK, OUR_PROJECT, OUR_STACK, PROJECT, VOLUME, Compose, Docker
 from reconciler.errors import BadInput, LockstepError, Refused, Unavailable
-from reconciler.ledger import (
-    AnyEvent,
-    Generation,
-    GenerationMade,
-    GenerationRemoved,
-    State,
-    World,
-    WorldMade,
-    WorldRemoved,
-)
+from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.release import Dataset, Kind, Release
+from reconciler.removal import guard_images, remove
+
+__all__ = ["guard_images", "make", "remove"]
 
 Progress = Callable[[str], None]
 
@@ -55,70 +38,6 @@ def make(
     BadInput, DockerFailed and errors of `snapshots`; what was begun is removed again.
     """
     _Making(stack, catalog, docker, composer, plan, progress).make()
-
-
-def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, world: str) -> None:
-    """Remove a world's containers and networks, and the generations that no other world needs.
-
-    Raises Refused for the live and the previous world, one that a switch is unfinished for, one
-    with running containers, and where data would be lost that is not in the store.
-    """
-    state = catalog.state()
-    known = state.worlds.get(world)
-    if known is not None:
-        _guard_world(stack, catalog, state, known)
-    _remove_containers(stack, docker, composer, world)
-    if known is None:
-        return
-    for generation in _only_used_by(state, known):
-        docker.remove_volume(generation.name, labels=_volume_labels(stack, generation))
-    _remove_scratch(docker, world)
-    removed: list[AnyEvent] = [
-        GenerationRemoved(at=_now(), generation=generation.name)
-        for generation in _only_used_by(state, known)
-    ]
-    if not known.removed:
-        removed.insert(0, WorldRemoved(at=_now(), world=world))
-    if removed:
-        catalog.ledger.append(*removed)
-    catalog.clear_work(world)
-    places.clear_files(catalog, world)
-
-
-def guard_images(
-    stack: Stack,
-    catalog: Catalog,
-    docker: Docker,
-    release: str,
-) -> None:
-    """Raises Refused while a release whose record is kept still needs its images.
-
-    A tag that is gone or was moved to another image holds nothing of the release any more. Where
-    the record cannot be read, the images get a second tag, so that they outlive the first.
-    """
-    good, damaged = catalog.records()
-    state = catalog.state()
-    if release in state.pruned:
-        return
-    if release in damaged:
-        _keep_images_of_unreadable(stack, docker, release)
-        return
-    record = good.get(release)
-    if record is None:
-        return
-    for image in record.images.values():
-        found = docker.image(image.tag)
-        if found is not None and found.id == image.id:
-            raise Refused(
-                f"image {image.tag} belongs to {release}, which is kept: not removed",
-                next_step="lockstep list   shows what is kept; the window prunes what is not",
-            )
-
-
-def _keep_images_of_unreadable(stack: Stack, docker: Docker, release: str) -> None:
-    for tag, image_id in docker.image_ids().items():
-        if tag.startswith(f"{stack.project}-".lower()) and tag.endswith(f":{release}"):
-            docker.tag(image_id, f"{tag}-kept")
 
 
 class _Making:
@@ -214,7 +133,10 @@ class _Making:
                 next_step="lockstep new   with the old compose file makes a release like it",
             )
         secretvalues.values(self.stack, release)
-        self._discard(world, state)
+        volumes = {d.generation: self._labels(d) for d in self._new_generations()}
+        leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
+        leftovers.insist_on_none(self.docker, world, volumes)
+        leftovers.note(self.catalog, world, volumes)
         try:
             for planned in self._new_generations():
                 self._make_generation(world, planned)
@@ -227,9 +149,10 @@ class _Making:
             self._create_containers(release, world, generations, created)
         except BaseException:
             self.progress(f"removing what was begun of {world}")
-            self._discard(world, state)
+            leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
             raise
         self.catalog.ledger.append(*self._events(release, world, generations))
+        leftovers.forget(self.catalog, world)
 
     def _release_of_target(self) -> str:
         if self.plan.target is None:
@@ -246,19 +169,8 @@ class _Making:
             if planned.new or planned.action is Action.ATTACH
         }
 
-    def _discard(self, world: str, state: State) -> None:
-        """Remove what a run that ended before the ledger knew of it has left of this world."""
-        _remove_containers(self.stack, self.docker, self.composer, world)
-        for planned in self._new_generations():
-            if planned.generation not in state.generations:
-                labels = self._labels(planned.name, planned.number)
-                self.docker.remove_volume(planned.generation, labels=labels)
-        self.catalog.clear_work(world)
-        places.clear_files(self.catalog, world)
-
     def _make_generation(self, world: str, planned: DatasetPlan) -> None:
-        labels = self._labels(planned.name, planned.number)
-        volume = self.docker.create_volume(planned.generation, labels)
+        volume = self.docker.create_volume(planned.generation, self._labels(planned))
         if planned.action is Action.FORK:
             assert planned.source is not None
             self.progress(f"forking {planned.name} from {planned.source}")
@@ -284,8 +196,8 @@ class _Making:
                 progress=places.in_mib(planned.name, self.progress),
             )
 
-    def _labels(self, dataset: str, number: int) -> dict[str, str]:
-        return _dataset_labels(self.stack, dataset, number)
+    def _labels(self, planned: DatasetPlan) -> dict[str, str]:
+        return removal.generation_labels(self.stack, planned.name, planned.number)
 
     def _make_places_in_use(self, release: Release) -> None:
         """Volumes and directories worked on in place have to exist before containers do."""
@@ -397,113 +309,6 @@ def _make_directory(dataset: Dataset) -> None:
         raise Unavailable(
             f"directory {dataset.source} of dataset {dataset.name} cannot be made: {error.strerror}"
         ) from None
-
-
-def _remove_containers(stack: Stack, docker: Docker, composer: Compose, world: str) -> None:
-    """Remove the containers and networks of a compose project that is one of our worlds."""
-    found = docker.listing(labels=[f"{PROJECT}={world}"])
-    ours = {OUR_PROJECT: stack.project, OUR_STACK: stack.name, OUR_WORLD: world}
-    for container in found:
-        if any(container.labels.get(key) != value for key, value in ours.items()):
-            raise Refused(
-                f"container {container.name} of compose project {world} is not Lockstep's: "
-                "nothing of that project is removed",
-                next_step=f"docker compose -p {world} ps -a   shows what it is",
-            )
-        if container.state in ("running", "restarting", "paused"):
-            raise Refused(
-                f"container {container.name} of {world} runs: not removed",
-                next_step=f"docker compose -p {world} stop   stops what somebody started",
-            )
-    if found or docker.networks_of(world):
-        composer.down(world)
-
-
-def _remove_scratch(docker: Docker, world: str) -> None:
-    for name, volume in docker.volumes(labels=[f"{PROJECT}={world}"]).items():
-        docker.remove_volume(name, labels={PROJECT: world, VOLUME: volume.labels[VOLUME]})
-
-
-def _guard_world(stack: Stack, catalog: Catalog, state: State, world: World) -> None:
-    if world.name == state.live:
-        raise Refused(
-            f"{world.name} is live: not removed",
-            next_step="declare another release first, or stop the stack with lockstep stop",
-        )
-    if world.name == state.previous:
-        raise Refused(f"{world.name} is the previous world, where undo goes: not removed")
-    if world.adopted:
-        raise Refused(
-            f"{world.name} was adopted, so its containers and volumes are yours: not removed",
-            next_step=f"docker compose -p {world.name} rm   removes its stopped containers",
-        )
-    if world.name == journal.unfinished(catalog.journal):
-        raise Refused(
-            f"a switch to {world.name} is not finished: not removed",
-            next_step="lockstep recover   finishes or reverts it",
-        )
-    lost = _only_copies(stack, state, world)
-    if lost:
-        raise Refused(
-            f"{world.name} is not removed: {lost[0]} is not in the store",
-            next_step="lockstep up   brings sealed data into the store",
-        )
-
-
-def _only_used_by(state: State, world: World) -> list[Generation]:
-    """Generations of this world that no other world that still exists mounts."""
-    others = {
-        generation
-        for other in state.worlds.values()
-        if other.name != world.name and not other.removed
-        for generation in other.generations.values()
-    }
-    return [
-        state.generations[name]
-        for name in world.generations.values()
-        if name not in others and not state.generations[name].removed
-    ]
-
-
-def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
-    """Content that would be lost with the world's generations, in words."""
-    going = {generation.name: generation for generation in _only_used_by(state, world)}
-    wanted = [
-        (departure, dataset, departure.snapshots.get(dataset))
-        for departure in state.departures
-        if departure.release not in state.pruned
-        for dataset, name in departure.generations.items()
-        if name in going and going[name].sealed == departure.seq
-    ]
-    if not wanted:
-        return []
-    present = _snapshots(stack)
-    return [
-        f"{dataset} as {departure.release} left it"
-        for departure, dataset, snapshot in wanted
-        if snapshot is None or snapshot not in present
-    ]
-
-
-def _snapshots(stack: Stack) -> set[str]:
-    from snapshots.store import Store
-
-    if not stack.store.exists():
-        return set()
-    return set(Store.open(stack.store, create=False).ids())
-
-
-def _dataset_labels(stack: Stack, dataset: str, number: int) -> dict[str, str]:
-    return {
-        OUR_PROJECT: stack.project,
-        OUR_STACK: stack.name,
-        OUR_DATASET: dataset,
-        OUR_GENERATION: str(number),
-    }
-
-
-def _volume_labels(stack: Stack, generation: Generation) -> dict[str, str]:
-    return _dataset_labels(stack, generation.dataset, generation.number)
 
 
 def _now() -> str:

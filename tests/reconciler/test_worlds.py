@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import adoption, names, worlds
+from reconciler import adoption, leftovers, names, worlds
 from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT, connect
 from reconciler.errors import BadInput, DockerFailed, Refused
 from reconciler.ledger import Captured, Committed
@@ -203,6 +203,8 @@ def test_what_a_dead_run_left_is_made_anew(trial: Trial) -> None:
     ledger = trial.catalog.ledger.path
     before = ledger.read_bytes()
     trial.make(forward)
+    labels = {"lockstep.project": trial.project, "lockstep.dataset": "notes"}
+    leftovers.note(trial.catalog, trial.world(2), {fork.generation: labels})
     half = trial.docker.volume(fork.generation)
     assert half is not None
     # As if the run had been killed just before its events were durable.
@@ -310,7 +312,7 @@ def test_a_foreign_project_with_the_worlds_name_is_left_alone(trial: Trial) -> N
     trial.new()
     name = f"{trial.project}-foreign"
     docker_cli("create", "--name", name, "--label", f"{PROJECT}={trial.world(1)}", PYTHON, "true")
-    with pytest.raises(Refused, match="not Lockstep's"):
+    with pytest.raises(Refused, match="exist already"):
         trial.make(plan(trial, generation(trial, "notes", Action.CREATE)))
     assert docker_cli("ps", "-aq", "--filter", f"name={name}")
 
@@ -320,9 +322,39 @@ def test_a_foreign_volume_with_a_generations_name_is_left_alone(trial: Trial) ->
     trial.new()
     wanted = generation(trial, "notes", Action.CREATE)
     docker_cli("volume", "create", wanted.generation)
-    with pytest.raises(Refused, match="labelled"):
+    with pytest.raises(Refused, match="exists already"):
         trial.make(plan(trial, wanted))
     assert trial.docker.volume(wanted.generation) is not None
+
+
+def test_the_data_of_a_lost_catalog_is_left_alone(trial: Trial) -> None:
+    trial.write({"web": web()})
+    trial.new()
+    wanted = generation(trial, "notes", Action.CREATE)
+    trial.make(plan(trial, wanted))
+    containers = trial.docker.containers(project=trial.world(1))
+    trial.stack.releases.rename(trial.folder / "lost")
+    trial.new()
+    with pytest.raises(Refused, match="may hold data of a catalog that was lost"):
+        trial.make(plan(trial, wanted))
+    assert trial.docker.volume(wanted.generation) is not None
+    assert trial.docker.containers(project=trial.world(1)) == containers
+
+
+def test_what_a_dead_run_of_another_release_left_is_removed(trial: Trial) -> None:
+    trial.write({"web": web()})
+    trial.new()
+    wanted = generation(trial, "notes", Action.CREATE)
+    ledger = trial.catalog.ledger.path
+    trial.make(plan(trial, wanted))
+    ledger.unlink()
+    labels = {"lockstep.project": trial.project, "lockstep.dataset": "notes"}
+    leftovers.note(trial.catalog, trial.world(1), {wanted.generation: labels})
+    trial.new(VERSION="2")
+    trial.make(plan(trial, wanted, number=2))
+    assert not trial.docker.containers(project=trial.world(1))
+    assert trial.docker.containers(project=trial.world(2))
+    assert set(trial.state.worlds) == {trial.world(2)}
 
 
 def test_adopting_changes_nothing_that_runs(trial: Trial) -> None:

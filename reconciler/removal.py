@@ -1,0 +1,198 @@
+"""Removing a world, and what stands before it: no data that is needed may go."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from reconciler import journal, places
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import (
+    OUR_DATASET,
+    OUR_GENERATION,
+    OUR_PROJECT,
+    OUR_STACK,
+    OUR_WORLD,
+    PROJECT,
+    VOLUME,
+    Compose,
+    Docker,
+)
+from reconciler.errors import Refused
+from reconciler.ledger import AnyEvent, Generation, GenerationRemoved, State, World, WorldRemoved
+
+
+def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, world: str) -> None:
+    """Remove a world's containers and networks, and the generations that no other world needs.
+
+    Raises Refused for the live and the previous world, one that a switch is unfinished for, one
+    with running containers, and where data would be lost that is not in the store.
+    """
+    state = catalog.state()
+    known = state.worlds.get(world)
+    if known is not None:
+        _guard_world(stack, catalog, state, known)
+    remove_containers(stack, docker, composer, world)
+    if known is None:
+        return
+    for generation in _only_used_by(state, known):
+        docker.remove_volume(generation.name, labels=_volume_labels(stack, generation))
+    _remove_scratch(docker, world)
+    removed: list[AnyEvent] = [
+        GenerationRemoved(at=_now(), generation=generation.name)
+        for generation in _only_used_by(state, known)
+    ]
+    if not known.removed:
+        removed.insert(0, WorldRemoved(at=_now(), world=world))
+    if removed:
+        catalog.ledger.append(*removed)
+    catalog.clear_work(world)
+    places.clear_files(catalog, world)
+
+
+def guard_images(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    release: str,
+) -> None:
+    """Raises Refused while a release whose record is kept still needs its images.
+
+    A tag that is gone or was moved to another image holds nothing of the release any more. Where
+    the record cannot be read, the images get a second tag, so that they outlive the first.
+    """
+    good, damaged = catalog.records()
+    state = catalog.state()
+    if release in state.pruned:
+        return
+    if release in damaged:
+        _keep_images_of_unreadable(stack, docker, release)
+        return
+    record = good.get(release)
+    if record is None:
+        return
+    for image in record.images.values():
+        found = docker.image(image.tag)
+        if found is not None and found.id == image.id:
+            raise Refused(
+                f"image {image.tag} belongs to {release}, which is kept: not removed",
+                next_step="lockstep list   shows what is kept; the window prunes what is not",
+            )
+
+
+def _keep_images_of_unreadable(stack: Stack, docker: Docker, release: str) -> None:
+    for tag, image_id in docker.image_ids().items():
+        if tag.startswith(f"{stack.project}-".lower()) and tag.endswith(f":{release}"):
+            docker.tag(image_id, f"{tag}-kept")
+
+
+def remove_containers(stack: Stack, docker: Docker, composer: Compose, world: str) -> None:
+    """Remove the containers and networks of a compose project that is one of our worlds."""
+    found = docker.listing(labels=[f"{PROJECT}={world}"])
+    ours = {OUR_PROJECT: stack.project, OUR_STACK: stack.name, OUR_WORLD: world}
+    for container in found:
+        if any(container.labels.get(key) != value for key, value in ours.items()):
+            raise Refused(
+                f"container {container.name} of compose project {world} is not Lockstep's: "
+                "nothing of that project is removed",
+                next_step=f"docker compose -p {world} ps -a   shows what it is",
+            )
+        if container.state in ("running", "restarting", "paused"):
+            raise Refused(
+                f"container {container.name} of {world} runs: not removed",
+                next_step=f"docker compose -p {world} stop   stops what somebody started",
+            )
+    if found or docker.networks_of(world):
+        composer.down(world)
+
+
+def _remove_scratch(docker: Docker, world: str) -> None:
+    for name, volume in docker.volumes(labels=[f"{PROJECT}={world}"]).items():
+        docker.remove_volume(name, labels={PROJECT: world, VOLUME: volume.labels[VOLUME]})
+
+
+def _guard_world(stack: Stack, catalog: Catalog, state: State, world: World) -> None:
+    if world.name == state.live:
+        raise Refused(
+            f"{world.name} is live: not removed",
+            next_step="declare another release first, or stop the stack with lockstep stop",
+        )
+    if world.name == state.previous:
+        raise Refused(f"{world.name} is the previous world, where undo goes: not removed")
+    if world.adopted:
+        raise Refused(
+            f"{world.name} was adopted, so its containers and volumes are yours: not removed",
+            next_step=f"docker compose -p {world.name} rm   removes its stopped containers",
+        )
+    if world.name == journal.unfinished(catalog.journal):
+        raise Refused(
+            f"a switch to {world.name} is not finished: not removed",
+            next_step="lockstep recover   finishes or reverts it",
+        )
+    lost = _only_copies(stack, state, world)
+    if lost:
+        raise Refused(
+            f"{world.name} is not removed: {lost[0]} is not in the store",
+            next_step="lockstep up   brings sealed data into the store",
+        )
+
+
+def _only_used_by(state: State, world: World) -> list[Generation]:
+    """Generations of this world that no other world that still exists mounts."""
+    others = {
+        generation
+        for other in state.worlds.values()
+        if other.name != world.name and not other.removed
+        for generation in other.generations.values()
+    }
+    return [
+        state.generations[name]
+        for name in world.generations.values()
+        if name not in others and not state.generations[name].removed
+    ]
+
+
+def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
+    """Content that would be lost with the world's generations, in words."""
+    going = {generation.name: generation for generation in _only_used_by(state, world)}
+    wanted = [
+        (departure, dataset, departure.snapshots.get(dataset))
+        for departure in state.departures
+        if departure.release not in state.pruned
+        for dataset, name in departure.generations.items()
+        if name in going and going[name].sealed == departure.seq
+    ]
+    if not wanted:
+        return []
+    present = _snapshots(stack)
+    return [
+        f"{dataset} as {departure.release} left it"
+        for departure, dataset, snapshot in wanted
+        if snapshot is None or snapshot not in present
+    ]
+
+
+def _snapshots(stack: Stack) -> set[str]:
+    from snapshots.store import Store
+
+    if not stack.store.exists():
+        return set()
+    return set(Store.open(stack.store, create=False).ids())
+
+
+def generation_labels(stack: Stack, dataset: str, number: int) -> dict[str, str]:
+    """What marks a generation's volume as ours."""
+    return {
+        OUR_PROJECT: stack.project,
+        OUR_STACK: stack.name,
+        OUR_DATASET: dataset,
+        OUR_GENERATION: str(number),
+    }
+
+
+def _volume_labels(stack: Stack, generation: Generation) -> dict[str, str]:
+    return generation_labels(stack, generation.dataset, generation.number)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
