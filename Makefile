@@ -20,7 +20,8 @@ demo: setup
 	@$(ENV) $(BIN)/python -m demo.story
 
 test: setup
-	@$(ENV) $(BIN)/python -m pytest
+	@$(PYTHON) -m setup.test_tools
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .
