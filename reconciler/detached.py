@@ -80,8 +80,12 @@ def carry_out(
     Raises what the child ended with, or Killed. `crash`: tests may make the child crash.
     """
     child = _begin({**document, "lock": lock.fileno(), "log": str(log)}, lock, log, crash)
-    said = follow(log, progress, lambda: child.poll() is None)
-    child.wait()
+    try:
+        said = follow(log, progress, lambda: child.poll() is None)
+    except LockstepError:
+        _reap(child, log)
+        raise
+    _reap(child, log)
     return said
 
 
@@ -138,7 +142,7 @@ def _begin(
     environment = {**os.environ, "PYTHONPATH": path}
     if not crash:
         environment.pop(CRASH_AT, None)
-    errors_to = os.open(log.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    errors_to = os.open(_errors_of(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", _MODULE],
@@ -180,6 +184,19 @@ def _lines(log: Path, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
             return
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def _errors_of(log: Path) -> Path:
+    """Where the child's own standard error goes."""
+    return log.with_suffix(".err")
+
+
+def _reap(child: subprocess.Popen[bytes], log: Path) -> None:
+    """The child has said its last word."""
+    child.wait()
+    path = _errors_of(log)
+    if path.exists() and path.stat().st_size == 0:
+        path.unlink()
 
 
 def _error(line: Mapping[str, Any]) -> LockstepError:

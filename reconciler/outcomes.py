@@ -22,6 +22,8 @@ from reconciler.services import NotProved, in_parallel
 from reconciler.undertaking import Undertaking
 
 _DOCKER_SECONDS = 300.0
+_RETURN_SECONDS = 300.0
+"""The old world gets at least this long to stand again: there is nothing else to turn to."""
 _FULL_DISK = 64 << 20
 _PROBE_SECONDS = 5.0
 _LATE_START_SECONDS = 1.0
@@ -109,7 +111,8 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     when the old world could not be proved. `interrupted`: by a crash, whose requests to Docker
     may still be under way. Raises what made it impossible; then the journal stays.
     """
-    u.note(reverting=True)
+    with suppress(OSError):  # on a full disk what stands in the journal must do
+        u.note(reverting=True)
     crash_point("revert")
     u.services = u.new_services()
     stays_stopped = u.catalog.state().stopped
@@ -125,8 +128,9 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         _patiently(u, partial(_return, u, new, coming, captured if touched else None))
     except (NotProved, DockerFailed) as error:
         unproved = error.message
+        _start_regardless(u, coming)
     crash_point("reverted")
-    set_policies(u.docker, new, dict.fromkeys(new.services, "no"))
+    _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
     says = _what_is_live(u, unproved, stays_stopped)
     event = Reverted(
         **u.outcome(),
@@ -138,10 +142,16 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         quarantine=quarantine,
         written=written,
     )
-    u.catalog.ledger.append(event)
-    crash_point("revert-written")
-    u.catalog.write_manifest()
-    u.file.remove()
+    try:
+        u.catalog.ledger.append(event)
+        crash_point("revert-written")
+        u.catalog.write_manifest()
+        u.file.remove()
+    except OSError as error:
+        raise LockstepError(
+            f"{why}\n{says}, but that could not be recorded: {error.strerror}",
+            next_step="free some space, then   lockstep recover",
+        ) from None
     if unproved:
         raise LockstepError(f"{why}\n{says}", next_step="lockstep compose ps   shows how it stands")
     return says
@@ -179,7 +189,7 @@ def _return(
         settle=lambda _: None,
         settled=frozenset(),
         on_answer=lambda service: u.gap.answers(service, back),
-        proof_seconds=u.stack.settings.deadline,
+        proof_seconds=max(_RETURN_SECONDS, u.stack.settings.deadline),
         at_rest=lambda: crash_point("revert-stopped"),
     ).carry_out()
     for service in back.services.values():
@@ -199,6 +209,15 @@ def _put_back(u: Undertaking, dataset: str, captured: dict[str, str] | None) -> 
         u.data.restore_in_place(dataset, changed.place, changed.safety)
     for owner in changed.owners:
         u.docker.start(owner)
+
+
+def _start_regardless(u: Undertaking, coming: HostWorld | None) -> None:
+    """One service that does not get ready must not keep the others of the old world down."""
+    for container_id in coming.ids if coming else ():
+        try:
+            u.docker.start(container_id)
+        except LockstepError as error:
+            u.say(error.message)
 
 
 def _coming_back(u: Undertaking, old: HostWorld | None, stays_stopped: bool) -> HostWorld | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -339,7 +340,7 @@ class Switch:
 
     def _reverted(self, failure: Exception) -> LockstepError:
         """Go back; the error that tells the caller what happened and what is live now."""
-        text = self.services.masked(getattr(failure, "message", None) or str(failure))
+        text = self.services.masked(_told(failure))
         own = isinstance(failure, NotProved) and not outcomes.disk_is_full(self.u)
         what = "did not pass its proof" if own else "could not be made live"
         first, _, rest = f"{self.record.name} {what}: {text}".partition("\n")
@@ -432,6 +433,14 @@ def _document(what: str, stack: Stack) -> dict[str, Any]:
     body = stack.model_dump(mode="json")
     body["root"] = str(stack.root.resolve())
     return {"do": what, "stack": body, "who": _who()}
+
+
+def _told(failure: Exception) -> str:
+    """What a failure says; one that nobody foresaw leaves its traceback in the log."""
+    if hasattr(failure, "exit_code"):
+        return str(getattr(failure, "message", failure))
+    traceback.print_exception(failure)
+    return f"{type(failure).__name__}: {failure}"
 
 
 def _who() -> str:

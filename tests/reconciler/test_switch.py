@@ -316,9 +316,11 @@ def test_the_emergency_stop_and_the_way_back(trial: Trial) -> None:
         assert switch.stop_all(trial.stack, trial.catalog, trial.docker, trial.say) == 2
     assert trial.running(trial.world(1)) == set()
     assert set(trial.policies(trial.world(1)).values()) == {"no"}
-    assert trial.state.stopped
+    still = trial.state
+    assert still.stopped
     assert trial.up().move is Move.REPAIR
-    assert not trial.state.stopped
+    again = trial.state
+    assert not again.stopped
     assert trial.policies(trial.world(1)) == {"web": "unless-stopped", "cache": "always"}
     assert trial.notes() == ["kept"]
 

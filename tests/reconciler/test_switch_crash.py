@@ -1,0 +1,241 @@
+"""A switch that is killed, at every step, leads to the old or the new world, never between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reconciler import hostlock, switch
+from reconciler.errors import Busy, Reverted
+from reconciler.hostlock import HostLock
+from reconciler.journal import Intent, JournalFile
+from tests.reconciler.trial import Trial, cache, web
+from tests.reconciler.unreliable import UnreliableDocker
+
+NEEDS_CACHE = {"cache": {"condition": "service_healthy"}}
+
+BEFORE_COMMIT = [
+    "prepare",
+    "prepared",
+    "stop",
+    "seal",
+    "safety",
+    "in-place",
+    "sealed",
+    "ready",
+    "started",
+    "proved",
+    "policies",
+]
+AFTER_COMMIT = ["committed", "left", "after-commit"]
+WHILE_REVERTING = ["revert", "revert-stopped", "reverted", "revert-written"]
+
+
+@pytest.fixture
+def shop(trial: Trial) -> Trial:
+    """prod-001 is live: forked data, data in place, a worker for after the commit."""
+    (trial.folder / "files").mkdir()
+    worker = web(
+        ports=None,
+        healthcheck=None,
+        environment={"MODE": "ok"},
+        volumes=["work:/data", "./app.py:/app.py:ro"],
+        **{"x-lockstep": {"start": "after-commit"}},
+    )
+    mounts = ["notes:/data", "./files:/files", "./app.py:/app.py:ro"]
+    trial.write(
+        {
+            "web": web(depends_on=NEEDS_CACHE, volumes=mounts),
+            "cache": cache(),
+            "worker": worker,
+        }
+    )
+    trial.new()
+    trial.up()
+    trial.note("one")
+    (trial.folder / "files" / "here").write_text("precious")
+    return trial
+
+
+def insist_on_live(trial: Trial, world: str, version: str) -> None:
+    trial.insist_on_one_world(world)
+    assert trial.running(world) == {"web", "cache", "worker"}
+    assert trial.ask() == {"version": version, "notes": ["one"]}
+    assert (trial.folder / "files" / "here").read_text() == "precious"
+    with HostLock.acquire("look", "nobody"):
+        pass
+
+
+def test_killed_at_every_step(shop: Trial) -> None:
+    """Whoever follows the switch puts it right at once; the next up then goes all the way."""
+    for number, step in enumerate(BEFORE_COMMIT, start=2):
+        shop.new(VERSION=str(number))
+        with pytest.raises(Reverted, match="was killed; the switch to"):
+            shop.up(crash_at=step)
+        insist_on_live(shop, shop.world(1), "1")
+    plan = shop.up()
+    assert plan.to_world is not None
+    insist_on_live(shop, plan.to_world, str(number))
+    assert not shop.state.quarantined
+
+
+def test_killed_after_the_commit(shop: Trial) -> None:
+    for number, step in enumerate(AFTER_COMMIT, start=2):
+        shop.new(VERSION=str(number))
+        shop.up(crash_at=step)
+        insist_on_live(shop, shop.world(number), str(number))
+        assert shop.committed().to_world == shop.world(number)
+
+
+def test_killed_while_it_reverts(shop: Trial) -> None:
+    shop.settings["deadline"] = 1
+    for number, step in enumerate(WHILE_REVERTING, start=2):
+        shop.new(VERSION=str(number), MODE="sick")
+        with pytest.raises(Reverted):
+            shop.up(crash_at=step)
+        insist_on_live(shop, shop.world(1), "1")
+        assert shop.reverted().to_world == shop.world(number)
+
+
+def test_killed_early(trial: Trial) -> None:
+    trial.write({"web": web(depends_on=NEEDS_CACHE), "cache": cache()})
+    trial.new()
+    trial.up()
+    trial.new(VERSION="2")
+    trial.up()
+    for step in ("early", "stop", "started"):
+        with pytest.raises(Reverted, match="killed"):
+            trial.up("prod-001", crash_at=step)
+        trial.insist_on_one_world(trial.world(2))
+        assert trial.ask()["version"] == "2"
+
+
+def test_a_crash_that_takes_the_caller_along(shop: Trial) -> None:
+    """Nobody follows the switch any more: the next operation finds the journal."""
+    shop.new(VERSION="2")
+    with shop.locked():
+        plan = shop.plan()
+        shop.make(plan)
+    intent = killed_with_its_caller(shop, "started")
+    assert intent.step == "start"
+    assert shop.running(shop.world(2)) == {"web", "cache"}
+    assert shop.recover() == [
+        f"the switch to {shop.world(2)} was interrupted at start; {shop.world(1)} is live again"
+    ]
+    insist_on_live(shop, shop.world(1), "1")
+    assert shop.recover() == []
+    assert shop.reverted().reason == "interrupted at start"
+
+
+def test_the_switch_outlives_its_caller(shop: Trial) -> None:
+    """Neither Ctrl-C, nor a hang-up, nor a killed caller stops it; the lock stays taken."""
+    shop.new(VERSION="2")
+    with shop.locked():
+        shop.make(shop.plan())
+    caller = follower(shop)
+    journal = JournalFile(shop.catalog.journal)
+    until(journal.path.exists)
+    os.killpg(caller.pid, signal.SIGINT)
+    caller.kill()
+    caller.wait()
+    switching = journal.read()
+    assert switching is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(switching.pid, number)
+    holder = hostlock.holder()
+    assert holder is not None
+    assert holder.pid == switching.pid
+    with pytest.raises(Busy, match=f"switch of stack {shop.project}/prod"):
+        HostLock.acquire("up", "other")
+    said: list[str] = []
+    assert switch.follow_running(shop.catalog, said.append)
+    assert f"{shop.world(2)} is live" in said
+    until(lambda: hostlock.holder() is None)
+    insist_on_live(shop, shop.world(2), "2")
+
+
+def killed_with_its_caller(trial: Trial, step: str) -> Intent:
+    """What the journal holds after switch and caller were both killed."""
+    os.environ["LOCKSTEP_CRASH_AT"] = step
+    try:
+        caller = follower(trial)
+    finally:
+        del os.environ["LOCKSTEP_CRASH_AT"]
+    journal = JournalFile(trial.catalog.journal)
+    until(journal.path.exists)
+    os.kill(caller.pid, signal.SIGKILL)
+    caller.wait()
+    until(lambda: hostlock.holder() is None)
+    intent = journal.read()
+    assert intent is not None
+    return intent
+
+
+def follower(trial: Trial) -> subprocess.Popen[bytes]:
+    """A process that begins the switch of the current plan and follows it."""
+    code = f"""
+        from pathlib import Path
+        from tests.reconciler.trial import Trial
+        from reconciler import switch
+        trial = Trial(Path({str(trial.folder)!r}))
+        trial.project, trial.settings = {trial.project!r}, {trial.settings!r}
+        trial.environment = {trial.environment!r}
+        with trial.locked() as lock:
+            switch.carry_out(trial.stack, trial.catalog, trial.plan(), lock, print)
+    """
+    root = Path(__file__).parent.parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("did not happen within 12 s")
+
+
+@pytest.mark.parametrize("moment", ["stopping", "cache is ready"])
+def test_docker_goes_away_and_comes_back(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The release is not to blame: the old world is brought back, nothing is quarantined."""
+    trial.write({"web": web(depends_on=NEEDS_CACHE), "cache": cache()})
+    trial.new()
+    trial.up()
+    trial.note("one")
+    trial.new(VERSION="2")
+    daemon = UnreliableDocker(trial.folder / "docker.sock")
+
+    cuts: list[str] = []
+
+    def cut_at(text: str) -> None:
+        if text.startswith(moment) and not cuts:
+            cuts.append(text)
+            daemon.cut()
+            threading.Timer(3, daemon.join).start()
+
+    with trial.locked() as lock:
+        plan = trial.plan()
+        trial.make(plan)
+        monkeypatch.setenv("DOCKER_HOST", daemon.host)
+        with pytest.raises(Reverted) as raised:
+            switch.carry_out(trial.stack, trial.catalog, plan, lock, cut_at)
+    assert "could not be made live: Docker does not answer" in str(raised.value)
+    assert trial.reverted().quarantine is False
+    trial.insist_on_one_world(trial.world(1))
+    assert trial.ask() == {"version": "1", "notes": ["one"]}
