@@ -98,7 +98,10 @@ def follow(log: Path, progress: Say, alive: Callable[[], bool]) -> list[str]:
             return list(line["said"])
         else:
             raise _error(line)
-    raise Killed(f"the process that does the work was killed; {log} is its log")
+    raise Killed(
+        f"the process that does the work was killed; {log} is its log",
+        next_step="lockstep up   puts it right",
+    )
 
 
 def ignore_signals() -> None:

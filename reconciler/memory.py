@@ -19,18 +19,18 @@ def suffices_for(docker: Docker, world: HostWorld) -> bool:
 
     False when it cannot be found out.
     """
-    used = 0
+    in_use = 0
     for service in world.services.values():
         for container in service.containers:
             with suppress(LockstepError):
                 pid = docker.inspect(container.id).pid
                 if pid:
-                    of_container = _used(pid)
+                    of_container = used(pid)
                     if of_container is None:
                         return False
-                    used += of_container
+                    in_use += of_container
     free = _free()
-    return free is not None and free > used * 5 // 4 + _SPARE_BYTES
+    return free is not None and free > in_use * 5 // 4 + _SPARE_BYTES
 
 
 def _free() -> int | None:
@@ -40,8 +40,8 @@ def _free() -> int | None:
     return None
 
 
-def _used(pid: int) -> int | None:
-    """Bytes that the container of this process cannot give back: without its page cache."""
+def used(pid: int) -> int | None:
+    """Bytes that the container of a process cannot give back (without its page cache)."""
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

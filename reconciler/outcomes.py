@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler import docker as docker_module
+from reconciler.data import Probes
 from reconciler.docker import Docker
 from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
@@ -20,6 +21,7 @@ from reconciler.journal import crash_point
 from reconciler.ledger import Committed, Reverted
 from reconciler.services import NotProved, in_parallel
 from reconciler.undertaking import Undertaking
+from snapshots.errors import SnapshotError
 
 _DOCKER_SECONDS = 300.0
 _RETURN_SECONDS = 300.0
@@ -70,7 +72,7 @@ def finish(u: Undertaking) -> list[str]:
             _warned(warnings, partial(_start_late, u, service))
     crash_point("after-commit")
     u.catalog.clear_work(u.intent.to_world)
-    u.catalog.write_manifest()
+    _warned(warnings, u.catalog.write_manifest)
     u.file.remove()
     return warnings
 
@@ -83,8 +85,8 @@ def _start_late(u: Undertaking, service: Service) -> None:
 def _warned(warnings: list[str], act: Callable[[], None]) -> None:
     try:
         act()
-    except LockstepError as error:
-        warnings.append(error.message)
+    except (LockstepError, OSError) as error:
+        warnings.append(str(error))
 
 
 def own_policies(world: HostWorld) -> dict[str, str]:
@@ -118,7 +120,9 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     stays_stopped = u.catalog.state().stopped
     new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
     touched = _touched(u, new)
-    written = u.data.probe(new, u.new_record, _PROBE_SECONDS) if touched else {}
+    written: Probes = {}
+    if touched:
+        written = _patiently(u, partial(u.data.probe, new, u.new_record, _PROBE_SECONDS))
     captured: dict[str, str] = {}
     unproved = ""
     if interrupted:
@@ -127,8 +131,14 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     try:
         _patiently(u, partial(_return, u, new, coming, captured if touched else None))
     except (NotProved, DockerFailed) as error:
-        unproved = error.message
+        unproved = u.services.masked(error.message)
         _start_regardless(u, coming)
+    except (SnapshotError, OSError) as error:
+        raise LockstepError(
+            f"{why}\ndata in place could not be put back, so {u.intent.from_world} stays stopped: "
+            f"{error}",
+            next_step="lockstep recover   tries again",
+        ) from None
     crash_point("reverted")
     _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
     says = _what_is_live(u, unproved, stays_stopped)
@@ -159,7 +169,10 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
 
 def disk_is_full(u: Undertaking) -> bool:
     """Whether a failure is likely to come from a full disk rather than from the release."""
-    for folder in (u.docker.info.root, u.catalog.root):
+    folders = [u.catalog.root]
+    with suppress(LockstepError):
+        folders.append(u.docker.info.root)
+    for folder in folders:
         with suppress(OSError):
             state = os.statvfs(folder)
             if state.f_bavail * state.f_frsize < _FULL_DISK:

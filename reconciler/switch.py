@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -64,7 +65,9 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
     except detached.Killed as killed:
         progress(killed.message)
         said = recover(stack, catalog, None, lock, progress)
-        if plan.move is Move.REPAIR or catalog.state().live != plan.to_world:
+        if plan.move is Move.REPAIR:
+            raise
+        if catalog.state().live != plan.to_world:
             raise Reverted(
                 "; ".join([f"the switch to {plan.to_world} was killed", *said]),
                 next_step="lockstep up   tries again",
@@ -96,8 +99,7 @@ def follow_running(catalog: Catalog, progress: Say) -> bool:
     intent = JournalFile(catalog.journal).read()
     if intent is None or not _alive(intent.pid):
         return False
-    path = catalog.logs() / intent.log
-    detached.follow(path, progress, lambda: _alive(intent.pid))
+    detached.follow(Path(intent.log), progress, lambda: _alive(intent.pid))
     return True
 
 

@@ -17,6 +17,7 @@ from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
 from reconciler.hostworld import HostWorld, Service, look
 from reconciler.journal import Intent, JournalFile
+from reconciler.ledger import World
 from reconciler.release import Release
 from reconciler.services import Services
 
@@ -66,9 +67,10 @@ class Undertaking:
 
     def __post_init__(self) -> None:
         self.file = JournalFile(self.catalog.journal)
-        state = self.catalog.state()
-        self.to_world = state.worlds[self.intent.to_world]
-        self.from_world = state.worlds[self.intent.from_world] if self.intent.from_world else None
+        self.say = self._without_secrets(self.say)
+        self.to_world = self._world(self.intent.to_world)
+        left = self.intent.from_world
+        self.from_world = self._world(left) if left is not None else None
         self.new_record = self._record(self.to_world.release)
         self.old_record = self._record(self.from_world.release) if self.from_world else None
         self.services = self.new_services()
@@ -112,6 +114,19 @@ class Undertaking:
             "probes": intent.probes,
             "steps": intent.steps,
         }
+
+    def _world(self, name: str) -> World:
+        known = self.catalog.state().worlds.get(name)
+        if known is None:
+            raise CatalogDamaged(
+                f"the ledger {self.catalog.ledger.path} does not know {name}, which a switch is "
+                "under way from or to",
+                next_step="put back the newest copy of the ledger",
+            )
+        return known
+
+    def _without_secrets(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        return lambda text: say(self.services.masked(text))
 
     def _record(self, release: str) -> Release | None:
         """The world to leave can be left, and found again, without its record."""
