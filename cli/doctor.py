@@ -140,6 +140,14 @@ def _ledger(here: Context) -> Iterator[Finding]:
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     if not damaged:
         yield Finding("records", OK, f"{len(good)} can be read")
+    declared = here.stack.settings.release
+    if declared is not None and declared not in {*good, *damaged}:
+        yield Finding(
+            "records",
+            FAILED,
+            f"stack {here.stack_name} declares {declared}, which does not exist",
+            "lockstep list   shows the releases there are",
+        )
 
 
 def _journal(here: Context) -> Iterator[Finding]:

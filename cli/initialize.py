@@ -215,7 +215,7 @@ class Setup:
         settings = Settings(secrets=secrets_in(self.root / ".env"))
         first = Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
         try:
-            stack = self._declared or first
+            stack = self._with_new_secrets(self._declared) if self._declared else first
             model = source.read_model(stack, Compose(self.root), _warn)
             # Images may not be built yet: what their own VOLUMEs add, `new` will say.
             return source.define(stack, model, image_volumes={})
@@ -292,6 +292,13 @@ class Setup:
         known = self._declared.settings
         found = secrets_in(source.folder(self._declared) / ".env")
         return {k: v for k, v in found.items() if k not in {*known.secrets, *known.environment}}
+
+    def _with_new_secrets(self, declared: Stack) -> Stack:
+        known = declared.settings
+        secret = {**self._new_secrets(), **known.secrets}
+        return declared.model_copy(
+            update={"settings": known.model_copy(update={"secrets": secret})}
+        )
 
     def _setting_secret(self, name: str, value: str) -> Callable[[], None]:
         return lambda: self._backend().config_set(f"secrets.{name}", value, secret=True, path=True)

@@ -10,7 +10,7 @@ import typer
 
 from cli import ask, failures, options
 from cli.context import Context, check_release, replace_file
-from reconciler.errors import BadInput, Exit, LockstepError
+from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
 
 if TYPE_CHECKING:
     from cli.backend import Backend
@@ -112,6 +112,7 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
     """
     from reconciler.plan import Move
 
+    insist_on_nothing_unfinished(here)
     plan = plan_of(declaring(here.stack, release, wish))
     show(plan)
     if plan.refusals:
@@ -134,6 +135,28 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
     if code == Exit.OK and plan.move is not Move.STAY:
         here.say(f"{release} is live; lockstep undo   goes back to where you were")
     raise typer.Exit(code)
+
+
+def insist_on_nothing_unfinished(here: Context) -> None:
+    """What is shown and agreed to must be what is done, so a switch under way ends first.
+
+    Raises Busy while it runs, Refused after it was interrupted.
+    """
+    from reconciler import hostlock, journal
+
+    world = journal.unfinished(here.catalog.journal)
+    if world is None:
+        return
+    holder = hostlock.holder()
+    if holder is not None:
+        raise Busy(
+            f"a switch to {world} is under way: {holder}",
+            next_step="lockstep log   tells how it ended, when it has",
+        )
+    raise Refused(
+        f"a switch to {world} was interrupted",
+        next_step="lockstep recover   finishes or reverts it",
+    )
 
 
 def declaring(stack: Stack, release: str, wish: Wish | None) -> Stack:

@@ -176,7 +176,11 @@ def log(
         return
     from cli import tables
 
-    tables.console().print(tables.log(document["entries"], datetime.now(UTC)))
+    out = tables.console()
+    for number, part in enumerate(tables.log(document["entries"], datetime.now(UTC))):
+        if number:
+            out.print()
+        out.print(part)
 
 
 def diff(

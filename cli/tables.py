@@ -71,15 +71,14 @@ def releases(document: Document, data: Mapping[str, str | None], now: datetime) 
     return made
 
 
-def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> Table:
-    """The table of `log`, newest first."""
+def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> list[Table | Text]:
+    """The table of `log`, newest first, then why what was reverted or recovered was so."""
     made = table(
         "age", "who", "move", "from", "to", "result", "down", "data",
         right=("age", "down"), wide=("data", "who"),
     )  # fmt: skip
     for entry in entries:
         down = entry["downtime_seconds"]
-        data = actions({name: d["action"] for name, d in entry["datasets"].items()})
         made.add_row(
             age_of(entry["at"], now),
             Text(entry["who"]),
@@ -88,13 +87,22 @@ def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> Table:
             entry["to"] or "",
             coloured(entry["result"]),
             "" if down is None else f"{down:.2f} s",
-            Text(f"{data}\n{entry['reason']}".strip()),
+            Text(actions({name: d["action"] for name, d in entry["datasets"].items()})),
         )
-    return made
+    reasons = [_reason(entry) for entry in entries if entry["reason"]]
+    return [made, *reasons]
+
+
+def _reason(entry: Mapping[str, Any]) -> Text:
+    """Without the container's last words, which `log --json` has."""
+    first = entry["reason"].splitlines()[0]
+    return Text(f"{entry['to'] or entry['from']} {entry['result']}: {first}")
 
 
 def actions(datasets: Mapping[str, str]) -> str:
-    """`fork db-data, uploads; leave redis`."""
+    """`fork db-data, uploads; leave redis`; `fork all 3` where all get the same."""
+    if len(datasets) > 1 and len(set(datasets.values())) == 1:
+        return f"{next(iter(datasets.values()))} all {len(datasets)}"
     by_action: dict[str, list[str]] = {}
     for name, action in sorted(datasets.items()):
         by_action.setdefault(action, []).append(name)
@@ -191,7 +199,7 @@ def _departures(departures: Sequence[Mapping[str, Any]], now: datetime) -> Table
                 departure["world"] if first else "",
                 name,
                 departure["snapshots"].get(name, "not in the store yet"),
-                ", ".join(f"{count} {what}" for what, count in sorted(counts.items())),
+                "\n".join(f"{count} {what}" for what, count in sorted(counts.items())),
             )
     return made
 

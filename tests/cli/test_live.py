@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.hostlock import HostLock
+from reconciler.journal import Intent
 from tests.stacks.harness import Project, docker, notes_project
 
 
@@ -168,6 +170,32 @@ def test_a_rollback_that_a_locked_stack_stops_puts_the_config_back(live: Project
         assert live.run("cancel", "--yes").code == 0
     finally:
         lock.unlink(missing_ok=True)
+
+
+def test_a_switch_under_way_or_interrupted_comes_first(
+    live: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is agreed to must be what is done."""
+    world = f"{live.name}-prod-001"
+    intent = Intent(
+        head=0, move="back", from_world=None, to_world=world, started="", log="x", pid=0
+    )
+    journal = live.folder / "releases" / "journal-prod.json"
+    journal.write_text(intent.model_dump_json())
+    before = config_file(live)
+    try:
+        for words in (("rollback", "--yes"), ("undo", "--yes")):
+            ran = live.run(*words, code=3)
+            assert f"a switch to {world} was interrupted" in ran.err
+            assert "lockstep recover" in ran.err
+        assert "was interrupted" in live.run("doctor", code=1).out
+        monkeypatch.setenv("LOCKSTEP_LOCK_DIR", live.environment()["LOCKSTEP_LOCK_DIR"])
+        with HostLock.acquire("up", "another/stack"):
+            assert "is under way" in live.run("rollback", "--yes", code=6).err
+            assert "another operation" in live.run("recover", code=6).err
+    finally:
+        journal.unlink()
+    assert config_file(live) == before
 
 
 def test_rollback_and_undo_on_a_terminal(live: Project) -> None:
