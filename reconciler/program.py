@@ -28,6 +28,9 @@ from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
 from snapshots.errors import SnapshotError
 
+IMPACT_SHOWN = "LOCKSTEP_IMPACT_SHOWN"
+"""Set by a caller that has shown the impact itself."""
+
 _last_error: LockstepError | SnapshotError | None = None
 
 
@@ -128,7 +131,8 @@ class Program:
     def declare(self) -> None:
         """Say the impact, refuse what must be refused, then declare the resources."""
         plan = self.plan
-        if pulumi.runtime.is_dry_run() and plan.move is not Move.STAY:
+        shown = IMPACT_SHOWN in os.environ
+        if pulumi.runtime.is_dry_run() and plan.move is not Move.STAY and not shown:
             pulumi.log.info("\n".join(impact.lines(plan)))
         for warning in plan.warnings:
             pulumi.log.warn(warning)
