@@ -184,7 +184,7 @@ def test_the_tables_show_what_the_documents_have(host: Host) -> None:
     assert "unusable: it is cut off" in listed[2]
     assert "failed" in listed[3]
     assert any("prod-004" in line and "attach" in line and "24 h" in line for line in listed)
-    logged = drawn(tables.log(documents.log(host.state)["entries"], NOW))
+    logged = drawn(*tables.log(documents.log(host.state)["entries"], NOW))
     assert "web never healthy" in logged
     assert "1.00 s" in logged
     info = documents.info("prod-004", host.state, host.records["prod-004"], ("previous",))
