@@ -12,7 +12,7 @@ from reconciler.adoption import SEEN_RUNNING
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import NETWORK, OUR_PROJECT, OUR_STACK, PROJECT, VOLUME, Compose, Docker
-from reconciler.errors import BadInput, LockstepError, Refused, Unavailable
+from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, Unavailable
 from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.release import Dataset, Kind, Release
@@ -62,7 +62,6 @@ class _Making:
         if world is None:
             raise LockstepError("the plan names no world to make")
         self._adopt_first()
-        self._secure_what_is_attached()
         state = self.catalog.state()
         known = state.worlds.get(world)
         if known is not None and not known.removed:
@@ -82,30 +81,22 @@ class _Making:
             )
         adoption.adopt(self.stack, self.catalog, self.docker, found)
 
-    def _secure_what_is_attached(self) -> None:
-        """A generation that is written again must be in the store as it was left."""
-        attached = {d.generation for d in self.plan.datasets.values() if d.action is Action.ATTACH}
-        owed = {d.generations[dataset] for d, dataset in self.catalog.state().debts()}
-        if self.plan.from_world == self.plan.to_world or not attached & owed:
-            return
-        from reconciler import debts
-        from snapshots.store import Store
-
-        store = Store.open(self.stack.store)
-        debts.capture_sealed(
-            self.catalog, self.docker, store, self.progress, only=frozenset(attached)
-        )
-
     # a world that is there ------------------------------------------------------------------
 
     def _complete(self, world: World) -> None:
         """Give a world of the ledger its missing containers back."""
         for generation in world.generations.values():
             places.place(self.docker, generation)
-        release = self.catalog.record(world.release)
         present = Counter(
             c.service for c in self.docker.containers(project=world.name) if not c.one_off
         )
+        try:
+            release = self.catalog.record(world.release)
+        except CatalogDamaged as error:
+            if not present:
+                raise
+            self.progress(f"{error.message}: the containers of {world.name} are left as they are")
+            return
         missing = [
             service
             for service in compose.services(release.model)

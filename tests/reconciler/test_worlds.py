@@ -15,7 +15,7 @@ import pytest
 
 from reconciler import adoption, leftovers, names, worlds
 from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT, connect
-from reconciler.errors import BadInput, DockerFailed, Refused
+from reconciler.errors import BadInput, CatalogDamaged, DockerFailed, Refused
 from reconciler.ledger import Captured, Committed
 from reconciler.plan import Action, DatasetPlan, Move, Plan
 from snapshots.capture import capture
@@ -276,6 +276,20 @@ def test_a_world_of_the_ledger_gets_only_its_missing_containers_back(trial: Tria
     assert trial.state.seq == seq
 
 
+def test_a_world_with_an_unreadable_record_is_left_as_it_is(trial: Trial) -> None:
+    trial.write({"web": web()})
+    trial.new()
+    wanted = plan(trial, generation(trial, "notes", Action.CREATE))
+    trial.make(wanted)
+    (trial.stack.releases / "prod-001" / "release-info.json").write_text("{")
+    before = trial.docker.containers(project=trial.world(1))
+    trial.make(wanted)
+    assert trial.docker.containers(project=trial.world(1)) == before
+    trial.docker.remove_container(before[0].id)
+    with pytest.raises(CatalogDamaged, match="prod-001"):
+        trial.make(wanted)
+
+
 def test_a_failure_leaves_nothing_behind(trial: Trial) -> None:
     trial.write({"web": web()})
     trial.new()
@@ -500,14 +514,6 @@ def test_a_world_that_somebody_started_is_not_removed(three: Trial) -> None:
     three.docker.start(container.id)
     with pytest.raises(Refused, match="runs"):
         remove(three, three.world(1))
-
-
-def test_an_attached_debt_is_captured_before_it_can_be_written(three: Trial) -> None:
-    second = f"{three.project}-prod_notes_g2"
-    assert three.state.debts()
-    attached = DatasetPlan("notes", Action.ATTACH, second, 2, new=False)
-    three.make(dataclasses.replace(plan(three, attached, number=2), from_world=three.world(3)))
-    assert three.state.generations[second].captured in Store.open(three.stack.store).ids()
 
 
 def test_images_of_kept_releases_are_guarded(three: Trial) -> None:
