@@ -185,6 +185,9 @@ def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = Fa
     from reconciler.ledger import Reverted
 
     here.say(here.backend.says)
+    if not here.backend.exists():
+        here.say(f"stack {here.stack_name} has no Pulumi state: made anew; the ledger says what is")
+        here.backend.init()
     before = here.catalog.state().seq
     code = here.backend.up(message, yes=yes, skip_preview=skip_preview)
     error = here.backend.error()

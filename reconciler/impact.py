@@ -7,41 +7,6 @@ from typing import Any
 from reconciler.plan import DatasetPlan, Plan
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    """The `preview --json` document, schema 1."""
-    return {
-        "schema": 1,
-        "move": plan.move.value,
-        "from": plan.from_world,
-        "to": plan.to_world,
-        "release": plan.target,
-        "says": plan.says,
-        "datasets": {name: _dataset(planned) for name, planned in plan.datasets.items()},
-        "downtime_estimate_seconds": plan.downtime_estimate_seconds,
-        "downtime_basis": plan.downtime_basis,
-        "disk": {
-            "needed_bytes": plan.disk.needed,
-            "free_bytes": plan.disk.free,
-            "store_free_bytes": plan.disk.store_free,
-        },
-        "prune": list(plan.prune),
-        "keep": [{"release": k.release, "reasons": list(k.reasons)} for k in plan.keep],
-        "warnings": list(plan.warnings),
-        "refusals": [{"message": r.message, "remedy": r.remedy} for r in plan.refusals],
-    }
-
-
-def _dataset(planned: DatasetPlan) -> dict[str, Any]:
-    return {
-        "action": planned.action.value,
-        "source": planned.source_text,
-        "generation": planned.generation,
-        "age_seconds": None if planned.age_seconds is None else round(planned.age_seconds),
-        "bytes": planned.bytes,
-        "set_aside": dict(planned.set_aside),
-    }
-
-
 def output(plan: Plan) -> dict[str, Any]:
     """The stack output `impact`: the same in short."""
     return {
@@ -61,7 +26,7 @@ def lines(plan: Plan) -> list[str]:
             found.append(f"    set aside, about: {aside}; lockstep undo brings it back")
     if plan.downtime_estimate_seconds is not None and plan.from_world != plan.to_world:
         found.append(
-            f"  downtime: about {plan.downtime_estimate_seconds:g} s ({plan.downtime_basis})"
+            f"  downtime: about {plan.downtime_estimate_seconds:.1f} s ({plan.downtime_basis})"
         )
     if plan.disk.needed:
         found.append(f"  disk: {size(plan.disk.needed)} needed, {size(plan.disk.free)} free")

@@ -213,7 +213,6 @@ def test_a_stack_whose_pulumi_state_was_deleted_goes_on(notes: Project) -> None:
     notes.release("two")
     before = notes.containers()
     shutil.rmtree(notes.folder / ".pulumi")
-    notes.run("stack", "init", code=None)
     notes.up()
     assert notes.containers() == before
     notes.nothing_to_do()
