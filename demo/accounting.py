@@ -10,9 +10,14 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from snapshots.errors import SnapshotError
+from snapshots.restore import restore
+from snapshots.store import Store
 
 
 class AccountingError(Exception):
@@ -123,12 +128,41 @@ def tokens_in_volume(volume: str, image: str) -> set[str]:
     A copy of the volume is looked at, since a database that starts also writes. Raises
     AccountingError when it does not come up within 30 s.
     """
+    with _scratch_volume() as scratch:
+        both = ["--volume", f"{volume}:/from:ro", "--volume", f"{scratch}:/to"]
+        _docker("run", "--rm", *both, "--entrypoint", "cp", image, "-a", "/from/.", "/to/")
+        return _tokens_in_scratch(scratch, image)
+
+
+def tokens_in_snapshot(store: Path, snapshot: str, image: str) -> set[str]:
+    """The tokens of all orders in a snapshot of a Postgres volume, read back from the store.
+
+    Raises AccountingError when the snapshot is not there whole, or does not come up within 30 s.
+    """
+    with _scratch_volume() as scratch:
+        place = _docker("volume", "inspect", "--format", "{{.Mountpoint}}", scratch).strip()
+        try:
+            restore(Store.open(store), snapshot, Path(place))
+        except SnapshotError as error:
+            raise AccountingError(str(error)) from None
+        return _tokens_in_scratch(scratch, image)
+
+
+@contextmanager
+def _scratch_volume() -> Iterator[str]:
     name = f"accounting-{uuid.uuid4().hex[:12]}"
     _docker("volume", "create", name)
     try:
-        both = ["--volume", f"{volume}:/from:ro", "--volume", f"{name}:/to"]
-        _docker("run", "--rm", *both, "--entrypoint", "cp", image, "-a", "/from/.", "/to/")
-        data = ["--volume", f"{name}:/var/lib/postgresql/data", "--network", "none"]
+        yield name
+    finally:
+        _docker("volume", "rm", "--force", name, check=False)
+
+
+def _tokens_in_scratch(volume: str, image: str) -> set[str]:
+    """What a database that is started on the volume for a moment has."""
+    name = volume
+    data = ["--volume", f"{volume}:/var/lib/postgresql/data", "--network", "none"]
+    try:
         _docker("run", "--detach", "--name", name, *data, image)
         deadline = time.monotonic() + 30
         while True:
@@ -140,7 +174,6 @@ def tokens_in_volume(volume: str, image: str) -> set[str]:
                 time.sleep(0.1)
     finally:
         _docker("rm", "--force", name, check=False)
-        _docker("volume", "rm", "--force", name, check=False)
 
 
 def _docker(*arguments: str, check: bool = True) -> str:

@@ -1,4 +1,7 @@
-"""The demo's worlds on this host, as plain `docker` shows them, and their removal."""
+"""The demo's worlds on this host, as plain `docker` shows them, and their removal.
+
+python3 -m demo.host        removes everything that `make demo` left, and nothing else
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,8 @@ MARK = "io.lockstep.demo=shop"
 COMPOSE_PROJECT = "com.docker.compose.project"
 COMPOSE_SERVICE = "com.docker.compose.service"
 DATA = "/var/lib/postgresql/data"
+SETTINGS = "Pulumi.prod.yaml"
+PASSPHRASE = ".lockstep/passphrase"
 _WORLD = re.compile(rf"{PROJECT}(-{STACK}-\d{{3,6}}(_\d+)?)?")
 
 
@@ -66,9 +72,12 @@ def live_database() -> Database:
 
 def containers() -> list[Container]:
     """All containers of compose projects with the demo's names, running or not."""
-    ids = _docker("ps", "--all", "--quiet", "--filter", f"label={COMPOSE_PROJECT}").split()
-    found = [_container(said) for said in _inspect("container", ids)]
-    return [container for container in found if _WORLD.fullmatch(container.project)]
+    shape = f'{{{{.ID}}}} {{{{.Label "{COMPOSE_PROJECT}"}}}}'
+    listed = _docker("ps", "--all", "--filter", f"label={COMPOSE_PROJECT}", "--format", shape)
+    pairs = [line.split(maxsplit=1) for line in listed.splitlines()]
+    # Only our own are looked at closer: those of others may go away in between.
+    ids = [pair[0] for pair in pairs if len(pair) == 2 and _WORLD.fullmatch(pair[1])]
+    return [_container(said) for said in _inspect("container", ids)]
 
 
 def _container(said: dict[str, Any]) -> Container:
@@ -118,10 +127,49 @@ def remove_all(root: Path) -> list[str]:
     folders = [root / name for name in (".demo", ".pulumi", "releases") if (root / name).exists()]
     for folder in folders:
         shutil.rmtree(folder)
+    forgotten = _forget_settings(root / SETTINGS)
 
     found = {"containers": there, "volumes": volumes, "networks": networks, "image tags": tags}
     counted = [f"{len(things)} {what}" for what, things in found.items() if things]
-    return counted + [f"{folder.name}/" for folder in folders]
+    return counted + [f"{folder.name}/" for folder in folders] + forgotten
+
+
+def _forget_settings(path: Path) -> list[str]:
+    before = path.read_text()
+    after = plain_settings(before)
+    if after == before:
+        return []
+    path.write_text(after)
+    return [f"what it set in {path.name}"]
+
+
+def plain_settings(text: str) -> str:
+    """A stack's settings without what the story sets: the release, its wishes, the secrets."""
+    told = rf"  {PROJECT}:(release|restore|retry|secrets):.*\n(    .*\n)*"
+    return re.sub(rf"(?m)^(encryptionsalt:.*\n|{told})", "", text)
+
+
+def forget_passphrase(root: Path) -> list[str]:
+    """Remove the passphrase, if no stack of this clone has secrets any more that need it."""
+    path = root / PASSPHRASE
+    needed = any("encryptionsalt:" in file.read_text() for file in root.glob("Pulumi.*.yaml"))
+    if needed or not path.exists():
+        return []
+    path.unlink()
+    return [PASSPHRASE]
+
+
+def volumes_of(world: str) -> set[str]:
+    """The volumes that a world's containers mount."""
+    return {v for c in containers() if c.project == world for v in c.volumes.values()}
+
+
+def traces(release: str, world: str, volumes: Collection[str], releases: Path) -> list[str]:
+    """What is left of a release on this host: its folder, image tags, containers, volumes."""
+    found = [str(releases / release)] if (releases / release).exists() else []
+    found += [tag for tag in _tags() if tag.endswith(f":{release}")]
+    found += [container.name for container in containers() if container.project == world]
+    return found + sorted(set(volumes) & set(_list("volume")))
 
 
 def _records(releases: Path) -> str:
@@ -174,3 +222,18 @@ def _docker(*arguments: str) -> str:
     if done.returncode != 0:
         raise NotTheDemo(f"docker {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        removed = remove_all(root) + forget_passphrase(root)
+    except (NotTheDemo, OSError, subprocess.TimeoutExpired) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    print(f"demo: removed {', '.join(removed)}" if removed else "demo: nothing is left of it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
