@@ -54,6 +54,8 @@ _DONE = {
     "remove-pending-replace": "forgot original",
     "refresh": "refreshed",
 }
+LONG = 72
+"""Characters of a value that are shown in one line."""
 COLORS = {"create": "green", "update": "yellow", "delete": "red", "replace": "magenta"}
 
 
@@ -290,20 +292,36 @@ def property_lines(step: Step, clean: Callable[[Any], Any]) -> list[str]:
     return rows
 
 
-def output_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Each output with + new, - gone, ~ old => new; names padded to one width."""
+def output_lines(old: dict[str, Any], new: dict[str, Any], *, unchanged: bool = True) -> list[str]:
+    """Each output with + new, - gone, ~ old => new; names padded to one width. Of an object that
+    changed, only the members that did are shown, each in a line of its own."""
     width = max((len(k) for k in {*old, *new}), default=0)
     lines = []
     for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
         if key not in new:
-            lines.append(f"- {key:<{width}}: {_text(old[key])}")
+            lines.append(f"- {key:<{width}}: {_text(before)}")
         elif key not in old:
-            lines.append(f"+ {key:<{width}}: {_text(new[key])}")
-        elif old[key] != new[key]:
-            lines.append(f"~ {key:<{width}}: {_text(old[key])} => {_text(new[key])}")
+            lines += _new_output(f"{key:<{width}}", after)
+        elif before == after:
+            lines += [f"  {key:<{width}}: {_shortened(_text(after))}"] if unchanged else []
+        elif isinstance(before, dict) and isinstance(after, dict):
+            members = output_lines(before, after, unchanged=False)
+            lines += [f"~ {key:<{width}}: {{", *(f"    {m}" for m in members), "  }"]
         else:
-            lines.append(f"  {key:<{width}}: {_text(new[key])}")
+            lines.append(f"~ {key:<{width}}: {_text(before)} => {_text(after)}")
     return lines
+
+
+def _new_output(name: str, value: Any) -> list[str]:
+    if not isinstance(value, dict) or len(_text(value)) <= LONG:
+        return [f"+ {name}: {_text(value)}"]
+    return [f"+ {name}: {{", *(f"    {line}" for line in output_lines({}, value)), "  }"]
+
+
+def _shortened(text: str) -> str:
+    """What did not change and is long is told by its beginning."""
+    return text if len(text) <= LONG else f"{text[:LONG]}…"
 
 
 def summary_lines(changes: dict[str, int], dry_run: bool) -> list[str]:
