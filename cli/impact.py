@@ -87,4 +87,4 @@ def _rows(plan: Plan) -> Iterable[tuple[str, str, str]]:
 def _downtime(plan: Plan) -> str:
     if not plan.downtime_estimate_seconds:
         return plan.downtime_basis or "none"
-    return f"about {plan.downtime_estimate_seconds:g} s ({plan.downtime_basis})"
+    return f"about {plan.downtime_estimate_seconds:.1f} s ({plan.downtime_basis})"

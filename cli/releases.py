@@ -53,11 +53,12 @@ def new(
         return
     from cli import documents, tables
 
-    images = ", ".join(f"{s} {i.tag}" for s, i in sorted(record.images.items()))
+    images = ", ".join(sorted(i.tag.rpartition(":")[0] for i in record.images.values()))
     typer.echo(f"{record.name} is recorded and declared: {record.description}")
     commit = record.git.commit[:9] or "no git commit"
     typer.echo(f"  commit   {commit}{' with uncommitted changes' if record.git.dirty else ''}")
-    typer.echo(f"  images   {images} ({tables.size(documents.image_bytes(record))})")
+    size = tables.size(documents.image_bytes(record))
+    typer.echo(f"  images   {images}, all tagged {record.name} ({size})")
     typer.echo(f"  data     {', '.join(sorted(record.datasets)) or 'none'}")
     here.say("next: lockstep preview   shows what it will do, lockstep up   does it")
 
