@@ -40,7 +40,8 @@ def quarantine(now: Situation, record: Release) -> list[Refusal]:
     failed = now.state.quarantined.get(record.name)
     if failed is None or now.stack.settings.retry == failed:
         return []
-    why = now.state.worlds[failed].failed or "it did not pass its proof"
+    # The first line: what follows are the container's last words, which `info` has.
+    why = (now.state.worlds[failed].failed or "it did not pass its proof").splitlines()[0]
     return [
         Refusal(
             f"{record.name} is quarantined: {why}",
