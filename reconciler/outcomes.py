@@ -11,7 +11,6 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler import docker as docker_module
-from reconciler.data import Probes
 from reconciler.docker import Docker
 from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
@@ -65,7 +64,8 @@ def finish(u: Undertaking) -> list[str]:
     warnings: list[str] = []
     old, new = u.look_old(), u.look_new()
     if old is not None:
-        _warned(warnings, partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no")))
+        leaving = partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no"))
+        _warned(warnings, partial(_patiently, u, leaving))
     crash_point("left")
     for service in new.services.values():
         if service.after_commit:
@@ -119,26 +119,19 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     u.services = u.new_services()
     stays_stopped = u.catalog.state().stopped
     new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
-    touched = _touched(u, new)
-    written: Probes = {}
-    if touched:
-        written = _patiently(u, partial(u.data.probe, new, u.new_record, _PROBE_SECONDS))
-    captured: dict[str, str] = {}
-    unproved = ""
+    written = _patiently(u, partial(u.data.probe, new, u.new_record, _PROBE_SECONDS))
     if interrupted:
         _patiently(u, partial(_await_old_requests, u, new, old))
-    coming = _coming_back(u, old, stays_stopped)
+        new = _patiently(u, u.look_new)
+    touched = _touched(u, new)
+    way = _WayBack(u, new, _coming_back(u, old, stays_stopped), touched)
+    unproved = ""
     try:
-        _patiently(u, partial(_return, u, new, coming, captured if touched else None))
-    except (NotProved, DockerFailed) as error:
-        unproved = u.services.masked(error.message)
-        _start_regardless(u, coming)
-    except (SnapshotError, OSError) as error:
-        raise LockstepError(
-            f"{why}\ndata in place could not be put back, so {u.intent.from_world} stays stopped: "
-            f"{error}",
-            next_step="lockstep recover   tries again",
-        ) from None
+        _patiently(u, way.go)
+    except (NotProved, DockerFailed, SnapshotError, OSError) as error:
+        unproved = u.services.masked(getattr(error, "message", None) or str(error))
+        _patiently(u, partial(_insist_on_safe_return, u, way, why, unproved))
+        way.start_regardless()
     crash_point("reverted")
     _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
     says = _what_is_live(u, unproved, stays_stopped)
@@ -147,7 +140,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         reason=why + (f"; {says}" if unproved else ""),
         downtime_seconds=u.gap.seconds,
         sealed=_touched_generations(u, new) if touched else {},
-        snapshots=captured,
+        snapshots=way.captured,
         touched=touched,
         quarantine=quarantine,
         written=written,
@@ -180,57 +173,74 @@ def disk_is_full(u: Undertaking) -> bool:
     return False
 
 
-def _return(
-    u: Undertaking, new: HostWorld, coming: HostWorld | None, captured: dict[str, str] | None
-) -> None:
-    """Can be done again from any point of itself. `captured`: takes the snapshots of what the
-    failed world wrote in place; None when it wrote nothing."""
-    u.services = u.new_services()
-    changed = u.intent.in_place
-    seals = tuple(
-        Seal(dataset, changed[dataset].place, partial(_put_back, u, dataset, captured))
-        for dataset in changed
-    )
-    back = coming or HostWorld(u.intent.from_world or "", {})
-    u.services.expect(back.services)
-    HandOver(
-        services=u.services,
-        leaving=new,
-        coming=back,
-        seals=seals,
-        independent=independent(back, new, [c.place for c in changed.values()]),
-        settle=lambda _: None,
-        settled=frozenset(),
-        on_answer=lambda service: u.gap.answers(service, back),
-        proof_seconds=max(_RETURN_SECONDS, u.stack.settings.deadline),
-        at_rest=lambda: crash_point("revert-stopped"),
-    ).carry_out()
-    for service in back.services.values():
-        u.services.insist_on_standing(service)
+class _WayBack:
+    """From the failed world to the one before it."""
+
+    def __init__(
+        self, u: Undertaking, new: HostWorld, coming: HostWorld | None, touched: bool
+    ) -> None:
+        self.u = u
+        self.new = new
+        self.back = coming or HostWorld(u.intent.from_world or "", {})
+        self.touched = touched
+        self.captured: dict[str, str] = {}
+        """Snapshots of what the failed world wrote in place."""
+        self.to_put_back = set(u.intent.in_place)
+
+    def go(self) -> None:
+        """Can be done again from any point of itself."""
+        u = self.u
+        u.services = u.new_services()
+        u.services.expect(self.back.services)
+        places = {d: c.place for d, c in u.intent.in_place.items()}
+        HandOver(
+            services=u.services,
+            leaving=self.new,
+            coming=self.back,
+            seals=tuple(Seal(d, place, partial(self._put_back, d)) for d, place in places.items()),
+            independent=independent(self.back, self.new, places.values()),
+            settle=lambda _: None,
+            settled=frozenset(),
+            on_answer=lambda service: u.gap.answers(service, self.back),
+            proof_seconds=max(_RETURN_SECONDS, u.stack.settings.deadline),
+            at_rest=lambda: crash_point("revert-stopped"),
+        ).carry_out()
+        for service in self.back.services.values():
+            u.services.insist_on_standing(service)
+
+    def start_regardless(self) -> None:
+        """One service that does not get ready must not keep the others of the old world down."""
+        for container_id in self.back.ids:
+            try:
+                self.u.docker.start(container_id)
+            except LockstepError as error:
+                self.u.say(error.message)
+
+    def _put_back(self, dataset: str) -> None:
+        """Keep what the failed world wrote in place, then put the content before it back."""
+        u, changed = self.u, self.u.intent.in_place[dataset]
+        u.services.stop_containers(changed.owners)
+        if self.touched and changed.safety and dataset not in self.captured:
+            tags = {"release": u.to_world.release, "world": u.to_world.name}
+            kept = u.data.capture_failed(dataset, changed.place, tags)
+            if kept is not None:
+                self.captured[dataset] = kept
+        if changed.safety and (changed.restored or self.touched):
+            u.data.restore_in_place(dataset, changed.place, changed.safety)
+        for owner in changed.owners:
+            u.docker.start(owner)
+        self.to_put_back.discard(dataset)
 
 
-def _put_back(u: Undertaking, dataset: str, captured: dict[str, str] | None) -> None:
-    """Keep what the failed world wrote in place, then put the content before it back."""
-    changed = u.intent.in_place[dataset]
-    u.services.stop_containers(changed.owners)
-    if captured is not None and changed.safety and dataset not in captured:
-        tags = {"release": u.to_world.release, "world": u.to_world.name}
-        kept = u.data.capture_failed(dataset, changed.place, tags)
-        if kept is not None:
-            captured[dataset] = kept
-    if changed.safety and (changed.restored or captured is not None):
-        u.data.restore_in_place(dataset, changed.place, changed.safety)
-    for owner in changed.owners:
-        u.docker.start(owner)
-
-
-def _start_regardless(u: Undertaking, coming: HostWorld | None) -> None:
-    """One service that does not get ready must not keep the others of the old world down."""
-    for container_id in coming.ids if coming else ():
-        try:
-            u.docker.start(container_id)
-        except LockstepError as error:
-            u.say(error.message)
+def _insist_on_safe_return(u: Undertaking, way: _WayBack, why: str, problem: str) -> None:
+    """The old world may run, even unproved, only when its data is its own again and nothing of
+    the failed world runs. Raises LockstepError else; then the journal stays."""
+    running = [s.name for s in u.look_new().services.values() if s.up]
+    if way.to_put_back or running:
+        raise LockstepError(
+            f"{why}\nthe way back to {u.intent.from_world} failed: {problem}",
+            next_step="lockstep recover   tries again",
+        )
 
 
 def _coming_back(u: Undertaking, old: HostWorld | None, stays_stopped: bool) -> HostWorld | None:

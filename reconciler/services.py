@@ -16,6 +16,7 @@ _PORT_SECONDS = 10.0
 """A port is free only when Docker has cleaned up after its last holder."""
 _FIRST_PAUSE, _LONGEST_PAUSE, _PAUSE_GROWTH = 0.05, 0.5, 1.25
 _LOG_LINES = 5
+_DISK_FULL = "no space left on device"
 _RESTARTS = 20
 
 _UP = ("running", "restarting")
@@ -83,6 +84,8 @@ class Services:
                 if time.monotonic() > give_up:
                     raise
             except DockerFailed as error:
+                if _DISK_FULL in error.message:
+                    raise
                 raise NotProved(f"{service.name} could not be started: {error.message}") from None
             self._wait(pause)
 

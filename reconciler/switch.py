@@ -334,7 +334,8 @@ class Switch:
 
     def _prove(self) -> None:
         self.u.note("prove")
-        in_parallel(self.services.await_ready, self.proving.only(self.early))
+        for ask in (self.services.await_ready, self.services.await_gate):
+            in_parallel(ask, self.proving.only(self.early))
         in_parallel(self.services.insist_on_standing, self.proving)
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.intent.downtime_seconds = self.u.gap.seconds
