@@ -11,7 +11,7 @@ help:
 	@echo "make test    every test, on real Docker, Postgres and Redis"
 	@echo "make lint    ruff, mypy and the layer contract"
 	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
-	@echo "make clean   remove the virtual environment, tools and caches of this clone"
+	@echo "make clean   remove what the demo left, the virtual environment, tools and caches"
 
 setup:
 	@$(PYTHON) -m setup
@@ -30,6 +30,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 clean:
+	-@$(PYTHON) -m demo.host
 	rm -rf .venv .tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 	    build lockstep.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

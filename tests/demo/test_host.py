@@ -48,3 +48,52 @@ def test_somebody_elses_project_of_that_name_stops_the_demo(
 )
 def test_a_name_is_looked_up_whole(name: str, text: str, found: bool) -> None:
     assert host.mentioned(name, text) is found
+
+
+PLAIN = """\
+config:
+  # releases that are kept
+  shop:window: "3"
+"""
+TOLD = """\
+encryptionsalt: v1:abc=:v1:def
+config:
+  # releases that are kept
+  shop:secrets:
+    DB_PASSWORD:
+      secure: v1:ghi
+  shop:window: "3"
+  shop:release: prod-005
+  shop:restore:
+    release: prod-005
+"""
+
+
+@pytest.mark.parametrize("text", [PLAIN, TOLD])
+def test_the_settings_lose_what_the_story_set_and_nothing_else(text: str) -> None:
+    assert host.plain_settings(text) == PLAIN
+
+
+def test_the_settings_in_the_repository_are_plain() -> None:
+    committed = subprocess.run(
+        ["git", "show", f"HEAD:{host.SETTINGS}"],
+        cwd=Path(host.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert committed.returncode == 0, committed.stderr
+    assert host.plain_settings(committed.stdout) == committed.stdout
+
+
+def test_a_passphrase_stays_while_a_stack_needs_it(tmp_path: Path) -> None:
+    path = tmp_path / host.PASSPHRASE
+    path.parent.mkdir()
+    path.write_text("words")
+    settings = tmp_path / "Pulumi.other.yaml"
+    settings.write_text(TOLD)
+    assert host.forget_passphrase(tmp_path) == []
+    assert path.exists()
+    settings.write_text(PLAIN)
+    assert host.forget_passphrase(tmp_path) == [host.PASSPHRASE]
+    assert not path.exists()
