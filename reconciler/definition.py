@@ -15,6 +15,7 @@ from reconciler.compose import VolumeNote
 from reconciler.config import DatasetSetting, Settings
 from reconciler.errors import BadInput
 from reconciler.release import ConfigFile, Dataset, Kind, Mount, Release, Strategy
+from reconciler.worldmodel import given_by_content
 
 DIRECTORY_DRIVER = "directory"
 CONFIG_BYTES = 16 << 20
@@ -143,6 +144,7 @@ class _Defining:
         self._binds()
         self._declared_elsewhere()
         self._top_level_files()
+        self._check_given_by_content()
         self._check_identity()
         secrets = compose.placeholders_in(self.model) | self.file_secrets
         return Definition(
@@ -429,6 +431,23 @@ class _Defining:
                     )
                 # A note for whoever makes a world; Compose itself never reads this model.
                 body["environment"] = compose.placeholder(variable)
+
+    def _check_given_by_content(self) -> None:
+        """Files that are put into a container's own file system need a place in it."""
+        for service, body in compose.services(self.model).items():
+            mounted = [Path(m["target"]) for m in body.get("volumes") or ()]
+            for _, target, _ in given_by_content(self.model, body):
+                if body.get("read_only"):
+                    raise BadInput(
+                        f"service {service} is read_only, so {target} cannot be put into it",
+                        next_step="give the config or secret as `file:` in the compose file",
+                    )
+                if any(_below(Path(target), mount) for mount in mounted):
+                    raise BadInput(
+                        f"{target} of service {service} lies below one of its mounts: it would be "
+                        "written into data",
+                        next_step="give it another target in the compose file",
+                    )
 
     def _value_of(self, place: str, variable: str) -> str:
         if variable in self.settings.secrets:

@@ -8,10 +8,12 @@ a second to import, so it is imported where it is first needed.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import math
 import os
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,6 +253,18 @@ class Docker:
         with self._mapped_container("logs of", container_id):
             said = self._api.logs(container_id, stdout=True, stderr=True, tail=tail)
         return bytes(said).decode(errors="replace")
+
+    def put_file(
+        self, container_id: str, target: str, content: bytes, *, mode: int, uid: int, gid: int
+    ) -> None:
+        """Put a file into a container's own file system, running or not; folders are made."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(target.lstrip("/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, uid, gid
+            tar.addfile(entry, io.BytesIO(content))
+        with self._mapped_container(f"put {target} into", container_id):
+            self._api.put_archive(container_id, "/", archive.getvalue())
 
     def set_restart(self, container_id: str, policy: str) -> None:
         """`no`, `always`, `unless-stopped`, `on-failure` or `on-failure:3`."""

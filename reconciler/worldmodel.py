@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from reconciler.release import ConfigFile, Dataset, Kind, Release
 
 _START_INTERVAL = (1, 44)
 _ANNOTATIONS = (1, 43)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A file that is put into a container before it first starts."""
+
+    target: str
+    content: bytes
+    mode: int
+    uid: int
+    gid: int
 
 
 def world_model(
@@ -35,6 +47,7 @@ def world_model(
     """
     model = copy.deepcopy(release.model)
     model["name"] = world
+    _leave_out_what_is_injected(model)
     services: dict[str, dict[str, Any]] = model["services"]
     for service, body in services.items():
         _pin(body, release.images[service].tag)
@@ -42,11 +55,9 @@ def world_model(
         _fit_to_engine(body, engine_api)
         _mount_generations(service, body, release.datasets, volumes, created)
         _mount_files(body, release.configs, files)
-        _secrets_as_configs(body, model)
     _declare_volumes(model, volumes)
     _declare_networks(model, networks)
     _declare_files(model, release.configs, files)
-    _drop_secrets_given_by_content(model)
     for body in (model, *services.values()):
         for key in [k for k in body if k.startswith("x-")]:
             del body[key]
@@ -162,28 +173,69 @@ def _declare_files(model: dict[str, Any], configs: Mapping[str, ConfigFile], fil
             body["file"] = str(files / source.lstrip("/")).replace("$", "$$")
 
 
-def _secrets_as_configs(body: dict[str, Any], model: dict[str, Any]) -> None:
-    """A secret with a value goes in by content, on standard input, like Compose's own."""
-    declared = model.get("secrets") or {}
-    kept = []
+def injected(release: Release, secrets: Mapping[str, str]) -> dict[str, tuple[Injected, ...]]:
+    """service -> files given by content: `configs` with content, and secrets with a value.
+
+    Compose puts them into a container just before it starts it; who starts containers without
+    Compose has to do it. Raises BadInput when a secret is missing.
+    """
+    found = {}
+    for service, body in compose.services(release.model).items():
+        files = [
+            Injected(
+                target=compose.plain(target),
+                content=compose.plain(compose.with_secrets(content, secrets)).encode(),
+                mode=_mode(reference.get("mode")),
+                uid=int(reference.get("uid") or 0),
+                gid=int(reference.get("gid") or 0),
+            )
+            for reference, target, content in given_by_content(release.model, body)
+        ]
+        if files:
+            found[service] = tuple(files)
+    return found
+
+
+def has_injected(release: Release) -> bool:
+    """Whether any service gets files by content."""
+    model = release.model
+    return any(given_by_content(model, body) for body in compose.services(model).values())
+
+
+def given_by_content(
+    model: compose.Model, body: Mapping[str, Any]
+) -> list[tuple[Mapping[str, Any], str, str]]:
+    """(reference, target, content) of a service's configs and secrets that are no files."""
+    found = []
+    for reference in body.get("configs") or ():
+        content = ((model.get("configs") or {}).get(reference["source"]) or {}).get("content")
+        if content is not None:
+            found.append((reference, reference.get("target") or f"/{reference['source']}", content))
     for reference in body.get("secrets") or ():
-        value = (declared.get(reference["source"]) or {}).get("environment")
-        if value is None:
-            kept.append(reference)
-            continue
-        key = f"secret-{reference['source']}"
-        model.setdefault("configs", {})[key] = {"content": value}
-        target = reference.get("target") or reference["source"]
-        target = target if target.startswith("/") else f"/run/secrets/{target}"
-        body.setdefault("configs", []).append({**reference, "source": key, "target": target})
-    if "secrets" in body:
-        body["secrets"] = kept
+        value = ((model.get("secrets") or {}).get(reference["source"]) or {}).get("environment")
+        if value is not None:
+            target = reference.get("target") or reference["source"]
+            target = target if target.startswith("/") else f"/run/secrets/{target}"
+            found.append((reference, target, value))
+    return found
 
 
-def _drop_secrets_given_by_content(model: dict[str, Any]) -> None:
-    declared = model.get("secrets") or {}
-    for name in [n for n, body in declared.items() if (body or {}).get("environment")]:
-        del declared[name]
+def _mode(said: str | int | None) -> int:
+    if said is None:
+        return 0o444
+    return int(said, 8) if isinstance(said, str) else said
+
+
+def _leave_out_what_is_injected(model: dict[str, Any]) -> None:
+    for body in model["services"].values():
+        gone = [reference for reference, _, _ in given_by_content(model, body)]
+        for kind in ("configs", "secrets"):
+            if kind in body:
+                body[kind] = [reference for reference in body[kind] if reference not in gone]
+    for kind, given in (("configs", "content"), ("secrets", "environment")):
+        declared = model.get(kind) or {}
+        for name in [n for n, said in declared.items() if (said or {}).get(given) is not None]:
+            del declared[name]
 
 
 def _declare_volumes(model: dict[str, Any], volumes: Mapping[str, str]) -> None:

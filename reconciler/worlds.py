@@ -103,6 +103,9 @@ class _Making:
             if present[service] < compose.replicas(release.model, service)
         ]
         if not missing:
+            if not world.adopted:
+                # A run that died after it created containers would leave them without.
+                self._inject(release, world.name)
             return
         if world.adopted:
             raise Refused(
@@ -240,6 +243,23 @@ class _Making:
             engine_api=self.docker.api_version,
         )
         self.composer.create(world, model, hide=secrets.values())
+        self._inject(release, world)
+
+    def _inject(self, release: Release, world: str) -> None:
+        """Give containers that never ran the files that Compose would give them at their start."""
+        if not worldmodel.has_injected(release):
+            return
+        files = worldmodel.injected(release, secretvalues.values(self.stack, release))
+        for container in self.docker.containers(project=world):
+            for file in files.get(container.service, ()) if container.state == "created" else ():
+                self.docker.put_file(
+                    container.id,
+                    file.target,
+                    file.content,
+                    mode=file.mode,
+                    uid=file.uid,
+                    gid=file.gid,
+                )
 
     def _networks(self, model: compose.Model) -> dict[str, str]:
         """Key -> name of the networks that all worlds of the stack share; missing ones are made."""

@@ -281,12 +281,17 @@ def test_top_level_configs_and_secrets() -> None:
         ({"post_start": [{"command": "x"}]}, "post_start"),
         ({"pre_stop": [{"command": "x"}]}, "pre_stop"),
         ({"provider": {"type": "x"}}, "provider"),
+        ({"read_only": True, "configs": [{"source": "said"}]}, "read_only"),
+        (
+            {"configs": [{"source": "said", "target": "/d/x"}], "volumes": [volume("v", "/d")]},
+            "/d/x",
+        ),
         ({"x-lockstep": {"gate": {"command": [compose.placeholder("PW")]}}}, "secret PW"),
     ],
 )
 def test_what_lockstep_would_not_carry_out_is_refused(body: dict[str, Any], why: str) -> None:
     with pytest.raises(BadInput, match=why):
-        define({"name": "shop", "services": {"web": body}})
+        define({"name": "shop", "services": {"web": body}, "configs": {"said": {"content": "x"}}})
 
 
 def test_nothing_that_is_proved_may_wait_for_what_starts_after_the_commit() -> None:

@@ -187,16 +187,22 @@ def test_config_files_come_from_the_worlds_own_folder() -> None:
     )
 
 
-def test_a_secret_with_a_value_goes_in_by_content_and_a_file_stays_a_file() -> None:
+def test_what_is_given_by_content_is_injected_and_a_file_stays_a_file() -> None:
     of = release(
         {
             "services": {
                 "web": {
+                    "configs": [{"source": "said"}, {"source": "app", "target": "/app"}],
                     "secrets": [
-                        {"source": "token", "mode": "0400"},
+                        {"source": "token", "mode": "0400", "uid": "5", "gid": "6"},
                         {"source": "key", "target": "/run/secrets/key"},
-                    ]
-                }
+                    ],
+                },
+                "db": {},
+            },
+            "configs": {
+                "said": {"name": "s", "content": f"$$x {compose.placeholder('TOKEN')}"},
+                "app": {"name": "a", "file": "/srv/shop/app"},
             },
             "secrets": {
                 "token": {"name": "t", "environment": compose.placeholder("TOKEN")},
@@ -205,12 +211,18 @@ def test_a_secret_with_a_value_goes_in_by_content_and_a_file_stays_a_file() -> N
         }
     )
     made = world(of, secrets={"TOKEN": "a$b"})
-    assert made["services"]["web"]["configs"] == [
-        {"source": "secret-token", "target": "/run/secrets/token", "mode": "0400"}
-    ]
-    assert made["configs"]["secret-token"] == {"content": "a$$b"}
+    assert made["services"]["web"]["configs"] == [{"source": "app", "target": "/app"}]
     assert made["services"]["web"]["secrets"] == [{"source": "key", "target": "/run/secrets/key"}]
+    assert made["configs"] == {"app": {"name": "a", "file": "/srv/shop/app"}}
     assert made["secrets"] == {"key": {"name": "k", "file": "/srv/shop/key"}}
+    assert worldmodel.injected(of, {"TOKEN": "a$b"}) == {
+        "web": (
+            worldmodel.Injected("/said", b"$x a$b", 0o444, 0, 0),
+            worldmodel.Injected("/run/secrets/token", b"a$b", 0o400, 5, 6),
+        )
+    }
+    assert worldmodel.has_injected(of)
+    assert not worldmodel.has_injected(release({"services": {"web": {}}}))
 
 
 def test_networks_are_the_worlds_own_unless_they_are_shared() -> None:

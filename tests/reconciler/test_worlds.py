@@ -137,6 +137,28 @@ def test_the_world_keeps_the_config_file_of_its_release(trial: Trial) -> None:
     assert said.stdout == "a.conf\none"
 
 
+def test_files_given_by_content_are_there_at_the_first_start(trial: Trial) -> None:
+    service = web(
+        configs=[{"source": "said", "target": "/etc/deep/said"}],
+        secrets=[{"source": "token", "mode": 0o400, "uid": "7"}],
+    )
+    trial.write(
+        {"web": service},
+        configs={"said": {"content": "costs $$5, ${TOKEN}"}},
+        secrets={"token": {"environment": "TOKEN"}},
+    )
+    trial.new()
+    wanted = plan(trial, generation(trial, "notes", Action.CREATE))
+    trial.make(wanted)
+    trial.docker.remove_container(trial.docker.containers(project=trial.world(1))[0].id)
+    trial.make(wanted)
+    (container,) = trial.docker.containers(project=trial.world(1))
+    trial.docker.start(container.id)
+    script = "cat /etc/deep/said; echo; cat /run/secrets/token; stat -c ' %a %u' /run/secrets/token"
+    said = trial.docker.exec(container.id, ["sh", "-c", script]).stdout
+    assert said == "costs $5, hush-hush-token\nhush-hush-token 400 7\n"
+
+
 def test_two_worlds_publish_the_same_port_and_fork_the_data(trial: Trial) -> None:
     trial.write({"web": web(), "cache": cache()})
     trial.new()
