@@ -29,8 +29,8 @@ def show(plan: Plan, console: Console) -> None:
 
 def _datasets(planned: Iterable[DatasetPlan]) -> Table:
     made = tables.table(
-        "dataset", "action", "where its content comes from", "age", "size", "set aside",
-        right=("age", "size"), wide=("where its content comes from", "set aside"),
+        "dataset", "action", "source of its content", "age", "size", "set aside",
+        right=("age", "size"), wide=("source of its content", "set aside"),
     )  # fmt: skip
     for dataset in planned:
         made.add_row(

@@ -366,8 +366,10 @@ class _Decision:
             recent = measured[-10:]
             worst = max(recent)
             return round(median(recent), 2), (
-                f"median of this stack's last {len(recent)} {move.value} "
-                f"switch{'es' if len(recent) > 1 else ''}, worst {worst:.1f} s"
+                f"median of this stack's last {len(recent)} switches {move.value}, "
+                f"worst {worst:.1f} s"
+                if len(recent) > 1
+                else f"what this stack's last switch {move.value} took"
             )
         copied = sum(d.bytes or 0 for d in datasets.values() if d.action is Action.FORK)
         return round(2.0 + copied / (1 << 30), 1), "a guess from sizes: no such switch was measured"

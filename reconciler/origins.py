@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler import names, retention
+from reconciler import lineage, names, retention
 from reconciler.config import Wish
 from reconciler.errors import Exit
 from reconciler.ledger import Departure
@@ -251,8 +251,11 @@ class Origins:
         return setting.stop_owner if setting is not None else dataset.stop_owner
 
     def _set_aside(self, dataset: Dataset, source: Departure) -> dict[str, int]:
+        """What only the live data has: all that came into it since it and the source parted."""
         now = self.now.facts.live_probe.get(dataset.name, {})
-        then = source.probes.get(dataset.name, {})
+        generation = self.now.live.generations.get(dataset.name) if self.now.live else None
+        parted = lineage.parting(self.now.state, dataset.name, generation or "", source) or source
+        then = parted.probes.get(dataset.name, {})
         more = {what: count - then.get(what, 0) for what, count in now.items()}
         return {what: count for what, count in more.items() if count > 0}
 

@@ -7,6 +7,7 @@ Contents are tuples of tokens; every live moment adds one token to each of its v
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,7 @@ class Host:
             records=self.records,
             snapshots={i: Snapshot(d, 1000) for i, (d, _) in self.snapshots.items()},
             fingerprint=self.secret,
+            live_probe=counts(self.live_contents()),
         )
 
     # what the hooks do ----------------------------------------------------------------------
@@ -215,6 +217,7 @@ class Host:
                 sealed=sealed,
                 wish=plan.wish,
                 downtime_seconds=1.0,
+                probes=counts({d: self.contents[v] for d, v in sealed.items()}),
             )
         )
         self.write()
@@ -304,6 +307,11 @@ class Host:
     def live_contents(self) -> dict[str, Content]:
         live = self.state.worlds.get(self.state.live or "")
         return {d: self.contents[v] for d, v in live.generations.items()} if live else {}
+
+
+def counts(contents: Mapping[str, Content]) -> dict[str, dict[str, int]]:
+    """What a data probe says of contents."""
+    return {dataset: {"tokens": len(tokens)} for dataset, tokens in contents.items()}
 
 
 def _container(world: str, *, running: bool) -> Container:

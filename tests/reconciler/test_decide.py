@@ -62,6 +62,19 @@ def test_back_to_the_previous_release_attaches_and_further_back_restores() -> No
     assert plans[1].to_world == "shop-prod-001_2"
 
 
+@pytest.mark.parametrize("target", ["prod-001", "prod-002"])
+def test_what_would_be_set_aside_is_counted_back_and_forth(target: str) -> None:
+    host = three_releases()
+    for release in (target, "prod-003", target):
+        host.release = release
+        planned = host.plan().datasets["db"]
+        only_there = set(host.live_contents()["db"]) - set(host.left[release]["db"])
+        assert planned.set_aside == {"tokens": len(only_there)}
+        assert only_there
+        host.up()
+        host.write()
+
+
 def test_the_sequence_1_2_3_rollback_rollback_undo_new() -> None:
     host = three_releases()
     assert rollback_target(host.state, host.records) == "prod-002"

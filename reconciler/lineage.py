@@ -1,0 +1,49 @@
+"""Where two lines of a dataset's content parted. Pure."""
+
+from __future__ import annotations
+
+from reconciler.ledger import Departure, Generation, State
+
+
+def parting(state: State, dataset: str, generation: str, other: Departure) -> Departure | None:
+    """The departure up to which `generation` as it is now and what `other` left are the same;
+    None when the ledger does not know one."""
+    ours = _ancestors(state, dataset, generation, None)
+    theirs = _ancestors(state, dataset, other.generations.get(dataset, ""), other)
+    for name, left in theirs.items():
+        if name in ours:
+            found = [d for d in (left, ours[name]) if d is not None]
+            return min(found, key=lambda d: d.seq, default=None)
+    return None
+
+
+def _ancestors(
+    state: State, dataset: str, generation: str, left: Departure | None
+) -> dict[str, Departure | None]:
+    """Each generation of a line, youngest first, with the departure up to which the line shares
+    its content; None: all of it."""
+    found: dict[str, Departure | None] = {}
+    name: str | None = generation
+    while name is not None and name in state.generations and name not in found:
+        found[name] = left
+        left = _beginning(state, dataset, state.generations[name])
+        name = left.generations.get(dataset) if left is not None else None
+    return found
+
+
+def _beginning(state: State, dataset: str, made: Generation) -> Departure | None:
+    """The departure whose content a generation began with: the snapshot it was filled from, or
+    what its parent had when its own world first went live."""
+    if made.snapshot is not None:
+        return next(
+            (d for d in state.departures if d.snapshots.get(dataset) == made.snapshot), None
+        )
+    first = next((seq for seq, o in state.outcomes if o.to_world == made.world), None)
+    return next(
+        (
+            d
+            for d in state.departures
+            if d.seq == first and d.generations.get(dataset) == made.parent
+        ),
+        None,
+    )
