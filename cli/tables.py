@@ -186,8 +186,7 @@ def _worlds(worlds: Sequence[Mapping[str, Any]]) -> Table:
 
 def _departures(departures: Sequence[Mapping[str, Any]], now: datetime) -> Table:
     made = table(
-        "left", "world", "dataset", "snapshot", "counts then",
-        right=("left",), wide=("counts then",),
+        "left", "dataset", "snapshot", "counts then", wide=("counts then",),
     )  # fmt: skip
     for departure in departures:
         names = sorted({*departure["generations"], *departure["snapshots"]})
@@ -195,8 +194,7 @@ def _departures(departures: Sequence[Mapping[str, Any]], now: datetime) -> Table
             first = number == 0
             counts = departure["counts"].get(name, {})
             made.add_row(
-                _left(departure, now) if first else "",
-                departure["world"] if first else "",
+                f"{_left(departure, now)}\n{departure['world']}" if first else "",
                 name,
                 departure["snapshots"].get(name, "not in the store yet"),
                 "\n".join(f"{count} {what}" for what, count in sorted(counts.items())),
