@@ -132,11 +132,13 @@ class Stage:
         """Say that something is so. Raises StoryFailed when it is not."""
         if not holds:
             raise StoryFailed(f"not so: {what}{f' (found {found})' if found is not None else ''}")
-        self._console.print(f"  [green]✓[/] {escape(what)}", soft_wrap=True)
+        mark = "[green]✓[/]"
+        for number, line in enumerate(textwrap.wrap(what, self._width - 4)):
+            self._console.print(f"  {'  ' if number else mark + ' '}{escape(line)}")
 
-    def table(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Rows of equal keys; the first column is text, the others are numbers."""
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for position, column in enumerate(rows[0]):
             table.add_column(column, justify="right" if position else "left")
         for row in rows:

@@ -130,7 +130,7 @@ class Story:
             "world it starts from, prod-000. To go back to it is to start it."
         )
         plain = host.live_database()
-        self.release("v1", "the shop as it was", "prod-001, adopting what runs")
+        self.release("v1", "the shop as it was", "prod-001, adopted")
         there = host.databases()
         self.stage.check(
             "the compose project is stopped, and kept with its volumes as they were",
@@ -277,14 +277,13 @@ class Story:
             raise StoryFailed(f"{len(self.steps)} switches were made, the log has {len(entries)}")
         self.stage.scene("Measured from outside, an order every 20 ms")
         self.stage.table(
-            "",
             [
                 {
                     "step": step.what,
                     "no answer": f"{step.downtime:.2f} s",
                     "lockstep log": f"{entry['downtime_seconds']:.2f} s",
                     "not taken": step.refused,
-                    "set aside": named(step.aside),
+                    "set aside": named(step.aside, "\n"),
                     "lost": step.lost,
                 }
                 for step, entry in zip(self.steps, entries, strict=True)
@@ -307,7 +306,8 @@ class Story:
         worlds = named(Counter(self.found_in[a.token] for a in aside if a not in lost))
         self.stage.check(
             f"of {len(attempts)} acknowledged orders {len(attempts) - len(aside)} are in the live "
-            f"world, {worlds} are set aside, {len(lost)} are lost",
+            f"world, {worlds} are set aside, "
+            f"{len(lost)} are lost",
             not lost,
         )
         for release in ("prod-003", "prod-001"):
@@ -391,10 +391,10 @@ def stopped(database: host.Database) -> host.Database:
     return host.Database(database.world, database.container, False, database.volume)
 
 
-def named(aside: dict[str, int]) -> str:
-    """`900 in prod-003, 121 in prod-001`."""
+def named(aside: dict[str, int], joint: str = " and ") -> str:
+    """`900 in prod-003 and 121 in prod-001`."""
     short = {world: world.removeprefix(f"{host.PROJECT}-") for world in aside}
-    return ", ".join(f"{count} in {short[world]}" for world, count in aside.items()) or "0"
+    return joint.join(f"{count} in {short[world]}" for world, count in aside.items()) or "0"
 
 
 def snapshot_of(info: dict[str, Any]) -> str:
