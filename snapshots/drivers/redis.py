@@ -64,8 +64,8 @@ class RedisDriver(DirectoryDriver):
             raise EngineFailed("Redis could not save its data (BGSAVE): see its log")
 
     def probe(self, run: Exec) -> dict[str, int]:
-        """Keys of each database that has any, as "db0"."""
-        counts = {}
+        """Keys of each database that has any, and of db0, as "db0"."""
+        counts = {"db0": 0}  # an empty server has been looked at, too
         for name, value in _info(run, "keyspace").items():
             if match := re.match(r"keys=(\d+)", value):
                 counts[name] = int(match[1])
