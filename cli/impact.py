@@ -51,7 +51,7 @@ def _style(action: Action) -> str:
 
 
 def _set_aside(dataset: DatasetPlan) -> str:
-    return ", ".join(f"{count} {what}" for what, count in sorted(dataset.set_aside.items()))
+    return "\n".join(f"{count} {what}" for what, count in sorted(dataset.set_aside.items()))
 
 
 def _facts(plan: Plan) -> Table:
