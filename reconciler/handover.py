@@ -44,6 +44,7 @@ class HandOver:
     settled: frozenset[str]
     """Services for which `settle` does something."""
     proof_seconds: float
+    gated: bool = True
     on_answer: Callable[[Service], None] = lambda _: None
     """Told when a service of the coming world is ready, and again when its gate let it pass."""
     on_stop: Callable[[Service], None] = lambda _: None
@@ -51,8 +52,9 @@ class HandOver:
     """Told when the leaving world is down and the data is as it must be."""
 
     def carry_out(self) -> None:
-        """Returns when the coming world is ready and its gates let it pass."""
-        acts = [*self._stops(), *self._seals(), *self._starts(), *self._gates()]
+        """Returns when the coming world is ready and, if `gated`, its gates let it pass."""
+        gates = self._gates() if self.gated else []
+        acts = [*self._stops(), *self._seals(), *self._starts(), *gates]
         perform(acts, self.services.abandoned)
 
     def _stops(self) -> list[Act]:

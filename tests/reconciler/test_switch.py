@@ -13,6 +13,8 @@ from reconciler.plan import Action, Move
 from tests.reconciler.trial import POSTGRES, PYTHON, Trial, cache, docker_cli, web
 
 NEEDS_CACHE = {"cache": {"condition": "service_healthy"}}
+SOON = 6
+"""Seconds: long enough for a busy machine, short enough to wait for a failure."""
 
 
 def two_services(trial: Trial) -> None:
@@ -55,11 +57,11 @@ def test_first_forward_and_back(trial: Trial) -> None:
 
 
 def test_a_sick_release_is_reverted_with_its_data(trial: Trial) -> None:
-    trial.settings["deadline"] = 2
     trial.write({"web": web()})
     trial.new()
     trial.up()
     trial.note("kept")
+    trial.settings["deadline"] = SOON
     trial.new(VERSION="2", MODE="sick")
     with pytest.raises(Reverted) as raised:
         trial.up()
@@ -157,13 +159,13 @@ def test_services_for_after_the_commit(trial: Trial) -> None:
         "stop_grace_period": "1s",
         "x-lockstep": {"start": "after-commit"},
     }
-    trial.settings["deadline"] = 2
     trial.write({"web": web(), "worker": worker})
     trial.new()
     trial.up()
     assert trial.running(trial.world(1)) == {"web", "worker"}
     assert trial.policies(trial.world(1)) == {"web": "unless-stopped", "worker": "always"}
     trial.new(MODE="sick")
+    trial.settings["deadline"] = SOON
     with pytest.raises(Reverted):
         trial.up()
     failed = next(
@@ -175,7 +177,6 @@ def test_services_for_after_the_commit(trial: Trial) -> None:
 
 
 def test_gates_prove_what_a_health_check_does_not(trial: Trial) -> None:
-    trial.settings["deadline"] = 3
     trial.settings["gates"] = {
         "web": {"http": {"port": 8000, "path": "/health", "contains": '"version": "1"'}},
         "cache": {"tcp": 6379, "command": ["redis-cli", "ping"]},
@@ -184,10 +185,23 @@ def test_gates_prove_what_a_health_check_does_not(trial: Trial) -> None:
     trial.new()
     trial.up()
     trial.new(VERSION="2")
+    trial.settings["deadline"] = SOON
     with pytest.raises(Reverted) as raised:
         trial.up()
     assert "web at its gate (GET :8000/health) answered 200 without" in str(raised.value)
     trial.insist_on_one_world(trial.world(1))
+
+    trial.settings["gates"] = {"cache": {"command": ["test", "-e", "/data/wanted"]}}
+    trial.exec(trial.world(1), "cache", "touch", "/data/wanted")
+    trial.new(VERSION="3")
+    trial.settings["deadline"] = 60
+    trial.up()
+    trial.settings["gates"] = {"cache": {"command": ["test", "-e", "/data/missing"]}}
+    trial.settings["deadline"] = SOON
+    with pytest.raises(Reverted, match="cache at its gate"):
+        trial.up("prod-001")
+    assert any("starting cache" in text and "before the stop" in text for text in trial.said)
+    trial.insist_on_one_world(trial.world(3))
 
 
 def test_a_dataset_must_not_lose_its_content(trial: Trial) -> None:
@@ -267,7 +281,6 @@ def test_a_foreign_container_on_the_data_is_refused(trial: Trial) -> None:
 def test_a_writable_directory_is_changed_in_place_and_put_back(trial: Trial) -> None:
     place = trial.folder / "files"
     place.mkdir()
-    trial.settings["deadline"] = 2
     trial.write({"web": web(volumes=["./files:/data", "./app.py:/app.py:ro"])})
     trial.new()
     trial.up()

@@ -97,7 +97,7 @@ def test_killed_after_the_commit(shop: Trial) -> None:
 
 
 def test_killed_while_it_reverts(shop: Trial) -> None:
-    shop.settings["deadline"] = 1
+    shop.settings["deadline"] = 3
     for number, step in enumerate(WHILE_REVERTING, start=2):
         shop.new(VERSION=str(number), MODE="sick")
         with pytest.raises(Reverted):

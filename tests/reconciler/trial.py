@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler import config, decide, newrelease, observe, switch, worlds
+from reconciler import config, debts, decide, newrelease, observe, switch, worlds
 from reconciler.catalog import Catalog
 from reconciler.docker import PROJECT, Compose, Docker, connect
 from reconciler.hostlock import HostLock
@@ -117,7 +117,7 @@ class Trial:
         self.folder = folder
         self.project = f"lstrial{secrets.token_hex(4)}"
         self.port = free_port()
-        self.settings: dict[str, Any] = {"deadline": 20, "secrets": {"TOKEN": "hush-hush-token"}}
+        self.settings: dict[str, Any] = {"deadline": 60, "secrets": {"TOKEN": "hush-hush-token"}}
         self.environment = {"PORT": str(self.port), "VERSION": "1", "MODE": "ok"}
         self.docker: Docker = connect()
         self.compose = Compose()
@@ -165,12 +165,13 @@ class Trial:
         return decide.decide(self.stack, self.state, facts)
 
     def up(self, release: str | None = None, *, crash_at: str | None = None) -> Plan:
-        """What `up` does with the declared release, without the captures after it."""
+        """What `up` does with the declared release, without paying debts after it."""
         if release is not None:
             self.settings["release"] = release
         with self.locked() as lock:
             plan = self.plan()
             assert not plan.refusals, plan.refusals
+            debts.capture_before_use(self.stack, self.catalog, self.docker, plan, self.say)
             self.make(plan)
             with crashing(crash_at):
                 switch.carry_out(self.stack, self.catalog, plan, lock, self.say)
