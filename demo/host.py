@@ -117,7 +117,8 @@ def remove_all(root: Path) -> list[str]:
     ours = _list("volume", f"label=lockstep.project={PROJECT}", f"label=lockstep.stack={STACK}")
     volumes |= {volume for volume in ours if mentioned(volume, recorded)}
     networks = {n for world in worlds for n in _list("network", f"label={COMPOSE_PROJECT}={world}")}
-    tags = [tag for tag in _tags() if mentioned(tag, recorded) or tag in _tags(f"label={MARK}")]
+    of_demo = _tags(f"label={MARK}")
+    tags = [tag for tag in _tags() if tag in of_demo or tagged_by(tag, recorded)]
 
     _remove("container", [container.name for container in there])
     _remove("volume", volumes)
@@ -181,6 +182,13 @@ def _records(releases: Path) -> str:
 def mentioned(name: str, text: str) -> bool:
     """Whether the name stands in the text, whole."""
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", text) is not None
+
+
+def tagged_by(tag: str, text: str) -> bool:
+    """Whether a tag's repository stands in the text with any release: `latest` and the tags of
+    releases that were pruned since stand nowhere themselves."""
+    repository = re.escape(tag.rpartition(":")[0])
+    return re.search(rf"(?<![\w./-]){repository}:{STACK}-\d", text) is not None
 
 
 def _tags(*filters: str) -> list[str]:

@@ -97,3 +97,18 @@ def test_a_passphrase_stays_while_a_stack_needs_it(tmp_path: Path) -> None:
     settings.write_text(PLAIN)
     assert host.forget_passphrase(tmp_path) == [host.PASSPHRASE]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("tag", "found"),
+    [
+        ("shop-redis:latest", True),
+        ("shop-redis:prod-000", True),
+        ("shop-web:latest", False),
+        ("redis:latest", False),
+    ],
+)
+def test_a_tag_is_ours_when_a_release_tagged_its_repository(tag: str, found: bool) -> None:
+    assert (
+        host.tagged_by(tag, '"redis": "shop-redis:prod-002", "web": "my/shop-web:prod-1"') is found
+    )
