@@ -18,6 +18,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _PAUSE_GROWTH = 0.05, 0.5, 1.25
 _LOG_LINES = 5
 _DISK_FULL = "no space left on device"
 _RESTARTS = 20
+_STAY_SECONDS = 1.0
 
 _UP = ("running", "restarting")
 
@@ -43,6 +44,8 @@ class Services:
         """time.monotonic() when every wait for readiness ends."""
         self._hide = [value for value in hide if value]
         self._unready: set[str] = set()
+        self._too_soon: set[str] = set()
+        """Services that were last started while others were not ready yet."""
 
     def expect(self, names: Collection[str]) -> None:
         """Which services are about to be started: until all are ready, one may fail and be
@@ -75,6 +78,10 @@ class Services:
             self._start_container(service, container_id)
 
     def _start_container(self, service: Service, container_id: str) -> None:
+        if self._unready - {service.name}:
+            self._too_soon.add(service.name)
+        else:
+            self._too_soon.discard(service.name)
         give_up = time.monotonic() + _PORT_SECONDS
         for pause in _pauses():
             try:
@@ -119,11 +126,20 @@ class Services:
             )
 
     def insist_on_standing(self, service: Service) -> None:
-        """Raises NotProved unless it runs now (a job: ended well or runs)."""
+        """Raises NotProved unless it runs now (a job: ended well or runs), or runs when it is
+        started again because it was started too soon."""
         for container_id in service.ids:
             now = self.docker.inspect(container_id)
-            if now.state not in _UP and not (service.job and now.exit_code == 0):
-                raise self._ended(service, now, 0.0)
+            if self._stands(service, now):
+                continue
+            self._forgive(service, now, 0.0)
+            self._wait(_STAY_SECONDS)
+            now = self.docker.inspect(container_id)
+            if not self._stands(service, now):
+                raise self._ended(service, now, _STAY_SECONDS)
+
+    def _stands(self, service: Service, now: ContainerDetails) -> bool:
+        return now.state in _UP or (service.job and now.exit_code == 0)
 
     def _await_healthy(self, service: Service, container: ContainerDetails) -> None:
         self._await(
@@ -164,17 +180,17 @@ class Services:
                 said = answer
             elif now.state != "restarting":
                 restarts += 1
-                self._forgive(service, now, time.monotonic() - began, restarts)
+                seconds = time.monotonic() - began
+                if restarts > _RESTARTS:
+                    raise self._ended(service, now, seconds)
+                self._forgive(service, now, seconds)
             self._insist_on_time(container_id, began, asked, said)
             self._wait(pause)
 
-    def _forgive(
-        self, service: Service, now: ContainerDetails, seconds: float, restarts: int
-    ) -> None:
-        """A container that ended is a failure, but not while others are still starting and its
-        release has it restarted: what it needs may not have been there yet."""
-        others = self._unready - {service.name}
-        if service.restart_policy == "no" or not others or restarts > _RESTARTS:
+    def _forgive(self, service: Service, now: ContainerDetails, seconds: float) -> None:
+        """A container that ended is a failure, but is started again when its release would have
+        that and others were not ready when it was started: it may have needed them."""
+        if service.restart_policy == "no" or service.name not in self._too_soon:
             raise self._ended(service, now, seconds)
         self.say(f"{service.name} ended (exit code {now.exit_code}), started again")
         self._wait(_LONGEST_PAUSE)

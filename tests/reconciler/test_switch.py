@@ -125,13 +125,16 @@ def test_an_adopted_project_is_left_and_found_again(trial: Trial) -> None:
     assert trial.policies(trial.project) == {"web": "unless-stopped", "cache": "always"}
 
 
-def test_a_service_may_need_what_compose_does_not_know_of(trial: Trial) -> None:
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_service_may_need_what_compose_does_not_know_of(trial: Trial, checked: bool) -> None:
     slow = cache(command=["sh", "-c", "sleep 1.5; exec redis-server --appendonly yes"])
-    trial.write({"web": web(), "cache": slow})
+    shown = web() if checked else web(healthcheck=None)
+    trial.write({"web": shown, "cache": slow})
     trial.new(MODE="needs-cache")
     trial.up()
     trial.insist_on_one_world(trial.world(1))
-    assert any(text.startswith("web ended (exit code 1), started again") for text in trial.said)
+    assert "web ended (exit code 1), started again" in trial.said
+    assert trial.running(trial.world(1)) == {"web", "cache"}
 
 
 def test_a_job_comes_first_and_may_fail(trial: Trial) -> None:
