@@ -371,8 +371,11 @@ def _reverted(state: State, seq: int, event: Reverted) -> State:
     quarantined = dict(state.quarantined)
     departures = state.departures
     failed = worlds.get(event.to_world)
+    if failed is not None and (event.touched or event.quarantine):
+        # Also where Docker could not start a container at all: an answered failure is that one.
+        failed = replace(failed, touched=failed.touched or event.touched, failed=event.reason)
+        worlds[failed.name] = failed
     if failed is not None and event.touched:
-        worlds[failed.name] = replace(failed, touched=True, failed=event.reason)
         for name in failed.generations.values():
             if generations[name].sealed is not None:
                 generations[name] = replace(generations[name], spoiled=True)
@@ -487,11 +490,18 @@ class Ledger:
         try:
             # A torn last line of a crashed append must not swallow the next one.
             os.ftruncate(descriptor, whole)
-            os.pwrite(descriptor, "".join(line + "\n" for line in lines).encode(), whole)
+            _write_all(descriptor, "".join(line + "\n" for line in lines).encode(), whole)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         fsync_directory(self.path.parent)
+
+
+def _write_all(descriptor: int, content: bytes, position: int) -> None:
+    """A full disk takes a part of a write without a word; only the next write fails."""
+    while content:
+        written = os.pwrite(descriptor, content, position)
+        content, position = content[written:], position + written
 
 
 def fsync_directory(path: Path) -> None:

@@ -132,3 +132,26 @@ def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
         state = Ledger(path).read()
         assert state.seq >= 3
         assert state.live is not None
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from reconciler.ledger import Ledger, Stopped
+ledger = Ledger(Path(sys.argv[1]))
+ledger.append(Stopped(at="then"))
+size = ledger.path.stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))
+try:
+    ledger.append(Stopped(at="then"))
+except OSError:
+    sys.exit(7)
+"""
+
+
+def test_a_line_that_fits_only_in_part_is_never_taken_for_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], timeout=60)
+    assert done.returncode == 7
+    assert Ledger(path).read().seq == 1
