@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
-from reconciler import places, retention, worlds
+from reconciler import names, places, retention, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
@@ -13,7 +14,7 @@ from reconciler.errors import DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
 from snapshots.capture import capture
-from snapshots.errors import SnapshotError
+from snapshots.errors import Damaged, SnapshotError
 from snapshots.store import Store
 
 BACKUP = "backup"
@@ -44,7 +45,7 @@ def pay(
     for world in plan.leftovers:
         progress(f"removing {world}")
         worlds.remove(stack, catalog, docker, compose, world)
-    _prune(catalog, store, plan, progress)
+    _prune(stack, catalog, store, plan, progress)
 
 
 def capture_sealed(
@@ -128,7 +129,9 @@ def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:
     return None
 
 
-def _prune(catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str], None]) -> None:
+def _prune(
+    stack: Stack, catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str], None]
+) -> None:
     """Remove the records that left the window, then the snapshots that no kept release needs."""
     for release in plan.prune:
         progress(f"pruning {release}")
@@ -142,11 +145,24 @@ def _prune(catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str],
         needed = retention.needed_snapshots(state, kept)
         needed |= {snapshot for d in _failed(state) for snapshot in d.snapshots.values()}
         for snapshot in store.ids():
-            tags = store.read(snapshot).tags
-            if tags.get("kind") == BACKUP and tags.get("release") in kept:
-                needed.add(snapshot)
+            # The sweep frees nothing while a record is damaged.
+            with suppress(Damaged):
+                tags = store.read(snapshot).tags
+                backup = tags.get("kind") == BACKUP and tags.get("release") in kept
+                if backup or not _is_of(stack, tags):
+                    needed.add(snapshot)
         store.sweep(needed)
     catalog.write_manifest()
+
+
+def _is_of(stack: Stack, tags: Mapping[str, str]) -> bool:
+    """Whether a snapshot was taken of a world of this stack: others may use the same store."""
+    release, world = tags.get("release", ""), tags.get("world", "")
+    own = names.world_name(stack.project, release, 1)
+    adopted = world == stack.project
+    return release.startswith(f"{stack.name}-") and (
+        adopted or world == own or world.startswith(f"{own}_")
+    )
 
 
 def _failed(state: State) -> list[Departure]:

@@ -36,6 +36,8 @@ def clear(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, sta
     """Remove everything that was begun and of which the ledger does not know."""
     for path in sorted((catalog.root / "work").glob(f"*/{_NOTE}")):
         world = path.parent.name
+        if not world.startswith(f"{stack.project}-{stack.name}-"):
+            continue  # another stack's of this folder: its ledger knows
         volumes: dict[str, Labels] = json.loads(path.read_bytes())
         known = state.worlds.get(world)
         if known is None or known.removed:
