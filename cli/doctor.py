@@ -135,7 +135,7 @@ def _ledger(here: Context) -> Iterator[Finding]:
     mended = here.catalog.mend_manifest()
     if mended:
         yield Finding("manifest", WARNING, mended)
-    good, damaged = here.catalog.records()
+    good, damaged = here.catalog.records(state)
     for why in damaged.values():
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     if not damaged:

@@ -73,7 +73,7 @@ def rollback(
 
     here = Context.of(context)
     state = here.catalog.state()
-    good, damaged = here.catalog.records()
+    good, damaged = here.catalog.records(state)
     target = release or decide.rollback_target(state, good)
     if target is None:
         raise BadInput(

@@ -93,7 +93,7 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
     here = Context.of(context)
     warn_of_mended(here)
     state = here.catalog.state()
-    good, damaged = here.catalog.records()
+    good, damaged = here.catalog.records(state)
     document = documents.releases(state, good, damaged)
     if as_json:
         print_json(document)
@@ -115,7 +115,7 @@ def info(context: typer.Context, release: Release = None, as_json: options.Json 
 
     here = Context.of(context)
     state = here.catalog.state()
-    good, damaged = here.catalog.records()
+    good, damaged = here.catalog.records(state)
     name = release or state.live_release
     if name is None:
         raise BadInput("nothing is live yet", next_step="lockstep list   shows the releases")

@@ -57,8 +57,12 @@ class Catalog:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
 
-    def records(self) -> tuple[dict[str, Release], dict[str, str]]:
-        """(release -> record, release -> why its record cannot be used), in order."""
+    def records(self, state: State | None = None) -> tuple[dict[str, Release], dict[str, str]]:
+        """(release -> record, release -> why its record cannot be used), in order.
+
+        With the ledger's state, a release that has a world and was not pruned, but whose record
+        is gone, is among the latter.
+        """
         good: dict[str, Release] = {}
         damaged: dict[str, str] = {}
         for path in self._record_paths():
@@ -67,6 +71,10 @@ class Catalog:
                 good[name] = self._load(path, name)
             except CatalogDamaged as error:
                 damaged[name] = error.message
+        state = state or State()
+        for name in {w.release for w in state.worlds.values()} - set(state.pruned):
+            if name not in good and name not in damaged:
+                damaged[name] = f"the record of {name} is missing: {self.root / name / RECORD}"
         return good, damaged
 
     def record(self, release: str) -> Release:

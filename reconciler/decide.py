@@ -145,6 +145,7 @@ class _Decision:
         datasets, problems = Origins(self.now, move, record).find()
         world, new_world, datasets = self._world(record, datasets)
         problems += [
+            *refusals.worlds_beside(self.now),
             *refusals.images(self.now, record.name),
             *refusals.quarantine(self.now, record),
             *refusals.foreign_users(self.now, datasets),
@@ -184,6 +185,8 @@ class _Decision:
         moved = [d for d in datasets.values() if d.new]
         if world.removed or not world.proved or moved or dict(world.generations) != own:
             return False
+        if world.failed is not None and not world.adopted:
+            return False
         known = bool(self.now.facts.fingerprint) and not world.adopted
         return bool(self.now.facts.containers.get(world.name)) and (
             not known or world.fingerprint == self.now.facts.fingerprint
@@ -192,8 +195,14 @@ class _Decision:
     def _prepared(
         self, world: World, datasets: Mapping[str, DatasetPlan]
     ) -> dict[str, DatasetPlan] | None:
-        """The datasets of a world that an interrupted up made and nobody ever started."""
+        """The datasets of a world that an interrupted up made and nobody ever started.
+
+        Docker has the last word on that: what ran may have written, and a fork brought up to date
+        again would overwrite it.
+        """
         if world.removed or world.touched or world.fingerprint != self.now.facts.fingerprint:
+            return None
+        if world.failed is not None or self.now.ran(world):
             return None
         made: dict[str, DatasetPlan] = {}
         for name, planned in datasets.items():
@@ -388,6 +397,8 @@ class _Decision:
         if live is not None and live.release not in self.now.facts.records:
             found.append(f"the record of the live release {live.release} is missing or damaged")
         found += self.now.facts.damaged.values()
+        if move is Move.STAY:
+            found += [refusal.message for refusal in refusals.worlds_beside(self.now)]
         if live is not None and not live.adopted:
             found += self._foreign_starts()
         for planned in datasets.values():

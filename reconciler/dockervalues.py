@@ -185,6 +185,7 @@ def container(said: Mapping[str, Any]) -> Container:
         image_id=said["Image"],
         volumes=_volumes(said),
         one_off=labels.get(ONE_OFF) == "True",
+        started=said["State"].get("StartedAt") or "",
     )
 
 

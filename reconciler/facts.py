@@ -24,6 +24,8 @@ class Container:
     volumes: Mapping[str, str]
     """mount target -> volume name or bind source."""
     one_off: bool = False
+    started: str = ""
+    """When it was last started, as Docker says it (ISO 8601); "" if unknown."""
 
 
 @dataclass(frozen=True)

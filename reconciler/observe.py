@@ -61,7 +61,7 @@ class _Observation:
 
     @cached_property
     def _records(self) -> tuple[dict[str, Release], dict[str, str]]:
-        return self.catalog.records()
+        return self.catalog.records(self.state)
 
     @cached_property
     def _target(self) -> Release | None:

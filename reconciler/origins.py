@@ -123,6 +123,8 @@ class Origins:
         if generation is not None:
             known = self.now.state.generations[generation]
             intact = known.sealed == source.seq and not known.spoiled and not known.removed
+            if intact and self.now.used_since(generation, source):
+                intact, text = False, f"{text} (its volume was used since)"
             same = source.release == self.now.stack.settings.release
             if intact and same and generation in self.now.facts.volumes:
                 return DatasetPlan(

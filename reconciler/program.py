@@ -260,10 +260,8 @@ class Program:
     def switch(self) -> None:
         """before_create and before_update of `live`."""
         with self._lock("switch") as lock:
-            if self.plan.move is Move.REPAIR:
-                worlds.make(
-                    self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
-                )
+            # Pulumi may know a world whose containers somebody removed since.
+            worlds.make(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
             warning = debts.capture_before_use(
                 self.stack, self.catalog, self.docker, self.plan, _progress
             )

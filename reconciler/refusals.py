@@ -76,6 +76,30 @@ def images(now: Situation, release: str) -> tuple[Refusal, ...]:
     return tuple(found)
 
 
+def worlds_beside(now: Situation) -> list[Refusal]:
+    """Worlds of this stack that run although another one is live.
+
+    Somebody started them by hand, or the ledger is older than the host: then what they write is
+    the live data, and no fork or return may touch it.
+    """
+    found = []
+    for world in now.state.worlds.values():
+        if world.name == now.state.live or world.removed or world.adopted:
+            continue
+        containers = now.facts.containers.get(world.name, ())
+        running = sorted(c.name for c in containers if c.state in ("running", "restarting"))
+        if running:
+            found.append(
+                Refusal(
+                    f"{', '.join(running)} of {world.name} run although the ledger says that "
+                    f"{now.state.live or 'nothing'} is live",
+                    f"docker compose -p {world.name} stop   if somebody started them by hand; if "
+                    "the ledger is an old copy, put the newest one back",
+                )
+            )
+    return found
+
+
 def foreign_users(now: Situation, datasets: Mapping[str, DatasetPlan]) -> list[Refusal]:
     """Volumes of the move that running containers of others mount."""
     found = []

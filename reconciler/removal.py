@@ -31,7 +31,7 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     state = catalog.state()
     known = state.worlds.get(world)
     if known is not None:
-        _guard_world(stack, catalog, state, known)
+        _guard_world(stack, catalog, docker, state, known)
     remove_containers(stack, docker, composer, world)
     if known is None:
         return
@@ -61,8 +61,8 @@ def guard_images(
     A tag that is gone or was moved to another image holds nothing of the release any more. Where
     the record cannot be read, the images get a second tag, so that they outlive the first.
     """
-    good, damaged = catalog.records()
     state = catalog.state()
+    good, damaged = catalog.records(state)
     if release in state.pruned:
         return
     if release in damaged:
@@ -111,7 +111,9 @@ def _remove_scratch(docker: Docker, world: str) -> None:
         docker.remove_volume(name, labels={PROJECT: world, VOLUME: volume.labels[VOLUME]})
 
 
-def _guard_world(stack: Stack, catalog: Catalog, state: State, world: World) -> None:
+def _guard_world(
+    stack: Stack, catalog: Catalog, docker: Docker, state: State, world: World
+) -> None:
     if world.name == state.live:
         raise Refused(
             f"{world.name} is live: not removed",
@@ -128,6 +130,14 @@ def _guard_world(stack: Stack, catalog: Catalog, state: State, world: World) -> 
         raise Refused(
             f"a switch to {world.name} is not finished: not removed",
             next_step="lockstep recover   finishes or reverts it",
+        )
+    listed = docker.listing(labels=[f"{PROJECT}={world.name}"])
+    if not world.touched and any(container.state != "created" for container in listed):
+        raise Refused(
+            f"containers of {world.name} ran, but the ledger knows nothing of it: what they wrote "
+            "may be the only copy, so it is not removed",
+            next_step="put the newest copy of the ledger back; or, if nobody needs that data, "
+            f"docker compose -p {world.name} rm",
         )
     lost = _only_copies(stack, state, world)
     if lost:

@@ -58,7 +58,24 @@ class Situation:
         return tuple(
             service
             for service in record.model.get("services", {})
-            if not _stands(found.get(service, []), job=compose.is_job(record.model, service))
+            if len(found.get(service, [])) < compose.replicas(record.model, service)
+            or not _stands(found.get(service, []), job=compose.is_job(record.model, service))
+        )
+
+    def ran(self, world: World) -> bool:
+        """Whether a container of a world was ever started, whatever the ledger says."""
+        return any(c.state != "created" for c in self.facts.containers.get(world.name, ()))
+
+    def used_since(self, generation: str, left: Departure) -> bool:
+        """Whether a container that mounts a sealed generation was started after it was sealed:
+        by `docker compose up` from habit, say. A clock that was set may make this true for
+        nothing; then its content comes from the store, where it is the same."""
+        sealed = datetime.fromisoformat(left.at)
+        return any(
+            container.started and datetime.fromisoformat(container.started) > sealed
+            for containers in self.facts.containers.values()
+            for container in containers
+            if generation in container.volumes.values()
         )
 
     def images_of(self, release: str) -> dict[str, tuple[str, str]]:

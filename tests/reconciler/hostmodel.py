@@ -24,6 +24,7 @@ from reconciler.ledger import (
     Pruned,
     Reverted,
     State,
+    World,
     WorldMade,
     WorldRemoved,
     add,
@@ -68,6 +69,7 @@ class Host:
         self.retry: str | None = None
         self.wish: Wish | None = None
         self.data = "restore"
+        self.started_by_hand: set[str] = set()
         self._tokens = itertools.count()
 
     # what a user does -----------------------------------------------------------------------
@@ -121,7 +123,7 @@ class Host:
         return Facts(
             now=1_800_000_000.0,
             containers={
-                w.name: (_container(w.name, running=w.name == self.state.live),)
+                w.name: (_container(w.name, self._container_state(w)),)
                 for w in self.state.worlds.values()
                 if not w.removed
             },
@@ -138,6 +140,11 @@ class Host:
 
     def apply(self, event: AnyEvent) -> None:
         self.state = add(self.state, self.state.seq + 1, event)
+
+    def _container_state(self, world: World) -> str:
+        if world.name in self.started_by_hand or world.name == self.state.live:
+            return "running"
+        return "exited" if world.touched else "created"
 
     def _declare(self, plan: Plan) -> None:
         """Pulumi's side: a World that exists must never get other inputs."""
@@ -314,8 +321,7 @@ def counts(contents: Mapping[str, Content]) -> dict[str, dict[str, int]]:
     return {dataset: {"tokens": len(tokens)} for dataset, tokens in contents.items()}
 
 
-def _container(world: str, *, running: bool) -> Container:
-    state = "running" if running else "exited"
+def _container(world: str, state: str) -> Container:
     return Container(f"{world}-id", f"{world}-web-1", world, "web", state, 0, "no", "", {})
 
 

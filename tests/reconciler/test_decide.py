@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from reconciler.decide import decide, rollback_target, undo_target
 from reconciler.facts import Disk, PortHolder
+from reconciler.ledger import Reverted
 from reconciler.plan import Action, Move
-from tests.reconciler.hostmodel import Host, with_wish
+from tests.reconciler.hostmodel import AT, Host, with_wish
 
 
 def going(host: Host, release: str) -> Move:
@@ -241,6 +242,54 @@ def test_a_foreign_user_of_a_volume_is_refused() -> None:
     assert "intruder" in decide(host.stack(), host.state, facts).refusals[0].message
 
 
+def test_a_world_that_runs_beside_the_live_one_is_refused_and_warned_of() -> None:
+    host = three_releases()
+    host.started_by_hand = {"shop-prod-002"}
+    staying = host.plan()
+    assert staying.move is Move.STAY
+    assert any("shop-prod-002 run although" in warning for warning in staying.warnings)
+    host.release = "prod-002"
+    assert "shop-prod-003 is live" in host.plan().refusals[0].message
+
+
+def test_a_world_of_a_killed_up_is_used_again_unless_it_ever_ran() -> None:
+    host = three_releases()
+    host.new()
+    host._make(host.plan())
+    again = host.plan()
+    assert (again.to_world, again.new_world) == ("shop-prod-004", False)
+    facts = host.facts()
+    ran = tuple(replace(c, state="exited") for c in facts.containers["shop-prod-004"])
+    facts = replace(facts, containers={**facts.containers, "shop-prod-004": ran})
+    anew = decide(host.stack(), host.state, facts)
+    assert (anew.to_world, anew.new_world) == ("shop-prod-004_2", True)
+    assert anew.datasets["db"].generation == "shop-prod_db_g5"
+
+
+def test_a_failure_of_a_world_that_docker_could_not_start_is_answered_once() -> None:
+    host = three_releases()
+    host.new()
+    plan = host.plan()
+    host._make(plan)
+    host.apply(
+        Reverted(
+            at=AT,
+            move=plan.move.value,
+            from_world=plan.from_world,
+            to_world=str(plan.to_world),
+            touched=False,
+            quarantine=True,
+            reason="web could not be started",
+        )
+    )
+    assert "web could not be started" in host.plan().refusals[0].message
+    host.retry = "shop-prod-004"
+    answered = host.plan()
+    assert (answered.refusals, answered.to_world) == ((), "shop-prod-004_2")
+    host.up(fails=True)
+    assert host.plan().refusals, "the same answer counts for one failure only"
+
+
 def test_a_port_held_by_another_is_refused_before_anything_stops() -> None:
     host = three_releases()
     name = host.new()
@@ -429,3 +478,23 @@ class AnyHistory(RuleBasedStateMachine):
 
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_a_sealed_volume_that_somebody_used_is_not_attached() -> None:
+    host = three_releases()
+    host.release = "prod-002"
+    facts = host.facts()
+    world = replace(
+        facts.containers["shop-prod-002"][0],
+        volumes={"/db": "shop-prod_db_g2"},
+        started="2025-12-31T23:59:59.123456789Z",
+    )
+    containers = {**facts.containers, "shop-prod-002": (world,)}
+    before = decide(host.stack(), host.state, replace(facts, containers=containers))
+    assert before.datasets["db"].action is Action.ATTACH
+    again = replace(world, started="2026-01-01T00:00:01.123456789Z")
+    containers = {**facts.containers, "shop-prod-002": (again,)}
+    after = decide(host.stack(), host.state, replace(facts, containers=containers))
+    assert after.datasets["db"].action is Action.RESTORE
+    assert "was used since" in after.datasets["db"].source_text
+    assert after.datasets["files"].action is Action.ATTACH
