@@ -281,7 +281,7 @@ def has_fixed_address(body: Mapping[str, Any]) -> bool:
 def replicas(model: Model, service: str) -> int:
     """How many containers Compose makes for a service."""
     body = services(model)[service]
-    said = body.get("scale") or (body.get("deploy") or {}).get("replicas")
+    said = body.get("scale", (body.get("deploy") or {}).get("replicas"))
     return 1 if said is None else int(said)
 
 

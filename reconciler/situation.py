@@ -54,7 +54,8 @@ class Situation:
             return ()
         found: dict[str, list[Container]] = {}
         for container in self.facts.containers.get(world.name, ()):
-            found.setdefault(container.service, []).append(container)
+            if not container.one_off:
+                found.setdefault(container.service, []).append(container)
         return tuple(
             service
             for service in record.model.get("services", {})
@@ -97,8 +98,6 @@ class Situation:
 
 
 def _stands(containers: list[Container], *, job: bool) -> bool:
-    if not containers:
-        return False
     if job:
         return all(c.state == "running" or c.exit_code == 0 for c in containers)
     return all(c.state in ("running", "restarting") for c in containers)

@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reconciler import detached, memory, outcomes, rescue
+from reconciler import compose, detached, memory, outcomes, rescue
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -186,7 +186,9 @@ class Switch:
                     f"image {image.tag} of {self.record.name} {what}",
                     next_step="lockstep doctor   names what is missing",
                 )
-        missing = sorted(set(self.record.model["services"]) - self.new.services.keys())
+        model = self.record.model
+        wanted = {service for service in model["services"] if compose.replicas(model, service)}
+        missing = sorted(wanted - self.new.services.keys())
         if missing:
             raise Refused(
                 f"{self.new.name} has no container of {', '.join(missing)}",

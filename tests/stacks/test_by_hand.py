@@ -101,3 +101,33 @@ def test_a_record_that_somebody_deleted_is_named_and_its_images_stay(notes: Proj
     shutil.move(notes.folder / "saved", folder)
     notes.run("rollback", "--yes")
     assert notes.live() == "prod-001"
+
+
+def test_a_service_of_no_replicas_and_containers_of_compose_run_are_no_drift(
+    notes: Project,
+) -> None:
+    with_side(notes)
+    notes.compose_file(s="    stop_grace_period: 1s\n=>    stop_grace_period: 1s\n    scale: 0\n")
+    notes.release("one")
+    world = f"{notes.name}-prod-001"
+    labels = {
+        "com.docker.compose.project": world,
+        "com.docker.compose.service": "app",
+        "com.docker.compose.oneoff": "True",
+        "lockstep.project": notes.name,
+        "lockstep.stack": "prod",
+        "lockstep.world": world,
+    }
+    named = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    docker("run", *named, python_image(), "false", check=False)
+    notes.nothing_to_do()
+
+
+def test_a_replica_that_is_gone_is_made_again(notes: Project) -> None:
+    with_side(notes)
+    notes.compose_file(s="    stop_grace_period: 1s\n=>    stop_grace_period: 1s\n    scale: 2\n")
+    notes.release("one")
+    docker("rm", "--force", f"{notes.name}-prod-001-side-2")
+    notes.up()
+    assert len(notes.containers()) == 3
+    notes.nothing_to_do()
