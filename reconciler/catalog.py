@@ -36,6 +36,11 @@ class Catalog:
         """The sum of the ledger. Raises CatalogDamaged."""
         return self.ledger.read()
 
+    def another_stack_adopted(self) -> bool:
+        """Whether the plain compose project is the first world of another stack of this folder."""
+        others = [p for p in self.root.glob("ledger-*.jsonl") if p != self.ledger.path]
+        return any(w.adopted for path in others for w in Ledger(path).read().worlds.values())
+
     @property
     def journal(self) -> Path:
         """Where the intents of a switch under way are written."""

@@ -98,7 +98,8 @@ class _Observation:
         plain = found.get(self.stack.project, [])
         if not self._was_adopted:
             services = compose.services(self._target.model) if self._target else ()
-            if not adoption.plain_project(self.stack.project, plain, services):
+            taken = self.state.live is None and self.catalog.another_stack_adopted()
+            if taken or not adoption.plain_project(self.stack.project, plain, services):
                 found.pop(self.stack.project, None)
         return {project: tuple(containers) for project, containers in found.items()}
 

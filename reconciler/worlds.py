@@ -249,9 +249,12 @@ class _Making:
         """Give containers that never ran the files that Compose would give them at their start."""
         if not worldmodel.has_injected(release):
             return
+        waiting = [c for c in self.docker.containers(project=world) if c.state == "created"]
+        if not waiting:
+            return  # then a secret that is not in the config any more is not missed
         files = worldmodel.injected(release, secretvalues.values(self.stack, release))
-        for container in self.docker.containers(project=world):
-            for file in files.get(container.service, ()) if container.state == "created" else ():
+        for container in waiting:
+            for file in files.get(container.service, ()):
                 self.docker.put_file(
                     container.id,
                     file.target,

@@ -14,6 +14,7 @@ from reconciler.compose import PublishedPort
 from reconciler.docker import Listed, Published
 from reconciler.errors import BadInput
 from reconciler.facts import Facts, PortHolder
+from reconciler.ledger import Adopted, Ledger
 from reconciler.ports import holders
 from snapshots.capture import capture
 from snapshots.store import Store
@@ -65,6 +66,13 @@ def test_the_plain_project_is_seen_only_while_it_can_be_adopted(trial: Trial) ->
         image.tag: image.id for image in facts.records["prod-001"].images.values()
     }
     assert (facts.foreign_mounts, facts.ports) == ({}, ())
+    other = trial.catalog.root / "ledger-staging.jsonl"
+    adopted = Adopted(at="then", world=trial.project, release="staging-000", generations={})
+    Ledger(other).append(adopted)
+    theirs = look(trial)
+    assert trial.project not in theirs.containers, "it is another stack's first world"
+    assert theirs.ports
+    other.unlink()
     trial.plain("stop")
     assert trial.project not in look(trial).containers
 
