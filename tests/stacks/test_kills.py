@@ -4,33 +4,39 @@ exactly the new release, and running it again is always safe."""
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 
 import pytest
 
-from tests.stacks.harness import ROOT, Project
+from tests.stacks.harness import Project
+
+FORWARD = [
+    "prepare",
+    "prepared",
+    "stop",
+    "seal",
+    "sealed",
+    "ready",
+    "started",
+    "proved",
+    "policies",
+    "committed",
+    "left",
+    "after-commit",
+]
+"""The crash points that a forward switch passes, in order."""
 
 
-def crash_points() -> list[str]:
-    """The names of the switch's crash points, from its own source."""
-    sources = [p.read_text() for p in sorted((ROOT / "reconciler").glob("*.py"))]
-    found = {m for s in sources for m in re.findall(r'crash_point\("([a-z-]+)"\)', s)}
-    return sorted(found)
-
-
-def test_there_are_at_least_ten_places_to_crash() -> None:
-    assert len(crash_points()) >= 10
-
-
-@pytest.mark.parametrize("place", crash_points())
+@pytest.mark.parametrize("place", FORWARD)
 def test_a_switch_killed_anywhere_ends_in_old_or_new(notes: Project, place: str) -> None:
     notes.release("one")
     notes.note("a")
     notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
     notes.new("two")
     killed = notes.run("up", "--yes", code=None, env={"LOCKSTEP_CRASH_AT": place})
+    assert "was killed" in killed.text
+    assert notes.live() == ("prod-001" if killed.code else "prod-002"), killed.text
     notes.up()
     assert notes.live() == "prod-002", killed.text
     assert notes.get("/version") == "2"
@@ -38,11 +44,9 @@ def test_a_switch_killed_anywhere_ends_in_old_or_new(notes: Project, place: str)
     assert len(notes.containers()) == 1
     assert not list((notes.folder / "releases").glob("journal-*"))
     notes.nothing_to_do()
-    notes.run("rollback", "--yes")
-    assert (notes.get("/version"), notes.notes()) == ("1", ["a"])
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0])
+@pytest.mark.parametrize("seconds", [0.4, 0.9, 1.4, 2.0, 3.0])
 def test_the_command_killed_at_any_time(notes: Project, seconds: float) -> None:
     notes.release("one")
     notes.note("a")
