@@ -95,7 +95,7 @@ def undo(
 
     here = Context.of(context)
     state = here.catalog.state()
-    target = decide.undo_target(state)
+    target = decide.undo_target(state, here.stack.settings.data)
     if target is None:
         raise BadInput(
             "there is nothing to undo: no switch has left a world behind",

@@ -37,12 +37,13 @@ def rollback_target(state: State, records: Mapping[str, Release]) -> str | None:
     return None
 
 
-def undo_target(state: State) -> tuple[str, Wish | None] | None:
-    """(release, wish) that lead to the world before the last switch; None when there is none."""
+def undo_target(state: State, data: str = "restore") -> tuple[str, Wish | None] | None:
+    """(release, wish) that lead to the world before the last switch, with the data it left,
+    whatever the setting `data` says of rollbacks; None when there is none."""
     if state.previous is None:
         return None
     previous = state.worlds[state.previous]
-    if previous.release != state.live_release:
+    if previous.release != state.live_release and data == "restore":
         return previous.release, None
     asked = f"undo of {state.live} at {state.head}"
     return previous.release, Wish(release=previous.release, at=previous.name, asked=asked)
@@ -439,7 +440,7 @@ class _Decision:
                 )
             case Move.FORWARD:
                 return f"{live} -> {record.name}: a new release; the data goes along on a fork"
-            case Move.BACK if self.now.stack.settings.data == "keep":
+            case Move.BACK if self.now.stack.settings.data == "keep" and self.now.wish is None:
                 return f"{live} -> {record.name}: back, with the data as it is now"
             case Move.BACK:
                 return f"{live} -> {record.name}: back, with the data {record.name} left"

@@ -165,6 +165,24 @@ def test_undo_of_a_refresh_goes_to_the_world_before() -> None:
     assert host.plan().move is Move.STAY
 
 
+def test_undo_brings_back_the_data_although_rollbacks_keep_it() -> None:
+    host = three_releases()
+    before = host.live_contents()
+    host.data = "keep"
+    host.release = "prod-002"
+    host.up()
+    host.write()
+    target = undo_target(host.state, host.data)
+    assert target is not None
+    host.release, host.wish = target
+    plan = host.up()
+    assert plan.move is Move.BACK
+    assert plan.datasets["db"].action is Action.ATTACH
+    assert "with the data prod-003 left" in plan.says
+    assert host.live_contents()["db"][:-1] == before["db"]
+    assert host.plan().move is Move.STAY
+
+
 def test_a_wish_applies_once() -> None:
     host = three_releases()
     with_wish(host, at="arrival")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def test_of_four_releases_the_last_three_stay(notes: Project) -> None:
         "prod-004": "live",
     }
     assert not (notes.folder / "releases" / "prod-001").exists()
+    kept = notes.folder / "releases" / "logs" / "worlds" / f"{notes.name}-prod-001.json"
+    (seen,) = json.loads(kept.read_text())["containers"]
+    assert (seen["service"], seen["state"]) == ("app", "exited")
+    assert kept.with_name(seen["log"]).exists()
     assert {i for i in notes.images() if i.endswith(":prod-001")} == set()
     assert {i.rpartition(":")[2] for i in notes.images()} == {
         "prod-002",
@@ -192,6 +197,11 @@ def test_data_keep_goes_back_without_the_data(notes: Project) -> None:
     notes.up()
     assert notes.live() == "prod-001"
     assert notes.notes() == ["a", "b"]
+    notes.note("c")
+    notes.run("undo", "--yes")
+    assert notes.live() == "prod-002"
+    assert notes.notes() == ["a", "b"], "an undo brings back what was left, whatever `data` says"
+    notes.nothing_to_do()
 
 
 @pytest.mark.parametrize("how", ["stop", "remove"])
