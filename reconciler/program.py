@@ -121,8 +121,11 @@ class Program:
         return decide.decide(self.stack, self.state, facts)
 
     def put_right_what_is_unfinished(self) -> None:
-        """Finish or revert a switch that a dead process left; only an update may do so."""
+        """Follow a switch that runs without its caller to its end; finish or revert one that a
+        dead process left. Only an update may do so."""
         if pulumi.runtime.is_dry_run() or not self.catalog.journal.exists():
+            return
+        if switch.follow_running(self.catalog, _progress):
             return
         with self._lock("recover") as lock:
             for said in switch.recover(self.stack, self.catalog, self.docker, lock, _progress):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from reconciler import journal, places
+from reconciler import evidence, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -32,6 +32,7 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     known = state.worlds.get(world)
     if known is not None:
         _guard_world(stack, catalog, docker, state, known)
+    evidence.keep(stack, catalog, docker, world)
     remove_containers(stack, docker, composer, world)
     if known is None:
         return

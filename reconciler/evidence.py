@@ -1,0 +1,54 @@
+"""What a world's containers can still tell is kept before they are removed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from reconciler.catalog import Catalog, write_durably
+from reconciler.config import Stack
+from reconciler.docker import PROJECT, Docker
+from reconciler.errors import LockstepError
+
+LOG_LINES = 5000
+"""Per container, the newest."""
+
+
+def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:
+    """Write logs/worlds/WORLD.json and the log of each container beside it, without secrets.
+
+    What cannot be read any more is left out: evidence never keeps anybody from removing.
+    """
+    folder = catalog.logs() / "worlds"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    containers = []
+    for listed in docker.listing(labels=[f"{PROJECT}={world}"]):
+        try:
+            seen = docker.inspect(listed.id)
+            log = _masked(stack, docker.logs(listed.id, tail=LOG_LINES))
+        except LockstepError:
+            continue
+        write_durably(folder / f"{listed.name}.log", log.encode())
+        containers.append(
+            {
+                "name": listed.name,
+                "service": seen.service,
+                "image": seen.image_id,
+                "state": seen.state,
+                "exit_code": seen.exit_code,
+                "oom_killed": seen.oom_killed,
+                "started": seen.started,
+                "finished": seen.finished,
+                "log": f"{listed.name}.log",
+            }
+        )
+    if containers:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        document = {"schema": 1, "world": world, "removed": at, "containers": containers}
+        write_durably(folder / f"{world}.json", json.dumps(document, indent=2).encode())
+
+
+def _masked(stack: Stack, text: str) -> str:
+    for value in filter(None, stack.secret_values.values()):
+        text = text.replace(value, "***")
+    return text
