@@ -391,7 +391,8 @@ class _Decision:
         if wish is not None and self.now.wish is None:
             why = "was fulfilled" if wish.key in self.now.state.wishes else f"is for {wish.release}"
             found.append(f"restore {wish.release} at {wish.at}: {why}, it has no effect now")
-        if live is not None and live.fingerprint and not self.now.facts.fingerprint:
+        given = live is not None and not live.adopted
+        if given and not self.now.facts.fingerprint:
             found.append(
                 "the key of the secrets' fingerprints is missing: a changed secret cannot be seen"
             )

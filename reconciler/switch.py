@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from reconciler import compose, detached, memory, outcomes, rescue
+from reconciler import compose, detached, hostlock, memory, outcomes, rescue
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -97,7 +97,9 @@ def follow_running(catalog: Catalog, progress: Say) -> bool:
     False when none runs. Raises what it ended with.
     """
     intent = JournalFile(catalog.journal).read()
-    if intent is None or not _alive(intent.pid):
+    # Since a crash its number may be another process's, but the lock died with it.
+    holder = hostlock.holder()
+    if intent is None or holder is None or holder.pid != intent.pid:
         return False
     detached.follow(Path(intent.log), progress, lambda: _alive(intent.pid))
     return True

@@ -147,6 +147,12 @@ def test_a_missing_key_never_makes_a_refresh() -> None:
     plan = decide(host.stack(), host.state, facts)
     assert plan.move is Move.STAY
     assert any("key" in warning for warning in plan.warnings)
+    host.secret = ""
+    host.new()
+    host.up()
+    plan = host.plan()
+    assert plan.move is Move.STAY
+    assert any("key" in warning for warning in plan.warnings), "also once all worlds lack it"
 
 
 def test_undo_of_a_refresh_goes_to_the_world_before() -> None:
