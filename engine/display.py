@@ -214,11 +214,13 @@ class TreeDisplay(PlainDisplay):
             self._console.print()
 
     def _tree(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("", "Type", "Name", "Status", "Info"):
+        table.add_column("", no_wrap=True, width=2)
+        for title in ("Type", "Name", "Status", "Info"):
             table.add_column(title, no_wrap=title != "Info")
         with self._lock:
             rows, progress = dict(self._rows), dict(self._progress)
@@ -227,10 +229,7 @@ class TreeDisplay(PlainDisplay):
             step, phase, dry_run = rows[urn]
             color = COLORS.get(step.op.split("-")[0], "") if step.op != "same" else "dim"
             status = state_of(phase, step, dry_run)
-            root = urn if not depth else ""
-            info = progress.get(urn) or (root and progress.get("")) or ""
-            if not info and (keys := changed_keys(step)):
-                info = f"[diff: {keys}]"
+            info = f"[diff: {keys}]" if (keys := changed_keys(step)) else ""
             problems = [s for s, _ in self._messages.get(urn, []) if s != "info"]
             if problems:
                 info += f" {len(problems)} {problems[0]}{'s' if len(problems) > 1 else ''}"
@@ -241,7 +240,9 @@ class TreeDisplay(PlainDisplay):
                 Text(status, "red" if phase == "failed" else color),
                 Text(info.strip()),
             )
-        return table
+        # Below and not in the table: a narrow terminal leaves its last column no room.
+        doing = [Text(f"   {_subject(urn)}{text}", "cyan") for urn, text in progress.items()]
+        return Group(table, *doing)
 
 
 def make(interactive: bool | None = None) -> Display:

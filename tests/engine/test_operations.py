@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from engine import (
     EngineError,
@@ -22,6 +24,7 @@ from engine import (
     refresh,
     up,
 )
+from engine.display import TreeDisplay
 from tests.engine.conftest import PASSPHRASE, Ground
 
 
@@ -112,6 +115,23 @@ Thing('a', value='1', opts=O(hooks=B(before_create=[H('copy', slow)])))
     things.shown = shown
     assert up(ground.stack(), display=PlainDisplay(shown), skip_preview=True).exit_code == 0
     assert things.seen == [True]
+
+
+def test_a_narrow_terminal_shows_what_is_done_to_each_and_what_a_hook_does(ground: Ground) -> None:
+    ground.program("""
+import time
+def slow(args):
+    pulumi.log.info("copying 40 %", ephemeral=True)
+    time.sleep(0.5)
+Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy', slow)])))
+""")
+    shown = io.StringIO()
+    display = TreeDisplay(Console(file=shown, width=50, force_terminal=True, color_system=None))
+    assert up(ground.stack(), display=display, skip_preview=True).exit_code == 0
+    text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown.getvalue())
+    lines = [line.strip("\r ") for line in text.splitlines()]
+    assert any(line.endswith("copying 40 %") for line in lines)
+    assert any(line.startswith("+ ") for line in lines)
 
 
 def test_delete_hooks_of_undeclared_resources_run_and_can_refuse(ground: Ground) -> None:
