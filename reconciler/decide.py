@@ -186,7 +186,7 @@ class _Decision:
         moved = [d for d in datasets.values() if d.new]
         if world.removed or not world.proved or moved or dict(world.generations) != own:
             return False
-        if world.failed is not None and not world.adopted:
+        if self.now.made_anew_since(world) if world.adopted else world.failed is not None:
             return False
         known = bool(self.now.facts.fingerprint) and not world.adopted
         return bool(self.now.facts.containers.get(world.name)) and (

@@ -186,6 +186,7 @@ def container(said: Mapping[str, Any]) -> Container:
         volumes=_volumes(said),
         one_off=labels.get(ONE_OFF) == "True",
         started=said["State"].get("StartedAt") or "",
+        created=said.get("Created") or "",
     )
 
 

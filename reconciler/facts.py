@@ -26,6 +26,8 @@ class Container:
     one_off: bool = False
     started: str = ""
     """When it was last started, as Docker says it (ISO 8601); "" if unknown."""
+    created: str = ""
+    """When it was made, likewise."""
 
 
 @dataclass(frozen=True)

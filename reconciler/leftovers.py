@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from reconciler import places
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
-from reconciler.docker import Compose, Docker
+from reconciler.docker import OUR_DATASET, Compose, Docker
 from reconciler.errors import Refused
 from reconciler.ledger import State
 from reconciler.removal import remove_containers
@@ -52,9 +52,14 @@ def clear(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, sta
             path.unlink()
 
 
-def insist_on_none(docker: Docker, world: str, volumes: Mapping[str, Labels]) -> None:
-    """Raises Refused when a world, or one of its new volumes, exists although no note says so."""
-    for name in volumes:
+def insist_on_none(
+    stack: Stack, docker: Docker, state: State, world: str, volumes: Mapping[str, Labels]
+) -> None:
+    """Raises Refused when a world, or one of its new volumes, exists although no note says so, or
+    a generation of this stack that the ledger does not know: then the ledger is not the newest."""
+    ours = docker.volumes(stack=(stack.project, stack.name))
+    generations = {name for name, volume in ours.items() if OUR_DATASET in volume.labels}
+    for name in sorted({*volumes, *generations - state.generations.keys()}):
         if docker.volume(name) is not None:
             raise Refused(
                 f"volume {name} exists already, but the catalog does not know it: it may hold "

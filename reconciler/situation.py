@@ -79,6 +79,17 @@ class Situation:
             if generation in container.volumes.values()
         )
 
+    def made_anew_since(self, world: World) -> bool:
+        """Whether containers of a world were made after it was last left: `docker compose up`
+        puts those of an adopted project in the place of the ones that were adopted."""
+        left = [d for d in self.state.departures if d.world == world.name]
+        return bool(left) and any(
+            container.created
+            and datetime.fromisoformat(container.created) > datetime.fromisoformat(left[-1].at)
+            for container in self.facts.containers.get(world.name, ())
+            if not container.one_off
+        )
+
     def images_of(self, release: str) -> dict[str, tuple[str, str]]:
         """service -> (tag, image id) of a release; of a damaged record, as far as its worlds
         tell. None of an adopted one: those images are not ours."""

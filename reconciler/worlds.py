@@ -129,7 +129,7 @@ class _Making:
         secretvalues.values(self.stack, release)
         volumes = {d.generation: self._labels(d) for d in self._new_generations()}
         leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
-        leftovers.insist_on_none(self.docker, world, volumes)
+        leftovers.insist_on_none(self.stack, self.docker, state, world, volumes)
         leftovers.note(self.catalog, world, volumes)
         try:
             for planned in self._new_generations():

@@ -131,3 +131,39 @@ def test_a_replica_that_is_gone_is_made_again(notes: Project) -> None:
     notes.up()
     assert len(notes.containers()) == 3
     notes.nothing_to_do()
+
+
+def test_containers_that_compose_made_anew_are_not_the_adopted_ones(tmp_path: Path) -> None:
+    notes = notes_project(tmp_path / "notes")
+    plain = ("compose", "-p", notes.name, "--project-directory", str(notes.folder))
+    try:
+        docker(*plain, "up", "-d")
+        notes.wait_until_it_answers()
+        notes.note("plain")
+        notes.init()
+        notes.release("one")
+        time.sleep(1.1)
+        notes.compose_file(v='VERSION: "1"=>VERSION: "9"')
+        docker(*plain, "up", "-d", check=False)  # the port is taken: made, and not started
+        docker(*plain, "stop")
+        notes.run("rollback", "--yes")
+        assert (notes.live(), notes.get("/version"), notes.notes()) == ("prod-000", "1", ["plain"])
+    finally:
+        notes.remove()
+
+
+def test_a_lost_ledger_starts_no_empty_release(notes: Project) -> None:
+    notes.release("one")
+    notes.release("two")
+    notes.note("precious")
+    ledger = notes.folder / "releases" / "ledger-prod.jsonl"
+    newest = ledger.read_bytes()
+    docker("stop", *notes.containers())
+    ledger.unlink()
+    docker("rm", *notes.containers(running=False))
+    docker("volume", "rm", f"{notes.name}-prod_notes_g1")
+    refused = notes.up(code=3)
+    assert f"{notes.name}-prod_notes_g2" in refused.text
+    ledger.write_bytes(newest)
+    notes.up()
+    assert notes.notes() == ["precious"]
