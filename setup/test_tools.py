@@ -1,4 +1,4 @@
-"""`python3 -m setup.test_tools`: programs that only the tests need, where this machine lacks them."""
+"""`python3 -m setup.test_tools`: programs that only the tests need, where they are missing."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Host:
             window=self.window,
             retry=self.retry,
             restore=self.wish,
-            data=self.data,  # type: ignore[arg-type]
+            data=self.data,
         )
         return Stack(project="shop", name="prod", root=Path("/nowhere"), settings=settings)
 
@@ -327,7 +327,7 @@ def _container(world: str, state: str) -> Container:
 
 def with_wish(host: Host, **wish: object) -> None:
     """Declare a one-shot wish for the declared release."""
-    host.wish = Wish(release=str(host.release), **wish)  # type: ignore[arg-type]
+    host.wish = Wish(release=str(host.release), **wish)
 
 
 __all__ = ["Host", "release", "replace", "with_wish"]

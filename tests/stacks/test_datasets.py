@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.stacks.harness import Project, docker
@@ -68,7 +66,7 @@ def test_a_bind_directory_may_be_forked(notes: Project) -> None:
 
 
 @pytest.fixture
-def external(notes: Project) -> Iterator[str]:
+def external(notes: Project) -> str:
     name = f"{notes.name}-external"
     docker("volume", "create", "--label", f"lockstep.project={notes.name}", name)
     return name

@@ -46,6 +46,7 @@ def test_adopted_forward_failed_and_back_under_load(shop: Shop, tmp_path: Path) 
         refused = shop.up(code=4)
         time.sleep(0.5)
     assert failed in refused.text
+    assert "lockstep config set release prod-002" in refused.err
     assert shop.live() == "prod-002"
     attempts = read_record(record)
     good = [a for a in acknowledged(attempts) if a.version != "v3"]
@@ -139,6 +140,19 @@ def infra(shop: Shop) -> Iterator[str]:
     )  # fmt: skip
     yield volume
     docker("rm", "--force", name)
+
+
+def test_a_backup_says_what_it_could_not_take(shop: Shop) -> None:
+    shop.init()
+    shop.release("one")
+    partial = shop.run("snapshot", code=1)
+    assert "no snapshot of db-data" in partial.err
+    assert shop.run("snapshot", "uploads").code == 0
+    shop.run("stop", "--yes")
+    whole = shop.run("snapshot", "--json").json()["datasets"]
+    assert all(taken["snapshot"] for taken in whole.values()), whole
+    shop.up()
+    shop.nothing_to_do()
 
 
 def redis_says(shop: Shop, *words: str) -> str:
