@@ -9,7 +9,7 @@ import typer
 
 from cli import ask, options
 from cli.context import Context
-from reconciler.errors import BadInput
+from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
     from reconciler.backup import Backup
@@ -96,7 +96,7 @@ def snapshot(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Back up the live world's data while it runs; nothing is stopped or changed."""
+    """Back up the live world's data as it stands; nothing is stopped or changed."""
     from reconciler import backup
 
     here = Context.of(context)
@@ -109,8 +109,15 @@ def snapshot(
         from cli.releases import print_json
 
         print_json(document(world, taken))
-        return
-    _show(taken)
+    else:
+        _show(taken)
+    left_out = [backup.dataset for backup in taken if backup.snapshot is None]
+    if left_out:
+        raise LockstepError(
+            f"there is no snapshot of {', '.join(left_out)}",
+            next_step="lockstep stop, lockstep snapshot, lockstep up   takes it while all is down; "
+            "every switch takes one too",
+        )
 
 
 def document(world: World, taken: Sequence[Backup]) -> dict[str, object]:

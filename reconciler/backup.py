@@ -1,4 +1,4 @@
-"""A backup of the live world's data while it runs: nothing is stopped, nothing in it changes."""
+"""A backup of the live world's data as it stands: nothing is stopped, nothing in it changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def take(
     only: Sequence[str],
     progress: Callable[[str], None],
 ) -> list[Backup]:
-    """Capture the datasets of a running world (all, or `only` the named); needs the host lock.
+    """Capture the datasets of the live world (all, or `only` the named); needs the host lock.
 
     Raises BadInput for an unknown dataset, and whatever keeps the store from taking the data.
     """
@@ -49,7 +49,7 @@ def take(
     taken = []
     for dataset in _chosen(record, only):
         source = world.generations.get(dataset.name) or dataset.source or dataset.name
-        progress(f"capturing {dataset.name} while it is in use")
+        progress(f"capturing {dataset.name}")
         try:
             _make_point(docker, world, dataset, source)
         except Unsupported as error:
@@ -90,8 +90,8 @@ def _make_point(docker: Docker, world: World, dataset: Dataset, source: str) -> 
     owner = _owner(docker, world, dataset, source)
     if owner is not None:
         driver.live_point(_exec(docker, owner))
-    elif dataset.driver != "directory":
-        raise Unsupported("no running container uses it, so its engine cannot be asked")
+    elif dataset.driver != "directory" and not _ended_cleanly(docker, world, dataset, source):
+        raise Unsupported("its engine does not run and did not end cleanly")
 
 
 def _owner(docker: Docker, world: World, dataset: Dataset, source: str) -> Container | None:
@@ -103,6 +103,17 @@ def _owner(docker: Docker, world: World, dataset: Dataset, source: str) -> Conta
             return container
     others = docker.containers(volume=source, running=True)
     return others[0] if others else None
+
+
+def _ended_cleanly(docker: Docker, world: World, dataset: Dataset, source: str) -> bool:
+    """Whether the engine was the last to use it, and closed its files by itself."""
+    writers = {mount.service for mount in dataset.mounts if not mount.read_only}
+    engines = [
+        container
+        for container in docker.containers(project=world.name)
+        if source in container.volumes.values() and container.service in writers
+    ]
+    return bool(engines) and all(c.state == "exited" and c.exit_code == 0 for c in engines)
 
 
 def _exec(docker: Docker, container: Container) -> Exec:
