@@ -181,14 +181,22 @@ def declare(backend: Backend, release: str, wish: Wish | None) -> None:
 
 def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = False) -> int:
     """Run `up` on the engine; returns the command's exit code."""
-    from cli import backend
-    from reconciler.ledger import Reverted
-
     here.say(here.backend.says)
     if not here.backend.exists():
         here.say(f"stack {here.stack_name} has no Pulumi state: made anew; the ledger says what is")
         here.backend.init()
     before = here.catalog.state().seq
+    code = _up(here, message, before, yes=yes, skip_preview=skip_preview)
+    if code == Exit.REVERTED:
+        _say_what_is_next(here)
+    return code
+
+
+def _up(here: Context, message: str, before: int, *, yes: bool, skip_preview: bool) -> int:
+    """The engine's `up`, with the exit code that the ledger's events after `before` give it."""
+    from cli import backend
+    from reconciler.ledger import Reverted
+
     code = here.backend.up(message, yes=yes, skip_preview=skip_preview)
     error = here.backend.error()
     if code == Exit.OK or error is not None:
@@ -200,6 +208,17 @@ def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = Fa
     if since and state.debts():
         return Exit.DEBTS
     return backend.exit_code(code, None if since else _why_refused(here))
+
+
+def _say_what_is_next(here: Context) -> None:
+    """After a switch that was reverted: what runs is not what is declared."""
+    state = here.catalog.state()
+    failed = state.worlds.get(state.outcomes[-1][1].to_world)
+    live = state.live_release
+    if live is None or failed is None or failed.release == live:
+        return
+    here.say(f"{live} runs as before; mend the new release and   lockstep new")
+    here.say(f"or declare what runs:   lockstep config set release {live}")
 
 
 def _why_refused(here: Context) -> int | None:
