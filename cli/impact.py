@@ -38,7 +38,7 @@ def _datasets(planned: Iterable[DatasetPlan]) -> Table:
             Text(dataset.action.value, style=_style(dataset.action)),
             dataset.source_text,
             age(dataset.age_seconds) if dataset.age_seconds else "",
-            tables.size(dataset.bytes),
+            tables.size(dataset.bytes or None),
             Text(_set_aside(dataset), style="yellow"),
         )
     return made

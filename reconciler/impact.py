@@ -39,7 +39,7 @@ def _source(planned: DatasetPlan) -> str:
     text = planned.source_text
     if planned.age_seconds:
         text += f" {age(planned.age_seconds)} ago"
-    if planned.bytes is not None:
+    if planned.bytes:
         text += f" ({size(planned.bytes)})"
     return text
 
