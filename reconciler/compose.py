@@ -21,6 +21,7 @@ Model = Mapping[str, Any]
 NOTE = "x-lockstep"
 _PLACEHOLDER = re.compile(r"lockstep-secret:([A-Za-z_][A-Za-z0-9_]*):")
 _FILE_SECRET = "file:"
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 class ServiceNote(Setting):
@@ -317,4 +318,5 @@ def _comparable(release: Release) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     text = "nothing" if type(value).__name__ == "NotPresent" else repr(value)
+    text = _DIGEST.sub(r"\1", text)
     return text if len(text) <= 120 else f"{text[:117]}..."

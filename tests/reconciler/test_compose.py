@@ -255,6 +255,6 @@ def test_differences_are_lines_with_the_place_and_both_values() -> None:
     lines = compose.differences(before, after)
     assert "services.web.environment.VERSION: '1' -> '$2'" in lines
     assert "datasets.db.driver: 'postgres' -> 'directory'" in lines
-    assert any(line.startswith("files.app.toml: ") for line in lines)
+    assert "files.app.toml: '111111111111' -> '222222222222'" in lines
     assert any(line.startswith("services.old: ") and line.endswith("-> nothing") for line in lines)
     assert not any("PASSWORD" in line for line in lines)
