@@ -130,7 +130,7 @@ class Project:
                 if "type" in what or what.get("secret"):
                     raise EngineError(
                         f"{prefix} is missing configuration value '{shown}'; "
-                        f"set it with `pulumi config set {shown} <value>`"
+                        f"set it with `config set {shown} <value>`"
                     )
                 continue
             if what.get("secret") and key not in secret_keys:

@@ -72,7 +72,7 @@ class Stack:
         except KeyError:
             raise EngineError(
                 f"configuration key '{key}' not found for stack '{self.name}'; "
-                f"set it with `pulumi config set {key} <value>`"
+                f"set it with `config set {key} <value>`"
             ) from None
 
     def config_set(self, key: str, value: Any, secret: bool = False, path: bool = False) -> None:
