@@ -219,8 +219,7 @@ class TreeDisplay(PlainDisplay):
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("", no_wrap=True, width=2)
-        for title in ("Type", "Name", "Status", "Info"):
+        for title in ("   Type", "Name", "Status", "Info"):
             table.add_column(title, no_wrap=title != "Info")
         with self._lock:
             rows, progress = dict(self._rows), dict(self._progress)
@@ -234,8 +233,10 @@ class TreeDisplay(PlainDisplay):
             if problems:
                 info += f" {len(problems)} {problems[0]}{'s' if len(problems) > 1 else ''}"
             table.add_row(
-                Text(SIGNS[step.op], color),
-                Text("   " * depth + ("└─ " if depth else "") + step.type),
+                Text.assemble(
+                    (f"{SIGNS[step.op]} ", color),
+                    "   " * depth + ("└─ " if depth else "") + _short(step.type),
+                ),
                 step.name,
                 Text(status, "red" if phase == "failed" else color),
                 Text(info.strip()),
@@ -357,6 +358,13 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and value in ("[secret]", "[unknown]"):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _short(type_: str) -> str:
+    """`docker:index:Tag` of `docker:index/tag:Tag`, as the official CLI shows types."""
+    module, _, name = type_.rpartition(":")
+    camel = f"/{name[:1].lower()}{name[1:]}"
+    return f"{module.removesuffix(camel)}:{name}" if module.endswith(camel) else type_
 
 
 def _parent(step: Step) -> str:

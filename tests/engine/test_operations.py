@@ -126,7 +126,7 @@ def slow(args):
 Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy', slow)])))
 """)
     shown = io.StringIO()
-    display = TreeDisplay(Console(file=shown, width=50, force_terminal=True, color_system=None))
+    display = TreeDisplay(Console(file=shown, width=30, force_terminal=True, color_system=None))
     assert up(ground.stack(), display=display, skip_preview=True).exit_code == 0
     text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown.getvalue())
     lines = [line.strip("\r ") for line in text.splitlines()]
