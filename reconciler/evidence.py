@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
-from reconciler.docker import PROJECT, Docker
+from reconciler.docker import PROJECT, Docker, Listed
 from reconciler.errors import LockstepError
 
 LOG_LINES = 5000
@@ -17,35 +19,42 @@ LOG_LINES = 5000
 def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:
     """Write logs/worlds/WORLD.json and the log of each container beside it, without secrets.
 
-    What cannot be read any more is left out: evidence never keeps anybody from removing.
+    What cannot be read or written is left out: evidence never keeps anybody from removing.
     """
-    folder = catalog.logs() / "worlds"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    containers = []
-    for listed in docker.listing(labels=[f"{PROJECT}={world}"]):
-        try:
-            seen = docker.inspect(listed.id)
-            log = _masked(stack, docker.logs(listed.id, tail=LOG_LINES))
-        except LockstepError:
-            continue
-        write_durably(folder / f"{listed.name}.log", log.encode())
-        containers.append(
-            {
-                "name": listed.name,
-                "service": seen.service,
-                "image": seen.image_id,
-                "state": seen.state,
-                "exit_code": seen.exit_code,
-                "oom_killed": seen.oom_killed,
-                "started": seen.started,
-                "finished": seen.finished,
-                "log": f"{listed.name}.log",
-            }
-        )
-    if containers:
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        document = {"schema": 1, "world": world, "removed": at, "containers": containers}
-        write_durably(folder / f"{world}.json", json.dumps(document, indent=2).encode())
+    with suppress(OSError):
+        folder = catalog.logs() / "worlds"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        found = [
+            _container(stack, docker, listed, folder)
+            for listed in docker.listing(labels=[f"{PROJECT}={world}"])
+        ]
+        containers = [told for told in found if told is not None]
+        if containers:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            document = {"schema": 1, "world": world, "removed": at, "containers": containers}
+            write_durably(folder / f"{world}.json", json.dumps(document, indent=2).encode())
+
+
+def _container(
+    stack: Stack, docker: Docker, listed: Listed, folder: Path
+) -> dict[str, object] | None:
+    try:
+        seen = docker.inspect(listed.id)
+        log = _masked(stack, docker.logs(listed.id, tail=LOG_LINES))
+    except LockstepError:
+        return None
+    write_durably(folder / f"{listed.name}.log", log.encode())
+    return {
+        "name": listed.name,
+        "service": seen.service,
+        "image": seen.image_id,
+        "state": seen.state,
+        "exit_code": seen.exit_code,
+        "oom_killed": seen.oom_killed,
+        "started": seen.started,
+        "finished": seen.finished,
+        "log": f"{listed.name}.log",
+    }
 
 
 def _masked(stack: Stack, text: str) -> str:
