@@ -224,7 +224,14 @@ class TreeDisplay(PlainDisplay):
         with self._lock:
             rows, progress = dict(self._rows), dict(self._progress)
         parents = {urn: _parent(step) for urn, (step, _, _) in rows.items()}
+        changing = [
+            u for u, (step, _, _) in rows.items() if step.op != "same" or u in self._messages
+        ]
+        told = _with_ancestors(changing, parents)
         for urn, depth in _in_tree_order(parents):
+            # What stays as it is would push what happens out of a small terminal.
+            if depth and urn not in told:
+                continue
             step, phase, dry_run = rows[urn]
             color = COLORS.get(step.op.split("-")[0], "") if step.op != "same" else "dim"
             status = state_of(phase, step, dry_run)
@@ -370,6 +377,16 @@ def _short(type_: str) -> str:
 def _parent(step: Step) -> str:
     resource = step.new or step.old
     return resource.parent if resource else ""
+
+
+def _with_ancestors(urns: list[str], parents: dict[str, str]) -> set[str]:
+    found: set[str] = set()
+    for start in urns:
+        urn = start
+        while urn in parents and urn not in found:
+            found.add(urn)
+            urn = parents[urn]
+    return found
 
 
 def _in_tree_order(parents: dict[str, str]) -> list[tuple[str, int]]:

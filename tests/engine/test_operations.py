@@ -132,6 +132,11 @@ Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy
     lines = [line.strip("\r ") for line in text.splitlines()]
     assert any(line.endswith("copying 40 %") for line in lines)
     assert any(line.startswith("+ ") for line in lines)
+    again = io.StringIO()
+    display = TreeDisplay(Console(file=again, width=100, force_terminal=True, color_system=None))
+    assert up(ground.stack(), display=display, skip_preview=True).exit_code == 0
+    assert "a-name-that-needs-room" not in again.getvalue()
+    assert "2 unchanged" in again.getvalue()
 
 
 def test_delete_hooks_of_undeclared_resources_run_and_can_refuse(ground: Ground) -> None:
