@@ -46,8 +46,11 @@ def another(then: str = "time.sleep(60)") -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
+    """Kill it, without waiting for children of its own that still have its output open."""
     process.kill()
-    process.communicate()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def test_a_second_holder_is_told_who_the_first_is() -> None:
