@@ -95,7 +95,7 @@ class RedisDriver(DirectoryDriver):
         problems = []
         if state.get("loading") == "1":
             problems.append("Redis is still loading its data")
-        if state.get("aof_enabled") == "1" and not self.probe(run):
+        if state.get("aof_enabled") == "1" and not any(self.probe(run).values()):
             keys = _keys_in_file(run)
             if keys:
                 problems.append(
