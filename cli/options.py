@@ -11,3 +11,6 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question wi
 Message = Annotated[
     str | None, typer.Option("--message", "-m", help="What the stack's history says of it.")
 ]
+Newest = Annotated[
+    int | None, typer.Option("-n", "--number", min=1, help="Only the newest so many.")
+]

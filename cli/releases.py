@@ -159,9 +159,7 @@ def reasons_to_keep(here: Context, release: str) -> tuple[str, ...]:
 
 def log(
     context: typer.Context,
-    number: Annotated[
-        int | None, typer.Option("-n", "--number", min=1, help="Only the newest so many.")
-    ] = None,
+    number: options.Newest = None,
     as_json: options.Json = False,
 ) -> None:
     """Show how every switch ended, newest first: the host's own record."""

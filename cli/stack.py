@@ -16,9 +16,7 @@ app = typer.Typer(help="Pulumi's stack: its history, its outputs, its siblings."
 @app.command("history")
 def history(
     context: typer.Context,
-    number: Annotated[
-        int | None, typer.Option("-n", "--number", min=1, help="Only the newest so many.")
-    ] = None,
+    number: options.Newest = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the updates that Pulumi knows of, newest first (`lockstep log` is the host's record)."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +15,6 @@ from reconciler.release import Kind, Release
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, web
 
 TOKEN = "hush-hush-token"
-
-
-@pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
-    monkeypatch.setenv("LOCKSTEP_LOCK_DIR", str(tmp_path / "lock"))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    made = Trial(folder)
-    yield made
-    made.clear()
 
 
 def make(trial: Trial, **options: Any) -> tuple[Release, list[str]]:

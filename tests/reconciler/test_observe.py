@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,16 +17,6 @@ from reconciler.ports import holders
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, free_port, web
-
-
-@pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
-    monkeypatch.setenv("LOCKSTEP_LOCK_DIR", str(tmp_path / "lock"))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    made = Trial(folder)
-    yield made
-    made.clear()
 
 
 def look(trial: Trial, *, probe: bool = False) -> Facts:

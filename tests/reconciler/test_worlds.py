@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,16 +20,6 @@ from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.store import Store
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, web
-
-
-@pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
-    monkeypatch.setenv("LOCKSTEP_LOCK_DIR", str(tmp_path / "lock"))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    made = Trial(folder)
-    yield made
-    made.clear()
 
 
 def plan(trial: Trial, *datasets: DatasetPlan, number: int = 1, **more: Any) -> Plan:
