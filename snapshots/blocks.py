@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -16,6 +16,9 @@ from blake3 import blake3
 from snapshots.errors import Damaged
 from snapshots.pack import SUFFIX, PackReader, PackWriter, Placed, is_hash, read_index
 from snapshots.tree import Blocks, block_length
+
+# Where a block lies: number of the pack, then offset, stored, raw, crc, codec as in `Placed`.
+Place = tuple[int, int, int, int, int, int]
 
 
 class BlockIndex:
@@ -83,6 +86,21 @@ class BlockIndex:
             return None
         return self.folder / (self._packs[row[0]] + SUFFIX), Placed(digest, *row[1:])
 
+    def find_many(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
+        """The places of those of these blocks (at most 10,000) that a readable pack has."""
+        marks = ",".join("?" * len(digests))
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT hash, pack, offset, stored, raw, crc, codec FROM blocks"
+                f" WHERE pack IS NOT NULL AND hash IN ({marks})",
+                digests,
+            ).fetchall()
+        return {row[0]: row[1:] for row in rows}
+
+    def pack_path(self, number: int) -> Path:
+        """The file of the pack with this number, as in a Place."""
+        return self.folder / (self._packs[number] + SUFFIX)
+
     def mark(self, digests: Iterable[bytes]) -> None:
         """Remember that these blocks are needed."""
         with self._lock:
@@ -119,7 +137,7 @@ class BlockSource:
     """Blocks by hash, checked; each thread has its own descriptors."""
 
     def __init__(self, index: BlockIndex) -> None:
-        self._index = index
+        self.index = index
         self._local = threading.local()
         self._readers: list[PackReader] = []
 
@@ -130,7 +148,7 @@ class BlockSource:
 
     def find(self, digest: bytes, length: int) -> tuple[Path, Placed]:
         """Where a block of this length lies, without reading it. Raises Damaged."""
-        found = self._index.find(digest)
+        found = self.index.find(digest)
         if found is None:
             raise Damaged(f"block {digest.hex()[:12]} is missing from the store")
         if found[1].raw != length:
