@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -141,10 +141,22 @@ class BlockSource:
         self._local = threading.local()
         self._readers: list[PackReader] = []
 
-    def get(self, digest: bytes, length: int) -> bytes:
+    def get(self, digest: bytes, length: int) -> bytes | memoryview:
         """The block, of exactly this length. Raises Damaged."""
         path, placed = self.find(digest, length)
         return self._reader().block(path, placed)
+
+    def get_many(
+        self, places: Mapping[bytes, Place]
+    ) -> Iterator[tuple[bytes, bytes | memoryview | Damaged]]:
+        """Hash and content of these blocks, or why not, in the order in which they lie in packs."""
+        packs: dict[int, list[Placed]] = {}
+        for digest, place in places.items():
+            packs.setdefault(place[0], []).append(Placed(digest, *place[1:]))
+        for number in sorted(packs):
+            path = self.index.pack_path(number)
+            for placed, content in self._reader().blocks(path, packs[number]):
+                yield placed.hash, content
 
     def find(self, digest: bytes, length: int) -> tuple[Path, Placed]:
         """Where a block of this length lies, without reading it. Raises Damaged."""

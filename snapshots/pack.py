@@ -13,7 +13,7 @@ import secrets
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ LEVEL = 1
 
 PACK_BYTES = 64 << 20  # a pack is closed when its payloads or its entries reach this
 PACK_BLOCKS = 16384
+GAP, TOGETHER = 32 << 10, 4 << 20  # bytes read along between neighbours; read at once
 MAX_BLOCKS = 1 << 20  # no pack with more is believed
 
 
@@ -132,35 +133,70 @@ def read_index(path: Path, name: str) -> Iterator[Placed]:
         raise Damaged(f"the index of pack {name[:12]} was altered")
     for entry in ENTRY.iter_unpack(index):
         placed = Placed(*entry)
-        if placed.offset + placed.stored > offset or not 0 < placed.raw <= BLOCK:
+        if placed.offset + placed.stored > offset or not 0 < placed.stored <= placed.raw <= BLOCK:
             raise Damaged(f"the index of pack {name[:12]} is impossible")
         yield placed
 
 
 class PackReader:
-    """Reads blocks and checks each against its hash. Not shared between threads."""
+    """Reads blocks and checks each against its hash. Not shared between threads.
+
+    `payloads_too`: also against the checksum of what is stored; a restore, which wants nothing but
+    the content, does without.
+    """
 
     OPEN = 64  # descriptors of packs kept
 
-    def __init__(self) -> None:
+    def __init__(self, *, payloads_too: bool = True) -> None:
+        self._payloads_too = payloads_too
         self._fds: OrderedDict[Path, int] = OrderedDict()
         self._decompressor = zstandard.ZstdDecompressor()
 
-    def block(self, path: Path, placed: Placed) -> bytes:
+    def block(self, path: Path, placed: Placed) -> bytes | memoryview:
         """The content of one block. Raises Damaged."""
-        where = f"block {placed.hash.hex()[:12]} in pack {path.stem[:12]}"
         try:
             payload = os.pread(self._fd(path), placed.stored, placed.offset)
-            if crc_of(payload) != placed.crc:
-                raise Damaged(f"{where} was altered: its bytes have another checksum")
+        except OSError as error:
+            raise Damaged(f"{_named(path, placed)} cannot be read: {error}") from error
+        return self._proved(path, placed, payload)
+
+    def blocks(
+        self, path: Path, wanted: Iterable[Placed]
+    ) -> Iterator[tuple[Placed, bytes | memoryview | Damaged]]:
+        """Blocks of one pack in the order in which they lie: the content of each, or why not.
+
+        Neighbours are read together.
+        """
+        for start, end, group in _neighbours(wanted):
+            try:
+                together = memoryview(os.pread(self._fd(path), end - start, start))
+            except OSError:  # which of them it is shows when each is read by itself
+                together = None
+            for placed in group:
+                try:
+                    if together is None:
+                        yield placed, self.block(path, placed)
+                    else:
+                        at = placed.offset - start
+                        payload = together[at : at + placed.stored]
+                        yield placed, self._proved(path, placed, payload)
+                except Damaged as damage:
+                    yield placed, damage
+
+    def _proved(
+        self, path: Path, placed: Placed, payload: bytes | memoryview
+    ) -> bytes | memoryview:
+        if self._payloads_too and crc_of(payload) != placed.crc:
+            raise Damaged(f"{_named(path, placed)} was altered: its bytes have another checksum")
+        try:
             data = self._decoded(payload, placed)
-        except (OSError, zstandard.ZstdError) as error:
-            raise Damaged(f"{where} cannot be read: {error}") from error
+        except zstandard.ZstdError as error:
+            raise Damaged(f"{_named(path, placed)} cannot be read: {error}") from error
         if len(data) != placed.raw or blake3(data).digest() != placed.hash:
-            raise Damaged(f"{where} was altered: its content has another hash")
+            raise Damaged(f"{_named(path, placed)} was altered: its content has another hash")
         return data
 
-    def _decoded(self, payload: bytes, placed: Placed) -> bytes:
+    def _decoded(self, payload: bytes | memoryview, placed: Placed) -> bytes | memoryview:
         if placed.codec == RAW:
             return payload
         if placed.codec == ZSTD:
@@ -184,7 +220,28 @@ class PackReader:
             os.close(self._fds.popitem()[1])
 
 
-def crc_of(payload: bytes) -> int:
+def _named(path: Path, placed: Placed) -> str:
+    return f"block {placed.hash.hex()[:12]} in pack {path.stem[:12]}"
+
+
+def _neighbours(wanted: Iterable[Placed]) -> Iterator[tuple[int, int, list[Placed]]]:
+    """What is read together: from where, to where, and the blocks in it."""
+    group: list[Placed] = []
+    start = end = 0
+    for placed in sorted(wanted, key=lambda placed: placed.offset):
+        after = placed.offset + placed.stored
+        if group and (placed.offset > end + GAP or after > start + TOGETHER):
+            yield start, end, group
+            group = []
+        if not group:
+            start = end = placed.offset
+        group.append(placed)
+        end = max(end, after)
+    if group:
+        yield start, end, group
+
+
+def crc_of(payload: bytes | memoryview) -> int:
     return zlib.crc32(payload)
 
 
