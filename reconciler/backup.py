@@ -18,6 +18,7 @@ from reconciler.release import Dataset, Release
 from snapshots.capture import capture
 from snapshots.drivers import Exec, ExecResult, driver_for
 from snapshots.errors import Unsupported
+from snapshots.livepoint import LivePoint
 from snapshots.store import SnapshotRecord, Store
 
 
@@ -66,7 +67,7 @@ def take(
                 "world": world.name,
                 "generation": source,
             },
-            live=True,
+            live=LivePoint(),
         )
         taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
     return taken

@@ -23,6 +23,7 @@ from reconciler.services import NotProved
 from snapshots.capture import capture
 from snapshots.drivers import Driver, Exec, ExecResult, driver_for
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
+from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
 
@@ -122,7 +123,7 @@ class Data:
             dataset=planned.name,
             parent=self._parent(planned.name),
             tags=tags,
-            live=live,
+            live=LivePoint() if live else None,
         )
         return record.id
 

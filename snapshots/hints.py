@@ -45,6 +45,19 @@ class HintsWriter:
         self._path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a hint adds to the entry of a file; `inode` 0: nothing is known."""
+
+    inode: int = 0
+    ctime_ns: int = 0
+
+    def key_of(self, entry: File) -> fs.Key | None:
+        if not self.inode:
+            return None
+        return fs.Key(self.inode, entry.size, entry.meta.mtime_ns, self.ctime_ns)
+
+
 @dataclass(frozen=True)
 class Known:
     """A file of an earlier snapshot. `runs` must be used up before the next one is asked for."""
@@ -74,13 +87,13 @@ def _known_files(store: Store, snapshot_id: str) -> Iterator[Known]:
         record = store.read(snapshot_id)
         tree = store.tree_path(record.root)
         check_hash(tree, record.root)
-        hints = _hint_lines(store.hints / f"{snapshot_id}.zst")
+        hints = read_hints(store.hints / f"{snapshot_id}.zst")
         yield from _joined(read_tree(tree, record.root), hints)
     except (SnapshotError, OSError, ValueError, TypeError, LookupError, zstandard.ZstdError):
         return
 
 
-def _joined(entries: Iterator[Entry], hints: Iterator[bytes]) -> Iterator[Known]:
+def _joined(entries: Iterator[Entry], hints: Iterator[Hint]) -> Iterator[Known]:
     open_dirs: list[bytes] = []
     entry = next(entries, None)
     while entry is not None:
@@ -90,8 +103,7 @@ def _joined(entries: Iterator[Entry], hints: Iterator[bytes]) -> Iterator[Known]
         elif isinstance(entry, Up):
             open_dirs.pop()
         elif isinstance(entry, File):
-            hint = json.loads(next(hints, b"null"))
-            key = fs.Key(hint[0], entry.size, entry.meta.mtime_ns, hint[1]) if hint else None
+            key = next(hints, Hint()).key_of(entry)
             runs = _runs(entries, following)
             yield Known((*open_dirs[1:], entry.name), key, runs)
             for _ in runs:
@@ -108,7 +120,8 @@ def _runs(entries: Iterator[Entry], following: list[Entry | None]) -> Iterator[B
         yield entry
 
 
-def _hint_lines(path: Path) -> Iterator[bytes]:
+def read_hints(path: Path) -> Iterator[Hint]:
+    """The hints in a file, one for each file of the tree. Raises what reading them raises."""
     with (
         open(path, "rb") as file,
         zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
@@ -117,4 +130,5 @@ def _hint_lines(path: Path) -> Iterator[bytes]:
         if lines.readline(100) != HEADER:
             raise Damaged(f"{path} is of an unknown format")
         while line := lines.readline(100):
-            yield line
+            numbers = json.loads(line)
+            yield Hint(*numbers) if numbers else Hint()

@@ -39,6 +39,11 @@ class InOrder:
         while len(self._queue) > 4 * self._limit:
             self._take()
 
+    def wait(self) -> None:
+        """Until everything so far is done and taken."""
+        while self._queue:
+            self._take()
+
     def _take(self) -> None:
         future, then = self._queue.popleft()
         then(future.result() if future else None)
@@ -50,8 +55,8 @@ class InOrder:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         try:
-            while kind is None and self._queue:
-                self._take()
+            if kind is None:
+                self.wait()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._queue.clear()

@@ -14,6 +14,7 @@ from snapshots.compare import tree_equal
 from snapshots.drivers import DRIVERS, ExecResult, detect, driver_for
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.fork import Fork
+from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
 from tests.snapshots.engines import (
@@ -114,7 +115,7 @@ def test_a_live_point_is_usable_or_refused(engine: Engine, store: Store, tmp_pat
         writer = threading.Thread(target=keep_writing)
         writer.start()
         try:
-            record = capture(data, store, dataset="data", live=True)
+            record = capture(data, store, dataset="data", live=LivePoint())
         finally:
             stop.set()
             writer.join()

@@ -19,6 +19,7 @@ from snapshots.compare import measure, tree_equal
 from snapshots.errors import SourceChanging, TargetNotEmpty, UnknownSnapshot, Unsupported
 from snapshots.fs import MAX_DEPTH, Key
 from snapshots.hints import HintsWriter, KnownFiles
+from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
@@ -208,7 +209,7 @@ def test_a_source_that_changes_is_refused_unless_live(store: Store, tmp_path: Pa
         with pytest.raises(SourceChanging, match="log"):
             capture(folder, store, dataset="data")
         assert store.ids() == []
-        record = capture(folder, store, dataset="data", live=True)
+        record = capture(folder, store, dataset="data", live=LivePoint())
     finally:
         stop.set()
         writer.join()
