@@ -53,7 +53,7 @@ def ensure() -> None:
     if not exists(DEBIAN):
         import_debian()
     for image in missing:
-        build(image.recipe, image.name, DEBIAN)
+        build(RECIPES / image.recipe, image.name, DEBIAN)
     say(f"the base images are built ({watch})")
 
 
@@ -73,18 +73,18 @@ def pull_all(images: Sequence[BaseImage]) -> bool:
 
 def take_official(image: BaseImage) -> None:
     if image.always_built:
-        build(image.recipe, image.name, image.official)
+        build(RECIPES / image.recipe, image.name, image.official)
     else:
         run(["docker", "tag", image.official, image.name], timeout=30)
 
 
-def build(recipe: str, name: str, base: str) -> None:
+def build(recipe: Path, name: str, base: str) -> None:
     # The classic builder is asked for because BuildKit needs a plugin that may be missing; the
     # host's network because the default bridge has no name server on some hosts.
     run(
         [
             "docker", "build", "--network", "host", "--build-arg", f"BASE={base}",
-            "--tag", name, str(RECIPES / recipe),
+            "--tag", name, str(recipe),
         ],
         timeout=900,
         env={"DOCKER_BUILDKIT": "0"},

@@ -1,4 +1,4 @@
-"""`python3 -m setup.test_tools`: programs that only the tests need, where they are missing."""
+"""`python3 -m setup.test_tools`: programs and images that only the tests need, where missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 
+from setup import test_images
 from setup.steps import SetupError, apt_install, say
 
 PACKAGES = {
@@ -38,5 +39,6 @@ def ensure() -> None:
 if __name__ == "__main__":
     try:
         ensure()
+        test_images.ensure()
     except SetupError as error:
         sys.exit(f"set-up: {error}")

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from setup import test_images
 from setup.base_images import IMAGES, RECIPES
 from setup.docker_engine import Facts, Step, next_step
 from setup.shop_env import VARIABLES
@@ -69,6 +71,21 @@ def test_every_base_image_has_a_recipe_and_a_variable_of_the_shop() -> None:
     for image in IMAGES:
         assert (RECIPES / image.recipe / "Dockerfile").is_file()
         assert f"${{{VARIABLES[image.official]}:-{image.official}}}" in compose
+
+
+def test_every_test_image_has_a_recipe() -> None:
+    for image in test_images.IMAGES:
+        assert (RECIPES / image.recipe / "Dockerfile").is_file()
+
+
+def test_a_download_that_is_not_the_pinned_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_images, "TOOLS", tmp_path)
+    (tmp_path / "some.jar").write_bytes(b"something else")
+    with pytest.raises(SetupError, match="sha256"):
+        test_images.download("org/some.jar", "00")
+    assert not (tmp_path / "some.jar").exists()
 
 
 def test_every_dependency_is_locked_with_hashes_and_explained() -> None:
