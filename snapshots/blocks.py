@@ -154,9 +154,14 @@ class BlockSource:
         for digest, place in places.items():
             packs.setdefault(place[0], []).append(Placed(digest, *place[1:]))
         for number in sorted(packs):
-            path = self.index.pack_path(number)
-            for placed, content in self._reader().blocks(path, packs[number]):
+            for placed, content in self.read(self.index.pack_path(number), packs[number]):
                 yield placed.hash, content
+
+    def read(
+        self, pack: Path, wanted: Iterable[Placed]
+    ) -> Iterator[tuple[Placed, bytes | memoryview | Damaged]]:
+        """Blocks of one pack, as `PackReader.blocks`."""
+        return self._reader().blocks(pack, wanted)
 
     def find(self, digest: bytes, length: int) -> tuple[Path, Placed]:
         """Where a block of this length lies, without reading it. Raises Damaged."""

@@ -1,32 +1,28 @@
-"""Verify: can a snapshot be restored, and if not, what exactly is damaged?"""
+"""Verify: can snapshots be restored, and if not, what exactly is damaged and whom does it touch?"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
 from snapshots.blocks import BlockSource
-from snapshots.errors import Damaged, naming, shown
+from snapshots.copies import whole_copies
+from snapshots.errors import Damaged, StoreUnusable, naming, shown
 from snapshots.inorder import InOrder
+from snapshots.pack import ENTRY, MAGIC, TRAILER, Placed, read_index
 from snapshots.progress import Meter, Progress
+from snapshots.report import BadCopy, Damage, Finding, Report, by_dataset, explained
 from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import Blocks, File, data_parts, read_tree, with_paths
+from snapshots.tree import Blocks, Dir, File, Up, block_length, data_parts, read_tree, with_paths
 
+__all__ = ["Damage", "Finding", "Report", "verify", "verify_all"]
 
-@dataclass(frozen=True)
-class Damage:
-    """One thing that is wrong. `dataset` and `file` are empty where nothing so fine is known."""
-
-    dataset: str
-    snapshot: str
-    file: str
-    reason: str
-
-    def __str__(self) -> str:
-        where = " ".join(part for part in (self.dataset, self.snapshot[:12], self.file) if part)
-        return f"{where}: {self.reason}"
+JOB_BLOCKS = 256  # read and proved by one job
+WAITING = 16  # jobs ahead of the one whose result is taken
 
 
 def verify(
@@ -34,56 +30,166 @@ def verify(
 ) -> list[Damage]:
     """What is wrong with a snapshot; [] if it can be restored.
 
-    Always: its record, its whole tree, the indexes of all packs, and that every block it needs is
-    there. `read_data`: also every byte. At most one Damage for each file. Raises UnknownSnapshot.
+    Always: its record, its whole tree, and that every block it needs is there, in a pack whose
+    index is sound. `read_data`: also every byte of them. At most one Damage for each file. Raises
+    UnknownSnapshot.
     """
-    try:
-        record = store.read(snapshot_id)
-    except Damaged as damage:
-        return [Damage("", snapshot_id, "", str(damage))]
-    with naming("verify", os.fsencode(store.path)), store.reading() as source:
-        found = _check_all(store, record, source, read_data, progress)
-    return [Damage(record.dataset, record.id, file, reason) for file, reason in found.items()]
+    found: dict[str, Damage] = {}
+    report = verify_all(store, [snapshot_id], read_data=read_data, progress=progress)
+    for finding in report.damages:
+        for file in finding.files or ("",):
+            found.setdefault(file, Damage(finding.dataset, snapshot_id, file, finding.reason))
+    return list(found.values())
 
 
-def _check_all(
+def verify_all(
     store: Store,
-    record: SnapshotRecord,
-    source: BlockSource,
+    snapshot_ids: Iterable[str] | None,
+    *,
     read_data: bool,
-    progress: Progress | None,
-) -> dict[str, str]:
-    """File -> the first thing that is wrong with it; under "" what is wrong with the whole."""
-    found: dict[str, str] = {}
-    meter = Meter("verify", record.bytes, progress)
-    check = source.read_all if read_data else source.find_all
-    size = data = 0
+    progress: Progress | None = None,
+) -> Report:
+    """What is wrong with these snapshots; with `None`, what is wrong anywhere in the store.
 
-    def note(path: bytes, length: int, reason: str | None) -> None:
+    Always: format, records, trees, the indexes of packs, and that every block is there.
+    `read_data`: also every byte of the blocks that are needed, or of all packs, each once, however
+    many snapshots need it. Memory does not grow with the data. Progress is told as "check" (bytes
+    of content in trees), then as "verify" (bytes in packs). Raises UnknownSnapshot, StoreBusy.
+    """
+    began = time.monotonic()
+    with naming("verify", os.fsencode(store.path)), store.reading() as source:
+        ids = store.ids() if snapshot_ids is None else list(dict.fromkeys(snapshot_ids))
+        work = _Verification(store, source, progress)
+        work.check_format()
+        if snapshot_ids is None:
+            work.check_packs()
+        work.check_snapshots(ids)
+        if read_data:
+            work.read(all_packs=snapshot_ids is None)
+        return Report(work.findings(), ids, work.bytes_read, time.monotonic() - began)
+
+
+class _Verification:
+    def __init__(self, store: Store, source: BlockSource, progress: Progress | None) -> None:
+        self._store, self._source, self._progress = store, source, progress
+        self._roots: dict[str, list[SnapshotRecord]] = {}  # the trees that can be read
+        self._bad: dict[tuple[bytes, str], BadCopy] = {}
+        self._found: list[Finding] = []
+        self.bytes_read = 0
+
+    def findings(self) -> list[Finding]:
+        """Everything that was found; what is wrong with blocks comes last."""
+        if not self._bad:
+            return self._found
+        bad = self._bad.values()
+        whole = {digest for digest, _ in whole_copies(self._store.packs, {c.hash for c in bad})}
+        return self._found + explained(self._store, self._roots, bad, whole)
+
+    def _note(self, reason: str, dataset: str = "", *ids: str, file: bytes | None = None) -> None:
+        files = () if file is None else (shown(file),)
+        self._found.append(Finding(dataset, ids, files, reason))
+
+    # -- records, trees, presence ----------------------------------------------------------------
+
+    def check_format(self) -> None:
+        try:
+            Store.open(self._store.path, create=False)
+        except StoreUnusable as unusable:
+            self._note(str(unusable))
+
+    def check_packs(self) -> None:
+        for reason in self._source.index.damaged.values():
+            self._note(reason)
+
+    def check_snapshots(self, ids: Iterable[str]) -> None:
+        for snapshot_id in ids:
+            try:
+                record = self._store.read(snapshot_id)
+            except Damaged as damage:
+                self._note(str(damage), "", snapshot_id)
+            else:
+                self._roots.setdefault(record.root, []).append(record)
+        total = sum(records[0].bytes for records in self._roots.values())
+        meter = Meter("check", total, self._progress)
+        for root, records in list(self._roots.items()):
+            try:
+                sums = self._check_tree(root, records, meter)
+            except Damaged as damage:
+                del self._roots[root]
+                for dataset, of_dataset in by_dataset(records).items():
+                    self._note(str(damage), dataset, *of_dataset)
+                continue
+            for record in records:
+                if (record.files, record.bytes) != sums:
+                    self._note("its record and its tree do not agree", record.dataset, record.id)
+        meter.finish()
+
+    def _check_tree(
+        self, root: str, records: list[SnapshotRecord], meter: Meter
+    ) -> tuple[int, int]:
+        """Files and bytes of data in a tree, of which all blocks were looked up. Raises Damaged."""
+        files = data = size = 0
+        for path, entry in with_paths(read_tree(self._store.tree_path(root), root)):
+            if isinstance(entry, Blocks):
+                length = sum(count for _, count in data_parts(entry, size))
+                data += length
+                meter.add(length)
+                if reason := self._look_up(entry, size):
+                    for dataset, ids in by_dataset(records).items():
+                        self._note(reason, dataset, *ids, file=path)
+            elif not isinstance(entry, (Dir, Up)):
+                files += 1
+                size = entry.size if isinstance(entry, File) else 0
+        return files, data
+
+    def _look_up(self, run: Blocks, size: int) -> str | None:
+        """Notes blocks that are missing; returns why the run cannot be right, if it cannot."""
+        impossible = None
+        places = self._source.index.find_many(run.hashes)
+        for number, digest in enumerate(run.hashes, start=run.at):
+            name, length = f"block {digest.hex()[:12]}", block_length(number, size)
+            if digest not in places:
+                missing = BadCopy(digest, "", f"{name} is missing from the store")
+                self._bad[digest, ""] = missing
+            elif places[digest][3] != length:
+                impossible = f"{name} has {places[digest][3]} bytes instead of {length}"
+        self._source.index.mark(run.hashes)
+        return impossible
+
+    # -- every byte ------------------------------------------------------------------------------
+
+    def read(self, *, all_packs: bool) -> None:
+        """Prove the needed blocks, or all, in the order in which they lie, on several threads."""
+        packs = list(self._source.index.packs())
+        total = sum(stored if all_packs else needed for _, needed, stored in packs)
+        meter = Meter("verify", total, self._progress)
+        with InOrder(waiting=WAITING) as jobs:
+            for path, _, _ in packs:
+                blocks = self._all_in(path) if all_packs else self._source.index.marked_in(path)
+                rest = iter(blocks)
+                while some := list(islice(rest, JOB_BLOCKS)):
+                    length = sum(placed.stored for placed in some)
+                    then = partial(self._proved, path, length, meter)
+                    jobs.submit(partial(self._prove, path, some), then)
+        meter.finish()
+
+    def _all_in(self, path: Path) -> list[Placed]:
+        """All blocks of a pack, which follow each other without a gap up to its index."""
+        blocks = sorted(read_index(path, path.stem), key=lambda placed: placed.offset)
+        ends = [len(MAGIC), *(placed.offset + placed.stored for placed in blocks)]
+        index = path.stat().st_size - TRAILER.size - len(blocks) * ENTRY.size
+        if ends != [*(placed.offset for placed in blocks), index]:
+            self._note(f"pack {path.stem[:12]} has bytes that belong to no block")
+        return blocks
+
+    def _prove(self, path: Path, some: list[Placed]) -> list[BadCopy]:
+        return [
+            BadCopy(placed.hash, path.stem, str(content))
+            for placed, content in self._source.read(path, some)
+            if isinstance(content, Damaged)
+        ]
+
+    def _proved(self, path: Path, length: int, meter: Meter, bad: list[BadCopy]) -> None:
+        self.bytes_read += length
         meter.add(length)
-        if reason:
-            found.setdefault(shown(path), reason)
-
-    try:
-        with InOrder() as jobs:
-            for path, entry in with_paths(read_tree(store.tree_path(record.root), record.root)):
-                if isinstance(entry, File):
-                    size = entry.size
-                elif isinstance(entry, Blocks):
-                    length = sum(count for _, count in data_parts(entry, size))
-                    data += length
-                    jobs.submit(partial(_reason, check, entry, size), partial(note, path, length))
-        if data != record.bytes:
-            found[""] = "its record and its tree do not agree"
-    except Damaged as damage:
-        found[""] = str(damage)
-    meter.finish()
-    return found
-
-
-def _reason(check: Callable[[Blocks, int], None], run: Blocks, size: int) -> str | None:
-    try:
-        check(run, size)
-    except Damaged as damage:
-        return str(damage)
-    return None
+        self._bad.update({(copy.hash, path.stem): copy for copy in bad})
