@@ -144,14 +144,15 @@ def _prune(
         kept = [k.release for k in plan.keep]
         needed = retention.needed_snapshots(state, kept)
         needed |= {snapshot for d in _failed(state) for snapshot in d.snapshots.values()}
-        for snapshot in store.ids():
+        for snapshot in set(store.ids()) - needed:
             # The sweep frees nothing while a record is damaged.
             with suppress(Damaged):
                 tags = store.read(snapshot).tags
                 backup = tags.get("kind") == BACKUP and tags.get("release") in kept
-                if backup or not _is_of(stack, tags):
-                    needed.add(snapshot)
-        store.sweep(needed)
+                if _is_of(stack, tags) and not backup:
+                    store.forget(snapshot)
+        # Not by what is to be kept: somebody may take a snapshot of their own meanwhile.
+        store.sweep()
     catalog.write_manifest()
 
 

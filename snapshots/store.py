@@ -226,8 +226,8 @@ class Store:
         state = os.statvfs(self.path)
         return state.f_bavail * state.f_frsize
 
-    def sweep(self, keep: Collection[str]) -> Swept:
-        """Forget every snapshot not in `keep`, then free what no remaining snapshot needs.
+    def sweep(self, keep: Collection[str] | None = None) -> Swept:
+        """Forget every snapshot not in `keep` (None: none), then free what none that remains needs.
 
         Records go first and packs last, and a pack goes only after what it still held was written
         anew: killed at any point, the store has too much in it, never too little. An unreadable
@@ -244,7 +244,9 @@ class Store:
                         self._shrink_packs(index)
             return Swept(forgotten, max(0, before - self.size()), held_back)
 
-    def _forget_all_but(self, keep: Collection[str]) -> tuple[list[str], set[str], list[str]]:
+    def _forget_all_but(
+        self, keep: Collection[str] | None
+    ) -> tuple[list[str], set[str], list[str]]:
         forgotten, roots, held_back = [], set(), []
         for snapshot_id in self.ids():
             try:
@@ -252,7 +254,7 @@ class Store:
             except Damaged as damage:
                 held_back.append(str(damage))
                 continue
-            if snapshot_id in keep:
+            if keep is None or snapshot_id in keep:
                 roots.add(record.root)
             else:
                 self._record_path(snapshot_id).unlink()
