@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -13,11 +13,13 @@ from reconciler.debts import BACKUP
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
 from reconciler.facts import Container
+from reconciler.inside import Inside
 from reconciler.ledger import World
 from reconciler.release import Dataset, Release
 from snapshots.capture import capture
-from snapshots.drivers import Exec, ExecResult, driver_for
+from snapshots.drivers import driver_for
 from snapshots.errors import Unsupported
+from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
 from snapshots.store import SnapshotRecord, Store
 
@@ -51,24 +53,17 @@ def take(
     for dataset in _chosen(record, only):
         source = world.generations.get(dataset.name) or dataset.source or dataset.name
         progress(f"capturing {dataset.name}")
+        tags = {
+            "kind": BACKUP,
+            "release": world.release,
+            "world": world.name,
+            "generation": source,
+        }
         try:
-            _make_point(docker, world, dataset, source)
+            snapshot = _capture(docker, world, dataset, source, store, tags)
         except Unsupported as error:
             taken.append(Backup(dataset.name, None, None, str(error)))
             continue
-        snapshot = capture(
-            places.place(docker, source),
-            store,
-            dataset=dataset.name,
-            parent=_parent(store, source),
-            tags={
-                "kind": BACKUP,
-                "release": world.release,
-                "world": world.name,
-                "generation": source,
-            },
-            live=LivePoint(),
-        )
         taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
     return taken
 
@@ -85,14 +80,26 @@ def _chosen(record: Release, only: Sequence[str]) -> list[Dataset]:
     return [dataset for name, dataset in record.datasets.items() if not only or name in only]
 
 
-def _make_point(docker: Docker, world: World, dataset: Dataset, source: str) -> None:
-    """Let the engine put its files into a usable state. Raises Unsupported."""
-    driver = driver_for(dataset.driver)
+def _capture(
+    docker: Docker,
+    world: World,
+    dataset: Dataset,
+    source: str,
+    store: Store,
+    tags: Mapping[str, str],
+) -> SnapshotRecord:
+    """Raises Unsupported where the engine gives no usable point."""
+    path, parent = places.place(docker, source), _parent(store, source)
     owner = _owner(docker, world, dataset, source)
     if owner is not None:
-        driver.live_point(_exec(docker, owner))
-    elif dataset.driver != "directory" and not _ended_cleanly(docker, world, dataset, source):
+        driver, run = driver_for(dataset.driver), Inside(docker, owner.id)
+        return capture_live(
+            driver, run, path, store, dataset=dataset.name, parent=parent, tags=tags
+        )
+    if dataset.driver != "directory" and not _ended_cleanly(docker, world, dataset, source):
         raise Unsupported("its engine does not run and did not end cleanly")
+    live = LivePoint()
+    return capture(path, store, dataset=dataset.name, parent=parent, tags=tags, live=live)
 
 
 def _owner(docker: Docker, world: World, dataset: Dataset, source: str) -> Container | None:
@@ -115,14 +122,6 @@ def _ended_cleanly(docker: Docker, world: World, dataset: Dataset, source: str) 
         if source in container.volumes.values() and container.service in writers
     ]
     return bool(engines) and all(c.state == "exited" and c.exit_code == 0 for c in engines)
-
-
-def _exec(docker: Docker, container: Container) -> Exec:
-    def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30) -> ExecResult:
-        done = docker.exec(container.id, argv, stdin=stdin, timeout=timeout)
-        return ExecResult(done.code, done.stdout, done.stderr)
-
-    return run
 
 
 def _parent(store: Store, source: str) -> str | None:

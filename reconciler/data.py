@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
 from contextlib import suppress
@@ -16,13 +16,15 @@ from reconciler.config import Stack
 from reconciler.docker import ContainerDetails, Docker
 from reconciler.errors import LockstepError, Refused
 from reconciler.hostworld import HostWorld
+from reconciler.inside import Inside
 from reconciler.ledger import State
 from reconciler.plan import DatasetPlan
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved
 from snapshots.capture import capture
-from snapshots.drivers import Driver, Exec, ExecResult, driver_for
+from snapshots.drivers import Driver, Exec, driver_for
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
+from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
@@ -46,14 +48,7 @@ class Engine:
     @property
     def run(self) -> Exec:
         """How the driver runs commands in it."""
-
-        def execute(
-            argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30
-        ) -> ExecResult:
-            done = self.docker.exec(self.container.id, argv, stdin=stdin, timeout=timeout)
-            return ExecResult(done.code, done.stdout, done.stderr)
-
-        return execute
+        return Inside(self.docker, self.container.id)
 
 
 class Data:
@@ -104,28 +99,25 @@ class Data:
     def capture_shared(self, planned: DatasetPlan, tags: Mapping[str, str]) -> str | None:
         """A snapshot of a shared dataset while others use it; None when its engine cannot give
         one, which is said."""
-        path = places.place(self.docker, planned.generation)
         driver = driver_for(planned.driver)
-        live = False
+        users = self._users(planned.generation)
+        serving = [u for u in users if _serves(self.docker, driver, u, planned.generation)]
+        self.say(f"taking a snapshot of shared dataset {planned.name}")
+        path = places.place(self.docker, planned.generation)
+        parent = self._parent(planned.name)
         try:
-            for user in self._users(planned.generation):
-                if _serves(self.docker, driver, user, planned.generation):
-                    engine = Engine(planned.name, driver, user, planned.generation, self.docker)
-                    driver.live_point(engine.run)
-                live = True
+            if not serving:
+                live = LivePoint() if users else None
+                return capture(
+                    path, self.store, dataset=planned.name, parent=parent, tags=tags, live=live
+                ).id
+            run = Inside(self.docker, serving[0].id)
+            return capture_live(
+                driver, run, path, self.store, dataset=planned.name, parent=parent, tags=tags
+            ).id
         except (EngineFailed, Unsupported) as error:
             self.say(f"no snapshot of shared dataset {planned.name}: {_text(error)}")
             return None
-        self.say(f"taking a snapshot of shared dataset {planned.name}")
-        record = capture(
-            path,
-            self.store,
-            dataset=planned.name,
-            parent=self._parent(planned.name),
-            tags=tags,
-            live=LivePoint() if live else None,
-        )
-        return record.id
 
     # when the old world is down -------------------------------------------------------------
 

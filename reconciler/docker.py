@@ -45,9 +45,11 @@ from reconciler.dockervalues import (
     VolumeInfo,
 )
 from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
-from reconciler.execstream import converse
+from reconciler.execstream import Conversation, converse
 from reconciler.facts import Container
+from reconciler.frozen import Watchdog
 from snapshots.drivers.base import ExecResult
+from snapshots.errors import EngineFailed
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -80,6 +82,7 @@ __all__ = [
 ]
 
 _REQUEST_TIMEOUT = 60
+_SESSION_ENDS = 1.0
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 _START_DOCKER = "docker info   says whether the daemon answers; start it, then run this again"
 
@@ -232,6 +235,69 @@ class Docker:
                 return ExecResult(124, out, f"{err}not finished after {timeout:g} s")
         code = state.get("ExitCode")
         return ExecResult(-1 if code is None else int(code), out, err)
+
+    @contextmanager
+    def session(self, container_id: str, argv: Sequence[str]) -> Iterator[Conversation]:
+        """Start a command in a running container and talk to it; it is ended on exit, and loses
+        its standard input when this process dies."""
+        api = self._api
+        with self._mapped_container("exec in", container_id):
+            made = api.exec_create(container_id, list(argv), stdin=True)
+            stream = api.exec_start(made["Id"], socket=True)
+        talk = Conversation(stream, f"{argv[0]} in container {self._name(container_id)}")
+        try:
+            yield talk
+        finally:
+            talk.close()
+            with suppress(LockstepError), self._mapped_container("exec in", container_id):
+                self._end_exec(made["Id"], container_id)
+
+    def _end_exec(self, exec_id: str, container_id: str) -> None:
+        """A command that does not end with its input is killed."""
+        give_up = time.monotonic() + _SESSION_ENDS
+        while (state := self._api.exec_inspect(exec_id)).get("Running"):
+            if time.monotonic() > give_up:
+                _kill_in_container(int(state.get("Pid") or 0), container_id)
+                return
+            time.sleep(0.02)
+
+    @contextmanager
+    def frozen(self, container_ids: Sequence[str], seconds: float) -> Iterator[None]:
+        """Running containers stand still inside the context, for at most `seconds`.
+
+        They go on when it is left, when the time is over, and when this process dies: the second
+        and third see to it a process apart. Raises EngineFailed on exit when they did not stand
+        still all the time, DockerFailed when one could not be frozen.
+        """
+        with Watchdog(container_ids, seconds, self.endpoint) as watchdog:
+            try:
+                for container_id in container_ids:
+                    self.pause(container_id)
+                yield
+                still = all(self.inspect(each).state == "paused" for each in container_ids)
+            finally:
+                for container_id in container_ids:
+                    self.unpause(container_id)
+                watchdog.dismiss()
+        if not still:
+            names = ", ".join(self._name(each) for each in container_ids)
+            raise EngineFailed(f"{names} went on before the time: {seconds:g} s were over")
+
+    def pause(self, container_id: str) -> None:
+        """Freeze all its processes."""
+        with self._mapped_container("freeze", container_id):
+            self._api.pause(container_id)
+
+    def unpause(self, container_id: str) -> None:
+        """Let its processes go on; one that is not frozen, or gone, is left as it is."""
+        from docker.errors import APIError, NotFound
+
+        with self._mapped_container("thaw", container_id), suppress(NotFound):
+            try:
+                self._api.unpause(container_id)
+            except APIError:
+                if self._api.inspect_container(container_id)["State"]["Paused"]:
+                    raise
 
     def wait_exit(self, container_id: str, timeout: float) -> int | None:
         """Its exit code, or None when it still runs after `timeout` or was never started."""

@@ -1,4 +1,8 @@
-"""The stream of a command in a container: its input, and both outputs in frames."""
+"""The stream of a command in a container: its input, and both outputs in frames.
+
+Either the command is seen through to its end (`converse`), or text and answers alternate
+(`Conversation`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+
+from snapshots.errors import EngineFailed
+
+_SAID = 500
+"""Characters of what a command said last that a message shows."""
 
 
 def converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str, str]:
@@ -29,6 +38,52 @@ def converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str
             raw.shutdown(socket.SHUT_RDWR)
         stream.close()
     return ended, streams[1].decode(errors="replace"), streams[2].decode(errors="replace")
+
+
+class Conversation:
+    """A command that goes on; `doing` begins what is said of its failures."""
+
+    def __init__(self, stream: Any, doing: str) -> None:
+        self._stream = stream
+        self._raw: socket.socket = getattr(stream, "_sock", stream)
+        self._doing = doing
+        self._out = bytearray()
+        self._err = bytearray()
+
+    def send(self, text: str) -> None:
+        """Write to its standard input. Raises EngineFailed when it has ended."""
+        try:
+            self._raw.settimeout(None)
+            self._raw.sendall(text.encode())
+        except OSError:
+            raise self._failed("it has ended") from None
+
+    def read_until(self, mark: str, timeout: float) -> str:
+        """Its output up to the line that equals `mark`; `timeout` in seconds. Raises
+        EngineFailed when the command ends before that, or says nothing more in time."""
+        deadline = time.monotonic() + timeout
+        frames = _frames(self._raw, deadline)
+        end = f"\n{mark}\n".encode()
+        while (at := (b"\n" + self._out).find(end)) < 0:
+            try:
+                kind, part = next(frames)
+            except (StopIteration, OSError) as error:
+                late = isinstance(error, TimeoutError)
+                raise self._failed(f"no answer in {timeout:g} s" if late else "it ended") from None
+            (self._out if kind == 1 else self._err).extend(part)
+        said = self._out[:at].decode(errors="replace")
+        del self._out[: at + len(end) - 1]
+        return said
+
+    def close(self) -> None:
+        """Nothing more is said to it; most commands end by that."""
+        with suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RDWR)
+        self._stream.close()
+
+    def _failed(self, how: str) -> EngineFailed:
+        said = (self._err or self._out).decode(errors="replace").strip()[-_SAID:]
+        return EngineFailed(f"{self._doing}: {how}: {said or 'it said nothing'}")
 
 
 def _feed(raw: socket.socket, stdin: str | None) -> None:

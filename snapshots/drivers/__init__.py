@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from snapshots.drivers.base import DirectoryDriver, Driver, Exec, ExecResult
+from collections.abc import Mapping
+
+from snapshots.drivers.base import Ask, DirectoryDriver, Driver, Exec, ExecResult, Session
 from snapshots.drivers.postgres import PostgresDriver
 from snapshots.drivers.redis import RedisDriver
 from snapshots.errors import Unsupported
 
-__all__ = ["DRIVERS", "Driver", "Exec", "ExecResult", "detect", "driver_for"]
+__all__ = [
+    "DRIVERS",
+    "Ask",
+    "Driver",
+    "Exec",
+    "ExecResult",
+    "Session",
+    "detect",
+    "driver_for",
+]
 
 _ENGINES: tuple[Driver, ...] = (PostgresDriver(), RedisDriver())
 _DIRECTORY: Driver = DirectoryDriver()
 DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (*_ENGINES, _DIRECTORY)}
 
 
-def driver_for(name: str) -> Driver:
-    """The driver of that name. Raises Unsupported with the names there are."""
+def driver_for(name: str, options: Mapping[str, str] = {}) -> Driver:  # noqa: ARG001
+    """The driver of that name, with the user's own `options` for it. Raises Unsupported with the
+    names there are."""
     try:
         return DRIVERS[name]
     except KeyError:

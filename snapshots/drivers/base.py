@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from typing import Protocol
 from snapshots import fs
 from snapshots.compare import measure
 from snapshots.errors import EngineFailed
+from snapshots.livepoint import LivePoint
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,43 @@ class ExecResult:
     stderr: str
 
 
+Ask = Callable[[Sequence[str]], ExecResult]
+"""Runs a command in a throw-away container of an image, without network and without data."""
+
+
+class Session(Protocol):
+    """One command that goes on in the engine's container: text in, lines out."""
+
+    def send(self, text: str) -> None:
+        """Write to its standard input. Raises EngineFailed when it has ended."""
+        ...
+
+    def read_until(self, mark: str, timeout: float) -> str:
+        """Its standard output up to the line that equals `mark`, which is left out.
+
+        Raises EngineFailed, with what it said, when it ends before that or takes longer than
+        `timeout` seconds.
+        """
+        ...
+
+
 class Exec(Protocol):
-    """Runs a command in the engine's container; given by the caller. `timeout` in seconds."""
+    """The engine's container, given by the caller. Calling it runs a command to its end;
+    one that takes longer than `timeout` seconds ends with code 124."""
 
     def __call__(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30
     ) -> ExecResult: ...
+
+    def session(self, argv: Sequence[str]) -> AbstractContextManager[Session]:
+        """Start a command that goes on until the context is left, and ends then, or with us."""
+        ...
+
+    def frozen(self, seconds: float) -> AbstractContextManager[None]:
+        """All processes of the container stand still, and go on when the context is left, when
+        `seconds` are over, or when we die: whichever comes first. While they stand still no
+        command can run in it. Raises EngineFailed on exit when the time was over before."""
+        ...
 
 
 class Driver(Protocol):
@@ -49,11 +82,18 @@ class Driver(Protocol):
         """Shorten the stop that follows. Raises EngineFailed."""
         ...
 
-    def live_point(self, run: Exec) -> None:
-        """Make the files a usable point while the engine runs on; capture with `live` at once.
+    def live(self, run: Exec, path: Path) -> AbstractContextManager[LivePoint]:
+        """A usable point of the folder `path` (on this host) while the engine runs on.
 
-        Raises Unsupported where only a stop gives one, EngineFailed.
+        It is captured inside the context, which puts everything back when it is left, whatever
+        happened. Raises Unsupported where only a stop gives a point, EngineFailed; also when it is
+        left and finds that what was captured is no point: then the snapshot must not be kept.
         """
+        ...
+
+    def is_stream(self, path: bytes) -> bool:
+        """Whether a file (relative to the captured folder) is written anew from its beginning each
+        time, so that its blocks never recur: it is stored as a difference to its last version."""
         ...
 
     def align(self, run: Exec) -> None:
@@ -62,6 +102,11 @@ class Driver(Protocol):
 
     def probe(self, run: Exec) -> dict[str, int]:
         """Facts that count, such as rows of each table. Raises EngineFailed."""
+        ...
+
+    def data_sums(self, run: Exec) -> dict[str, int]:
+        """One number for the whole content of each table, where that can be had in bounded time;
+        equal content, equal number. Raises EngineFailed."""
         ...
 
     def probe_path(self, path: Path) -> dict[str, int]:
@@ -76,8 +121,20 @@ class Driver(Protocol):
         """Why these files could not be captured or forked whole, before anything stops."""
         ...
 
+    def unfit(self, path: Path, ask: Ask) -> list[str]:
+        """Why the engine of an image could not run on these files, each with the way out."""
+        ...
+
     def check(self, run: Exec) -> list[str]:
-        """What is wrong with the data as the running engine sees it."""
+        """What is wrong with the data as the running engine sees it; quick, others wait for it."""
+        ...
+
+    def examine(self, run: Exec) -> list[str]:
+        """What only a long look finds wrong; for a copy that nobody waits for."""
+        ...
+
+    def advise(self, run: Exec) -> list[str]:
+        """What is not wrong, but wants somebody's hand, each with what to do."""
         ...
 
 
@@ -92,13 +149,21 @@ class DirectoryDriver:
     def before_stop(self, run: Exec) -> None:
         """Nothing to do."""
 
-    def live_point(self, run: Exec) -> None:
-        """Nothing to do: each file is taken as it is; whether that is enough, its owner knows."""
+    @contextmanager
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
+        """Each file is taken as it is; whether that is enough, its owner knows."""
+        yield LivePoint()
+
+    def is_stream(self, path: bytes) -> bool:  # noqa: ARG002
+        return False
 
     def align(self, run: Exec) -> None:
         """Nothing to do."""
 
     def probe(self, run: Exec) -> dict[str, int]:  # noqa: ARG002
+        return {}
+
+    def data_sums(self, run: Exec) -> dict[str, int]:  # noqa: ARG002
         return {}
 
     def probe_path(self, path: Path) -> dict[str, int]:
@@ -111,7 +176,16 @@ class DirectoryDriver:
     def check_path(self, path: Path) -> list[str]:
         return [] if path.is_dir() else [f"there is no folder {path}"]
 
+    def unfit(self, path: Path, ask: Ask) -> list[str]:  # noqa: ARG002
+        return []
+
     def check(self, run: Exec) -> list[str]:  # noqa: ARG002
+        return []
+
+    def examine(self, run: Exec) -> list[str]:  # noqa: ARG002
+        return []
+
+    def advise(self, run: Exec) -> list[str]:  # noqa: ARG002
         return []
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
 from snapshots.errors import EngineFailed, Unsupported
+from snapshots.livepoint import LivePoint
 
 EXACT_BELOW = 64 << 20  # tables up to this many bytes are counted, larger ones estimated
 
@@ -105,7 +108,9 @@ class PostgresDriver(DirectoryDriver):
         """CHECKPOINT, so that the one of the shutdown has little to write."""
         _psql(run, "CHECKPOINT;", "the checkpoint before the stop", timeout=300)
 
-    def live_point(self, run: Exec) -> None:  # noqa: ARG002
+    @contextmanager
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
+        yield from ()
         raise Unsupported(
             "the files of a running PostgreSQL are no usable point: stop it first, or fork it"
         )

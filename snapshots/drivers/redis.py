@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
 from snapshots.errors import EngineFailed
+from snapshots.livepoint import LivePoint
 
 SAVE_SECONDS = 600.0
 
@@ -44,7 +47,8 @@ class RedisDriver(DirectoryDriver):
             target.rstrip("/") == "/data" or re.search(r"redis|valkey|keydb", target) is not None
         )
 
-    def live_point(self, run: Exec) -> None:
+    @contextmanager
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
         """A finished BGSAVE; with AOF on also a finished rewrite, which the files then begin with.
 
         A server with AOF on reads only the AOF when it starts: a capture that follows takes its
@@ -62,6 +66,7 @@ class RedisDriver(DirectoryDriver):
         saved = int(_command(run, "LASTSAVE"))
         if state.get("rdb_last_bgsave_status") != "ok" or saved < began:
             raise EngineFailed("Redis could not save its data (BGSAVE): see its log")
+        yield LivePoint()
 
     def probe(self, run: Exec) -> dict[str, int]:
         """Keys of each database that has any, and of db0, as "db0"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from snapshots.drivers import ExecResult
+from snapshots.drivers import ExecResult, Session
+from snapshots.errors import EngineFailed
 
 LABEL = f"lockstep.test=snapshots-{uuid.uuid4().hex[:12]}"
 
@@ -44,6 +46,32 @@ def insist_on_images(*images: str) -> None:
 
 
 @dataclass
+class Talk:
+    """A command that goes on in a container, as a driver's Session."""
+
+    process: subprocess.Popen[str]
+
+    def send(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def read_until(self, mark: str, timeout: float) -> str:
+        assert self.process.stdout is not None
+        said: list[str] = []
+        late = threading.Timer(timeout, self.process.kill)
+        late.start()
+        try:
+            for line in self.process.stdout:
+                if line.rstrip("\n") == mark:
+                    return "".join(said)
+                said.append(line)
+        finally:
+            late.cancel()
+        raise EngineFailed("".join(said)[-500:] or "it said nothing")
+
+
+@dataclass
 class Container:
     """A running container; calling it runs a command inside, as a driver's Exec does."""
 
@@ -55,6 +83,31 @@ class Container:
     ) -> ExecResult:
         self.calls.append((argv, stdin))
         return docker("exec", "-i", self.name, *argv, stdin=stdin or "", timeout=timeout)
+
+    @contextmanager
+    def session(self, argv: Sequence[str]) -> Iterator[Session]:
+        with subprocess.Popen(
+            ["docker", "exec", "-i", self.name, *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                yield Talk(process)
+            finally:
+                process.kill()
+
+    @contextmanager
+    def frozen(self, seconds: float) -> Iterator[None]:
+        insist(docker("pause", self.name))
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            insist(docker("unpause", self.name))
+        if time.monotonic() - began > seconds:
+            raise EngineFailed(f"{self.name} stood still for more than {seconds:g} s")
 
     def wait_until(self, ready: Callable[[Container], bool]) -> None:
         deadline = time.monotonic() + 60

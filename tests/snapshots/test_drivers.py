@@ -11,10 +11,9 @@ import pytest
 
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
-from snapshots.drivers import DRIVERS, ExecResult, detect, driver_for
+from snapshots.drivers import DRIVERS, Exec, detect, driver_for
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.fork import Fork
-from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
 from tests.snapshots.engines import (
@@ -22,6 +21,7 @@ from tests.snapshots.engines import (
     POSTGRES,
     REDIS,
     REDIS_AOF,
+    Container,
     Engine,
     insist,
     insist_on_images,
@@ -99,26 +99,26 @@ def test_a_live_point_is_usable_or_refused(engine: Engine, store: Store, tmp_pat
     with engine.running(data) as old:
         engine.write(old, 800)
         if driver.name == "postgres":
-            with pytest.raises(Unsupported, match="stop it"):
-                driver.live_point(old)
+            with pytest.raises(Unsupported, match="stop it"), driver.live(old, data):
+                pass
             return
-        driver.live_point(old)
-        expected = driver.probe(old)
-        stop = threading.Event()
+        with driver.live(old, data) as point:
+            expected = driver.probe(old)
+            stop = threading.Event()
 
-        def keep_writing() -> None:
-            count = 800
-            while not stop.is_set():
-                count += 1
-                engine.write(old, count)
+            def keep_writing() -> None:
+                count = 800
+                while not stop.is_set():
+                    count += 1
+                    engine.write(old, count)
 
-        writer = threading.Thread(target=keep_writing)
-        writer.start()
-        try:
-            record = capture(data, store, dataset="data", live=LivePoint())
-        finally:
-            stop.set()
-            writer.join()
+            writer = threading.Thread(target=keep_writing)
+            writer.start()
+            try:
+                record = capture(data, store, dataset="data", live=point)
+            finally:
+                stop.set()
+                writer.join()
     assert not any("vanished" in note for note in record.skipped if "temp" not in note)
     restore(store, record.id, tmp_path / "copy")
     with engine.running(tmp_path / "copy") as new:
@@ -132,19 +132,23 @@ def test_it_is_recognised_and_fallen_back_from(engine: Engine) -> None:
     assert detect("lockstep-base/unheard-of:1", engine.target).name == "directory"
 
 
-def test_an_engine_that_does_not_answer_is_an_error_of_ours(engine: Engine) -> None:
+def test_an_engine_that_does_not_answer_is_an_error_of_ours(engine: Engine, tmp_path: Path) -> None:
     driver = driver_for(engine.driver)
     if driver.name == "directory":
         pytest.skip("asks nothing of an engine")
 
-    def dead(*_: object, **__: object) -> ExecResult:
-        return ExecResult(137, "", "container is not running")
+    gone = Container("lockstep-test-no-such-container")
 
-    for ask in (driver.probe, driver.check, driver.live_point, driver.before_stop):
-        if ask == driver.before_stop and driver.name == "redis":
-            continue
-        with pytest.raises((EngineFailed, Unsupported), match=r"not running|stop it"):
-            ask(dead)
+    def live(run: Exec) -> None:
+        with driver.live(run, tmp_path):
+            pass
+
+    asks = [driver.probe, driver.check, live]
+    if driver.name != "redis":
+        asks.append(driver.before_stop)
+    for ask in asks:
+        with pytest.raises((EngineFailed, Unsupported), match=r"(?i)no such container|stop it"):
+            ask(gone)
 
 
 def test_an_empty_folder_is_no_problem(tmp_path: Path) -> None:
@@ -437,7 +441,8 @@ def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str)
                 driver.probe(run)
             return
         assert driver.probe(run) == {"db0": 0}
-        driver.live_point(run)
+        with driver.live(run, data):
+            pass
         assert (data / "dump.rdb").exists()
         assert not any(PASSWORD in f"{argv}{stdin}" for argv, stdin in run.calls)
 
@@ -456,5 +461,5 @@ def test_a_save_that_fails_is_an_error(tmp_path: Path) -> None:
     with needs(REDIS).running(tmp_path / "data", command=elsewhere) as run:
         REDIS.write(run, 5)
         (tmp_path / "data" / "taken").mkdir()
-        with pytest.raises(EngineFailed, match="BGSAVE"):
-            driver.live_point(run)
+        with pytest.raises(EngineFailed, match="BGSAVE"), driver.live(run, tmp_path / "data"):
+            pass
