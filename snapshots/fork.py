@@ -32,7 +32,8 @@ from snapshots.errors import SourceChanging, TargetNotEmpty, naming, shown
 from snapshots.fs import Size
 from snapshots.inorder import InOrder
 from snapshots.progress import Meter, Progress
-from snapshots.seen import SeenFiles, SeenWriter
+from snapshots.seen import Seen, SeenFiles, SeenWriter, Twin
+from snapshots.twins import twins_path
 
 __all__ = ["Fork", "ForkStats", "Size", "can_reflink", "measure", "tree_equal"]
 
@@ -58,7 +59,8 @@ class Fork:
     """The making of one new generation.
 
     `index`: a file (its folder exists) that keeps, between processes, what the last pass saw. If
-    it is missing or damaged, the next pass compares everything. The final pass removes it.
+    it is missing or damaged, the next pass compares everything. The final pass removes it, and
+    leaves beside it what `capture` of the new folder takes as `twins`.
     """
 
     def __init__(
@@ -103,6 +105,11 @@ class Fork:
         self._index.unlink(missing_ok=True)
         return stats
 
+    @property
+    def twins(self) -> Path:
+        """Where the final pass leaves what `capture` of the new folder takes as `twins`."""
+        return twins_path(self._index)
+
     def _run(self, what: str, *, final: bool) -> ForkStats:
         began = time.monotonic()
         with (
@@ -113,8 +120,10 @@ class Fork:
             fs.insist_apart(self._source, self._target)
             identity = _identity(os.fstat(src), os.fstat(dst))
             trusted = not final or fs.times_are_honest(src)
-            seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None, b"")
-            work = _Pass(self._source, seen, SeenWriter(self._index, identity), final)
+            seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None)
+            # Where times prove nothing, a twin could not be told from a file that changed.
+            place = self.twins if final and trusted else self._index
+            work = _Pass(self._source, seen, SeenWriter(place, identity), final)
             total = fs.measure_fd(src, set()).apparent_bytes if self._progress else 0
             work.meter = Meter(what, total, self._progress)
             work.run(src, dst)
@@ -171,7 +180,7 @@ class _Pass:
             with InOrder() as self._jobs:
                 self._directory(src, dst, b"", 0)
             self._sync.finish(dst)
-            self._record.close()
+            self._record.close(durable=not self._final)
         finally:
             self._record.discard()
             for fd in self._open:
@@ -183,18 +192,29 @@ class _Pass:
     def _directory(self, src: int, dst: int, path: bytes, depth: int) -> None:
         before = self.changed + self.removed
         with naming("copy", path):
-            names, present = fs.names_in(src), set(fs.names_in(dst))
-            for extra in present.difference(names):
+            entries, present = fs.entries_in(src), set(fs.names_in(dst))
+            for extra in present.difference(name for name, _ in entries):
                 fs.remove_entry(dst, extra)
                 self.removed += 1
-        for name in names:
+        same: list[tuple[bytes, Seen]] = []
+        for name, st in entries:
+            # Most files did not change: for them, this is all that happens.
+            seen = self._seen.find(path, name)
+            if seen and st and name in present and st.st_nlink == 1 and fs.Key.of(st) == seen.key:
+                same.append((name, seen))
+                continue
+            self._unchanged(path, same)
+            same = []
             inner = fs.below(path, name)
             with naming("copy", inner):
                 try:
-                    self._entry(src, dst, name, inner, name in present, depth)
+                    if st is None:
+                        raise _Vanished
+                    self._entry(src, dst, name, path, st, name in present, depth)
                 except _Vanished:
                     if self._final:
                         raise self._not_at_rest(inner) from None
+        self._unchanged(path, same)
         with naming("copy", path):
             meta = fs.meta_of(os.fstat(src), src)
             different = meta != fs.meta_of(os.fstat(dst), dst)
@@ -203,11 +223,24 @@ class _Pass:
             if different or before != self.changed + self.removed:
                 self._sync.directory(dst)
 
+    def _unchanged(self, folder: bytes, files: list[tuple[bytes, Seen]]) -> None:
+        """Files whose content was copied by an earlier pass, with what it remembered of them."""
+        if files:
+            self.files += len(files)
+            self._jobs.then(partial(self._record.add_all, folder, files))
+            self.meter.add(sum(seen.key[1] for _, seen in files))
+
     def _entry(
-        self, src: int, dst: int, name: bytes, path: bytes, present: bool, depth: int
+        self,
+        src: int,
+        dst: int,
+        name: bytes,
+        folder: bytes,
+        st: os.stat_result,
+        present: bool,
+        depth: int,
     ) -> None:
-        with _reading_source():
-            st = fs.lstat(src, name)
+        path = fs.below(folder, name)
         if fs.is_special(st):
             self.skipped.append(f"{shown(path)}: a {fs.kind_of(st)}")
             if present:
@@ -221,7 +254,7 @@ class _Pass:
                 self._hard_link(dst, name, present, *self._links[inode])
                 return
             if stat.S_ISREG(st.st_mode):
-                self._file(src, dst, name, path, st, present)
+                self._file(src, dst, name, folder, st, present)
             else:
                 self._special(src, dst, name, st, present)
             if st.st_nlink > 1:
@@ -280,12 +313,12 @@ class _Pass:
     # -- files -----------------------------------------------------------------------------------
 
     def _file(
-        self, src: int, dst: int, name: bytes, path: bytes, st: os.stat_result, present: bool
+        self, src: int, dst: int, name: bytes, folder: bytes, st: os.stat_result, present: bool
     ) -> None:
-        key = fs.Key.of(st)
-        if present and self._seen.find(path) == key:
-            self._jobs.then(lambda: self._record.add(path, key))
-            self.meter.add(st.st_size)
+        seen = self._seen.find(folder, name)
+        if seen and present and seen.key == fs.Key.of(st):  # a first one of several names
+            self.files -= 1
+            self._unchanged(folder, [(name, seen)])
             return
         with _reading_source():
             src_fd = fs.open_file(src, name, fs.READ)
@@ -303,7 +336,7 @@ class _Pass:
         dst_fd = fs.open_file(dst, name, fs.WRITE if present else fs.CREATE)
         self._open.add(dst_fd)
         self.changed += 1
-        self._bring(_FileCopy(path, src_fd, dst_fd, st, now, present))
+        self._bring(_FileCopy(folder, name, src_fd, dst_fd, st, now, present))
 
     def _bring(self, copy: _FileCopy) -> None:
         """Give the content to the threads; whichever finishes last sets the metadata."""
@@ -322,6 +355,7 @@ class _Pass:
                 written, cloned = self._range(copy, start, min(start + step, size))
                 if left.last():
                     fs.apply_meta(copy.dst, meta)
+                    copy.twin = _twin(copy.dst)
                     self._sync.file(copy.dst, size)
                 return written, cloned
 
@@ -350,7 +384,8 @@ class _Pass:
         if self._final and not unchanged:
             raise self._not_at_rest(copy.path)
         if key.settled(copy.now_ns):
-            self._record.add(copy.path, key)
+            assert copy.twin is not None
+            self._record.add(copy.folder, copy.name, key, copy.twin)
         self.meter.add(copy.st.st_size)
 
     def _not_at_rest(self, path: bytes) -> SourceChanging:
@@ -360,16 +395,27 @@ class _Pass:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _FileCopy:
-    """A file that is being copied: its path, both descriptors, how it was, at what time."""
+    """A file that is being copied: where, both descriptors, how it was, at what time."""
 
-    path: bytes
+    folder: bytes
+    name: bytes
     src: int
     dst: int
     st: os.stat_result
     now_ns: int
     existing: bool  # the target has content from an earlier pass
+    twin: Twin | None = None  # once it is copied
+
+    @property
+    def path(self) -> bytes:
+        return fs.below(self.folder, self.name)
+
+
+def _twin(fd: int) -> Twin:
+    st = os.fstat(fd)
+    return Twin(st.st_ino, st.st_ctime_ns)
 
 
 class _Countdown:

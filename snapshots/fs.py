@@ -14,7 +14,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from snapshots.errors import SnapshotError, Unsupported, shown
 
@@ -53,8 +55,7 @@ class Meta:
     xattrs: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """By what an unchanged file is recognised. `settled`: not changed just before the look."""
 
     inode: int
@@ -87,6 +88,23 @@ def entry_path(dir_fd: int, name: bytes) -> bytes:
 def names_in(dir_fd: int) -> list[bytes]:
     """The names in a directory, in byte order: the one order of walks, trees and indexes."""
     return sorted(os.fsencode(name) for name in os.listdir(dir_fd))
+
+
+def entries_in(dir_fd: int) -> list[tuple[bytes, os.stat_result | None]]:
+    """What a directory holds, in byte order of names; None for what vanished meanwhile.
+
+    Looked at in the order of inodes, which is how they lie on a disk.
+    """
+    with os.scandir(dir_fd) as listing:
+        found = sorted((entry.inode(), entry.name) for entry in listing)
+    entries: list[tuple[bytes, os.stat_result | None]] = []
+    for _, name in found:
+        try:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            st = None
+        entries.append((os.fsencode(name), st))
+    return sorted(entries, key=itemgetter(0))
 
 
 def lstat(dir_fd: int, name: bytes) -> os.stat_result:

@@ -1,0 +1,65 @@
+"""Twins: files of a new folder that have the content of a file which a snapshot knows already.
+
+A fork and a restore know that, but the times and inodes of what they make are new, so a capture
+would read everything. They leave a file that says which one equals which:
+
+    fork      the file with twin K2 has what the source's file of the same path had with key K1
+    restore   the file with twin K2 has what the file of the same path has in the tree
+
+Nothing depends on it. Lost or damaged, the next capture reads everything.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snapshots import fs
+from snapshots.seen import SeenFiles, SeenWriter, Twin
+
+
+def twins_path(index: Path) -> Path:
+    """Where a fork with this index leaves its twins."""
+    return index.with_suffix(".twins")
+
+
+class Twins:
+    """Asked by `capture` in the order of its walk. `root`: of the parent snapshot's tree."""
+
+    def __init__(self, path: Path | None, root: str | None) -> None:
+        self._seen = SeenFiles(path if root else None)
+        self._restored = bool(root) and self._seen.subject == bytes.fromhex(root or "")
+
+    def equal(self, path: tuple[bytes, ...], now: fs.Key, then: fs.Key | None) -> bool:
+        """Whether a file, as it is `now`, has what it has in the parent snapshot.
+
+        `then`: how it was when that was captured.
+        """
+        seen = self._seen.find(b"/".join(path[:-1]), path[-1])
+        if seen is None:
+            return False
+        inode, ctime = seen.twin
+        # A write within the tick of the clock in which the copy was finished would not show.
+        settled = ctime + fs.SETTLE_NS < self._seen.closed_ns
+        same = (inode, seen.key[1], seen.key[2], ctime) == now
+        return settled and same and (self._restored or seen.key == then)
+
+
+class RestoredTwins:
+    """Written by `restore`: every file of the target as it was left. `root`: of the tree."""
+
+    def __init__(self, path: Path, root: str) -> None:
+        self._writer = SeenWriter(path, bytes.fromhex(root))
+
+    def add(self, path: bytes, fd: int) -> None:
+        """A file that is finished. Files come in the order of the tree."""
+        st = os.fstat(fd)
+        folder, _, name = path.rpartition(b"/")
+        key = fs.Key(0, st.st_size, st.st_mtime_ns, 0)
+        self._writer.add(folder, name, key, Twin(st.st_ino, st.st_ctime_ns))
+
+    def close(self) -> None:
+        self._writer.close(durable=False)
+
+    def discard(self) -> None:
+        self._writer.discard()
