@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from cli import doctor, failures, host, initialize, moves, releases, settings, stack
+from cli import (
+    doctor,
+    drills,
+    failures,
+    host,
+    initialize,
+    moves,
+    releases,
+    settings,
+    snapshots,
+    stack,
+)
 from cli.context import Common
 
 app = typer.Typer(
@@ -26,6 +37,7 @@ app = typer.Typer(
 START = "Start"
 MOVE = "Move between releases"
 READ = "Read"
+DATA = "Data"
 HOST = "The host"
 PULUMI = "As Pulumi has them"
 
@@ -39,7 +51,8 @@ app.command("list", rich_help_panel=READ)(releases.list_releases)
 app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
-app.command("snapshot", rich_help_panel=HOST)(host.snapshot)
+app.add_typer(snapshots.app, name="snapshot", rich_help_panel=DATA)
+app.command("drill", rich_help_panel=DATA)(drills.drill)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)
