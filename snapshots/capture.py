@@ -57,6 +57,7 @@ def capture(
     live: LivePoint | None = None,
     paranoid: bool = False,
     streams: Callable[[bytes], bool] = never,
+    twins: Path | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """Capture the folder `source`; returns the record, which is durable and proved readable.
@@ -64,8 +65,9 @@ def capture(
     `parent`: an earlier snapshot of the same folder; files that did not change since (size, mtime,
     ctime, inode) are not read again, except for a random sample of their blocks, and if that finds
     a difference, nothing is reused; nor is it with `paranoid`, or on file systems whose times
-    prove nothing. Sockets and devices are skipped and named in the record. `streams`: files (by
-    path) whose content never repeats in place, such as an RDB.
+    prove nothing. `twins`: the file that a fork of the parent's folder, or a restore of the
+    parent, left when it made `source`. Sockets and devices are skipped and named in the record.
+    `streams`: files (by path) whose content never repeats in place, such as an RDB.
 
     `source` must be at rest: SourceChanging if a file changes or vanishes meanwhile. With `live`
     (from a driver) such a file is captured as it was read, or left out, and named in `skipped`.
@@ -76,7 +78,7 @@ def capture(
     with naming(*doing), store.locked(fcntl.LOCK_SH):
         try:
             first = _Capture(source, store, live, streams, progress)
-            return first.run(dataset, parent, tags, reuse=not paranoid)
+            return first.run(dataset, parent, tags, reuse=not paranoid, twins=twins)
         except _ReuseDisproved as disproved:
             note = f"{disproved}: had changed without its times changing; everything was read"
             again = _Capture(source, store, live, streams, progress)
@@ -108,14 +110,20 @@ class _Capture:
         self._buffers = threading.local()
 
     def run(
-        self, dataset: str, parent: str | None, tags: Mapping[str, str], *, reuse: bool
+        self,
+        dataset: str,
+        parent: str | None,
+        tags: Mapping[str, str],
+        *,
+        reuse: bool,
+        twins: Path | None = None,
     ) -> SnapshotRecord:
         with fs.opened_root(self.source) as root, BlockIndex(self.store.packs) as index:
             total = fs.measure_fd(root, set()).bytes if self.progress else 0
             self._meter = Meter("capture", total, self.progress)
             self._index, self._sink = index, BlockSink(index)
             trusted = reuse and fs.times_are_honest(root)
-            self._known = KnownFiles(self.store, parent if trusted else None)
+            self._known = KnownFiles(self.store, parent if trusted else None, twins=twins)
             self._draft = Draft(self.store)
             try:
                 with InOrder() as self._jobs:
@@ -319,7 +327,7 @@ class _Capture:
         entry = File(name, fs.meta_of(st, fd), st.st_size, link)
         known = self._known.find(key)
         self._jobs.then(lambda: self._draft.write(entry))
-        if known and known.key == seen:
+        if known and self._known.unchanged(known, seen):
             self._reuse(fd, path, st.st_size, known)
         else:
             self._content(fd, path, st)

@@ -19,6 +19,7 @@ from snapshots import fs
 from snapshots.errors import Damaged, SnapshotError
 from snapshots.store import Store
 from snapshots.tree import Blocks, Dir, Entry, File, Up, check_hash, read_tree
+from snapshots.twins import Twins
 
 HEADER = b'{"hints": 1}\n'
 
@@ -68,17 +69,32 @@ class Known:
 
 
 class KnownFiles:
-    """The files of an earlier snapshot, asked for in the order of a walk."""
+    """The files of an earlier snapshot, asked for in the order of a walk.
 
-    def __init__(self, store: Store, snapshot_id: str | None) -> None:
+    `twins`: what a fork or a restore left beside the folder, for one made from that snapshot's.
+    """
+
+    def __init__(self, store: Store, snapshot_id: str | None, *, twins: Path | None = None) -> None:
         self._files = _known_files(store, snapshot_id) if snapshot_id else iter(())
         self._next = next(self._files, None)
+        self._twins = Twins(twins, _root(store, snapshot_id) if snapshot_id and twins else None)
 
     def find(self, path: tuple[bytes, ...]) -> Known | None:
         """The file at this path; paths come in ascending order."""
         while self._next and self._next.path < path:
             self._next = next(self._files, None)
         return self._next if self._next and self._next.path == path else None
+
+    def unchanged(self, known: Known, now: fs.Key) -> bool:
+        """Whether the file that was found has, as it is `now`, the content it had then."""
+        return known.key == now or self._twins.equal(known.path, now, known.key)
+
+
+def _root(store: Store, snapshot_id: str) -> str | None:
+    try:
+        return store.read(snapshot_id).root
+    except SnapshotError:
+        return None
 
 
 def _known_files(store: Store, snapshot_id: str) -> Iterator[Known]:

@@ -38,6 +38,7 @@ from snapshots.tree import (
     read_tree,
     with_paths,
 )
+from snapshots.twins import RestoredTwins
 
 JOB_BLOCKS = 64
 SPARE = 64 << 20  # room that is left free on the target's file system
@@ -58,6 +59,7 @@ def restore(
     target: Path,
     *,
     in_place: bool = False,
+    twins: Path | None = None,
     progress: Progress | None = None,
 ) -> Restored:
     """Make `target` the folder that was captured, durably.
@@ -65,7 +67,10 @@ def restore(
     `target` is made if missing and must be empty, unless `in_place`: then only what differs is
     written and what is too much is removed. Every block is checked against its hash before it is
     written; the whole tree is read and checked before anything is. If a restore fails, what is in
-    `target` is no longer of use. Raises Damaged, UnknownSnapshot, TargetNotEmpty, NotEnoughSpace.
+    `target` is no longer of use. `twins`: a file to write, by which a capture of `target` knows
+    what is still as it was restored.
+
+    Raises Damaged, UnknownSnapshot, TargetNotEmpty, NotEnoughSpace.
     """
     began = time.monotonic()
     fs.insist_apart(target, store.path)
@@ -73,10 +78,10 @@ def restore(
     with naming("restore into", os.fsencode(target)), store.reading() as source:
         needed = _check(store, record, source)
         target.mkdir(mode=0o700, exist_ok=True)
-        with fs.opened_root(target) as root:
+        with fs.opened_root(target) as root, RestoredTwins(twins, record.root) as finished:
             if not in_place:
                 _insist_on_room(target, root, needed)
-            work = _Restore(source, in_place, Meter("restore", record.bytes, progress))
+            work = _Restore(source, in_place, finished, Meter("restore", record.bytes, progress))
             work.run(store, record, root)
             fs.sync_filesystem(root)
     return Restored(record.files, work.written, time.monotonic() - began)
@@ -129,8 +134,10 @@ class _Open:
 
 
 class _Restore:
-    def __init__(self, source: BlockSource, in_place: bool, meter: Meter) -> None:
-        self._source, self._in_place, self._meter = source, in_place, meter
+    def __init__(
+        self, source: BlockSource, in_place: bool, twins: RestoredTwins, meter: Meter
+    ) -> None:
+        self._source, self._in_place, self._twins, self._meter = source, in_place, twins, meter
         self._dirs: list[_Open] = []
         self._links: dict[int, tuple[tuple[bytes, ...], int]] = {}  # number -> names, inode
         self._file: tuple[File, int, bytes] | None = None  # entry, descriptor, path
@@ -316,6 +323,7 @@ class _Restore:
         def finish() -> None:
             with naming("restore", path):
                 fs.apply_meta(fd, entry.meta)
+                self._twins.add(path, fd)
                 self._open.remove(fd)
                 os.close(fd)
             self._meter.add(entry.size)

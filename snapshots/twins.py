@@ -12,7 +12,9 @@ Nothing depends on it. Lost or damaged, the next capture reads everything.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from types import TracebackType
 
 from snapshots import fs
 from snapshots.seen import SeenFiles, SeenWriter, Twin
@@ -46,20 +48,38 @@ class Twins:
 
 
 class RestoredTwins:
-    """Written by `restore`: every file of the target as it was left. `root`: of the tree."""
+    """Written by a restore of the tree `root`: every file as it was left. `path` None: nowhere.
 
-    def __init__(self, path: Path, root: str) -> None:
-        self._writer = SeenWriter(path, bytes.fromhex(root))
+    A context: it is there once the block is left, and not at all after an error.
+    """
+
+    def __init__(self, path: Path | None, root: str) -> None:
+        self._writer = SeenWriter(path, bytes.fromhex(root)) if path else None
+        self._latest_ns = 0
 
     def add(self, path: bytes, fd: int) -> None:
         """A file that is finished. Files come in the order of the tree."""
+        if self._writer is None:
+            return
         st = os.fstat(fd)
         folder, _, name = path.rpartition(b"/")
         key = fs.Key(0, st.st_size, st.st_mtime_ns, 0)
         self._writer.add(folder, name, key, Twin(st.st_ino, st.st_ctime_ns))
+        self._latest_ns = max(self._latest_ns, st.st_ctime_ns)
 
-    def close(self) -> None:
-        self._writer.close(durable=False)
+    def __enter__(self) -> RestoredTwins:
+        return self
 
-    def discard(self) -> None:
-        self._writer.discard()
+    def __exit__(
+        self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        if self._writer is None:
+            return
+        try:
+            if kind is None:
+                # No longer than that; most often the sync took it already.
+                settled = min(self._latest_ns + fs.SETTLE_NS - time.time_ns(), fs.SETTLE_NS)
+                time.sleep(max(0, settled + 1) / 1e9)
+                self._writer.close(durable=False)
+        finally:
+            self._writer.discard()
