@@ -16,6 +16,7 @@ from cli import (
     failures,
     host,
     initialize,
+    integrity,
     moves,
     releases,
     settings,
@@ -52,6 +53,7 @@ app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
 app.add_typer(snapshots.app, name="snapshot", rich_help_panel=DATA)
+app.command("verify", rich_help_panel=DATA)(integrity.verify)
 app.command("drill", rich_help_panel=DATA)(drills.drill)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)

@@ -15,6 +15,7 @@ class Exit(IntEnum):
     REVERTED = 4
     DEBTS = 5
     BUSY = 6
+    DAMAGED = 7
     UNAVAILABLE = 8
 
 
@@ -63,6 +64,12 @@ class WorldChanged(LockstepError):
     """The ledger moved on after the plan was made."""
 
     exit_code = Exit.BUSY
+
+
+class StoreDamaged(LockstepError):
+    """The store holds content that could not be restored as it is."""
+
+    exit_code = Exit.DAMAGED
 
 
 class Unavailable(LockstepError):

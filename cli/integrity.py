@@ -1,0 +1,164 @@
+"""`lockstep verify` and `lockstep repair`: is what the store holds still what was captured?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options
+from cli.context import Context, check_release
+from cli.snapshots import StoreOption, in_stack, opened
+from reconciler.errors import BadInput, StoreDamaged
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from reconciler.ledger import State
+    from snapshots.report import Finding, Report
+    from snapshots.store import Store
+
+REPAIR = "lockstep repair   mends what another pack or a sealed volume still has"
+SHOWN = 3
+"""Files of one damage that are named to a person; `--json` has all."""
+
+
+def verify(
+    context: typer.Context,
+    release: Annotated[
+        str | None,
+        typer.Argument(help="Only what this release needs; the whole store if not named."),
+    ] = None,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Read and check every byte, not only what is there.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check that what the store holds can be restored. Exit code 7 when something is damaged.
+
+    Quick: records, trees, indexes and the presence of every block. Nothing is changed.
+    """
+    from cli.progress import bar
+    from reconciler import integrity
+    from snapshots.verify import verify_all
+
+    here = Context.of(context)
+    source, state = opened(here, store), state_of(here)
+    wanted, missing = None, list[str]()
+    if release is not None:
+        _check(here, release)
+        wanted, missing = integrity.snapshots_of(state, source, release)
+    with bar(here) as progress:
+        report = verify_all(source, wanted, read_data=read_data, progress=progress)
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(document(report, missing, state, source, read_data=read_data))
+    else:
+        show(report, state, source, read_data=read_data)
+    if missing:
+        raise StoreDamaged(
+            f"{release} needs snapshots that are not in {source.path}: {', '.join(missing)}",
+            next_step="put a copy of the store back",
+        )
+    if report.damages:
+        raise StoreDamaged(f"{source.path} is damaged", next_step=REPAIR)
+
+
+def _check(here: Context, release: str) -> None:
+    if not in_stack(here):
+        raise BadInput(
+            f"{release} is a release of a stack, and there is none in this folder",
+            next_step="lockstep -C FOLDER verify ...   works on the stack of a folder",
+        )
+    state = here.catalog.state()
+    good, damaged = here.catalog.records(state)
+    check_release(release, here.stack_name, {*good, *damaged}, state.pruned)
+
+
+def state_of(here: Context) -> State:
+    """The ledger's sum; nothing at all outside a stack's folder."""
+    from reconciler.ledger import State
+
+    return here.catalog.state() if in_stack(here) else State()
+
+
+def document(
+    report: Report, missing: Sequence[str], state: State, store: Store, *, read_data: bool
+) -> dict[str, Any]:
+    """`verify`: what was checked, and each damage with all that it touches."""
+    return {
+        "schema": 1,
+        "sound": not report.damages and not missing,
+        "read_data": read_data,
+        "snapshots": report.snapshots,
+        "missing": list(missing),
+        "bytes_read": report.bytes_read,
+        "seconds": round(report.seconds, 3),
+        "damages": [_damage(finding, state, store) for finding in report.damages],
+    }
+
+
+def _damage(finding: Finding, state: State, store: Store) -> dict[str, Any]:
+    from reconciler import integrity
+
+    return {
+        **asdict(finding),
+        "releases": integrity.touched(state, store, finding.snapshots),
+        "still_in_volume": integrity.still_in_volume(state, finding.snapshots),
+    }
+
+
+def show(report: Report, state: State, store: Store, *, read_data: bool) -> None:
+    """The damages one by one, and what was checked in one line."""
+    from cli import tables
+
+    out = tables.console()
+    for finding in report.damages:
+        out.print(_told(finding, state, store))
+        out.print()
+    read = f", {tables.size(report.bytes_read)} read" if read_data else ""
+    found = f"{len(report.damages)} damaged" if report.damages else "nothing is damaged"
+    out.print(f"{len(report.snapshots)} snapshots checked{read} in {report.seconds:.1f} s: {found}")
+    if not read_data and not report.damages:
+        out.print("lockstep verify --read-data   also reads every byte")
+
+
+def _told(finding: Finding, state: State, store: Store) -> Table:
+    """One damage for a person: where, what, and what it means."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from reconciler import integrity
+
+    more = f", and {finding.blocks - 1} more blocks" if finding.blocks > 1 else ""
+    others = f" and {len(finding.files) - SHOWN} more" if len(finding.files) > SHOWN else ""
+    files = ", ".join(finding.files[:SHOWN]) + others
+    rows = {
+        "damaged": " ".join(filter(None, (finding.dataset, files))) or "the store itself",
+        "because": f"{finding.reason}{more}",
+        "touches": touches(integrity.touched(state, store, finding.snapshots)),
+        "still whole": whole(finding, integrity.still_in_volume(state, finding.snapshots)),
+    }
+    made = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        made.add_row(Text(name, style="bold red" if name == "damaged" else "bold"), Text(text))
+    return made
+
+
+def touches(releases: Mapping[str, Sequence[str]]) -> str:
+    """`prod-001 (left), prod-002 (started from)`; without a release what it was taken of."""
+    said = [
+        f"{release} ({', '.join(how)})" if release else ", ".join(how)
+        for release, how in releases.items()
+    ]
+    return ", ".join(said) or "no release"
+
+
+def whole(finding: Finding, volumes: Sequence[str]) -> str:
+    """Where else the content is: it can be mended from there, and a rollback may not need it."""
+    places = ["another pack of the store"] if finding.elsewhere else []
+    return ", ".join([*places, *(f"volume {volume}" for volume in volumes)]) or "nowhere known"
