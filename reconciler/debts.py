@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from reconciler import names, places, retention, worlds
 from reconciler.catalog import Catalog
@@ -74,6 +75,7 @@ def capture_sealed(
             store,
             dataset=dataset,
             parent=_parent_snapshot(state, generation, store),
+            twins=_twins(catalog, state, generation),
             tags={"release": departure.release, "world": departure.world},
         )
         catalog.ledger.append(
@@ -116,7 +118,8 @@ def capture_before_use(
 
 
 def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:
-    """The newest snapshot of this generation or of one it descends from."""
+    """The newest snapshot of this generation, the one it was filled from, or the same of one it
+    descends from."""
     present = set(store.ids())
     seen: str | None = generation
     while seen is not None and seen in state.generations:
@@ -125,8 +128,16 @@ def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:
                 snapshot = departure.snapshots.get(dataset)
                 if name == seen and snapshot in present:
                     return snapshot
-        seen = state.generations[seen].parent
+        made = state.generations[seen]
+        if made.snapshot in present:
+            return made.snapshot
+        seen = made.parent
     return None
+
+
+def _twins(catalog: Catalog, state: State, generation: str) -> Path | None:
+    made = state.generations.get(generation)
+    return places.twins(catalog, made.world, made.dataset) if made else None
 
 
 def _prune(

@@ -71,7 +71,6 @@ def finish(u: Undertaking) -> list[str]:
         if service.after_commit:
             _warned(warnings, partial(_start_late, u, service))
     crash_point("after-commit")
-    u.catalog.clear_work(u.intent.to_world)
     _warned(warnings, u.catalog.write_manifest)
     u.file.remove()
     return warnings

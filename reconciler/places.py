@@ -64,6 +64,12 @@ def fork(
     )
 
 
+def twins(catalog: Catalog, world: str, dataset: str) -> Path:
+    """What is left of a dataset that was forked or restored for a world: its next capture reads
+    only what changed since. It goes with the world; lost, that capture takes longer."""
+    return catalog.work(world) / f"{dataset}.twins"
+
+
 def files(catalog: Catalog, world: str) -> Path:
     """The folder with a world's config files."""
     return catalog.root / "files" / world

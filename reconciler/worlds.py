@@ -187,6 +187,7 @@ class _Making:
                 Store.open(self.stack.store),
                 planned.snapshot,
                 places.place(self.docker, volume.name),
+                twins=places.twins(self.catalog, world, planned.name),
                 progress=places.in_mib(planned.name, self.progress),
             )
 

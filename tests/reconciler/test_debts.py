@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import pytest
 
 from reconciler import debts
 from reconciler.catalog import Catalog
+from reconciler.plan import Action
+from snapshots import capture as capture_module
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.hostmodel import Host
+from tests.reconciler.trial import Trial, web
 
 
 def test_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path) -> None:
@@ -45,3 +51,47 @@ def test_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path
     left = set(store.ids())
     assert left == set(others)
     assert not left & set(ours)
+
+
+def test_data_that_was_forked_or_restored_is_not_read_again(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    original = capture_module._Capture._read
+
+    def noted(self: capture_module._Capture, fd: int, path: bytes, *rest: object) -> None:
+        read.append(path)
+        original(self, fd, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(capture_module._Capture, "_read", noted)
+    store = Store.open(trial.stack.store)
+
+    def captured() -> set[bytes]:
+        read.clear()
+        debts.capture_sealed(trial.catalog, trial.docker, store, trial.say)
+        return set(read)
+
+    trial.write({"web": web()})
+    trial.new()
+    trial.up()
+    trial.exec(trial.world(1), "web", "sh", "-c", "for i in 1 2 3; do echo > /data/still$i; done")
+    trial.note("one")
+    time.sleep(0.1)
+    trial.new(VERSION="2")
+    trial.up()
+    everything = captured()
+    assert {b"still1", b"still2", b"still3"} < everything
+    trial.note("two")
+    changed = everything - {b"still1", b"still2", b"still3"}
+
+    trial.new(VERSION="3")
+    trial.up()
+    assert captured() == changed, "a fork knows its source"
+
+    trial.settings["restore"] = {"release": "prod-002", "at": "arrival"}
+    assert trial.up("prod-002").datasets["notes"].action is Action.RESTORE
+    assert captured() <= changed, "a fork of a fork knows its source"
+    trial.note("three")
+    time.sleep(0.1)
+    trial.up("prod-003")
+    assert captured() == changed, "a restored volume knows its snapshot"
