@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
-from snapshots.errors import EngineFailed, Unsupported
+from snapshots.drivers import pgfiles, pglive
+from snapshots.drivers.base import DirectoryDriver, Exec, image_name
+from snapshots.drivers.pgclient import databases, psql, rows
+from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
 
 EXACT_BELOW = 64 << 20  # tables up to this many bytes are counted, larger ones estimated
 
 _IMAGES = re.compile(r"(postgres(ql)?|postgis|pgvector|timescaledb|timescaledb-ha)([-_.].*)?")
 _NOT_THE_SERVER = re.compile(r"exporter|backup|bouncer|admin|pool|operator")
-
-# Finds the way in through the local socket: as the container's user, or as the system user
-# postgres where peer authentication asks for it. Arguments: the database ("" = the default one).
-# The SQL comes by standard input. Secrets stay inside the container and out of every argument list.
-_PSQL = r"""
-unset PGHOST PGHOSTADDR PGSERVICE
-PGDATABASE=${1:-postgres}; export PGDATABASE
-if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
-  ALIGN_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE") || exit 1
-else
-  ALIGN_PASSWORD=${POSTGRES_PASSWORD:-}
-fi
-ALIGN_ROLE=${POSTGRES_USER:-postgres}
-PGPASSWORD=$ALIGN_PASSWORD
-export ALIGN_PASSWORD ALIGN_ROLE PGPASSWORD
-psql='psql -X -w -q -A -t -v ON_ERROR_STOP=1 -v VERBOSITY=terse'
-try() { PGUSER=$2; export PGUSER
-  if [ "$1" = here ]; then $psql -c 'select 1' >/dev/null 2>&1 </dev/null
-  else su postgres -s /bin/sh -c "$psql -c 'select 1'" >/dev/null 2>&1 </dev/null; fi; }
-go() { if [ "$1" = here ]; then exec $psql; else exec su postgres -s /bin/sh -c "exec $psql"; fi; }
-for who in here postgres; do
-  for role in "$ALIGN_ROLE" postgres; do
-    if try "$who" "$role"; then go "$who"; fi
-  done
-done
-PGUSER=$ALIGN_ROLE; export PGUSER; go here
-"""
 
 # Everything by which a server might write the statement with the password somewhere.
 _SILENCE = """
@@ -67,11 +41,6 @@ ALTER ROLE :"role" PASSWORD :'password';
 \\endif
 """
 )
-
-_DATABASES = """
-SELECT json_build_array(datname) FROM pg_database
- WHERE datallowconn AND NOT datistemplate ORDER BY datname;
-"""
 
 _ROWS = f"""
 SET lock_timeout = '2s';
@@ -106,103 +75,46 @@ class PostgresDriver(DirectoryDriver):
 
     def before_stop(self, run: Exec) -> None:
         """CHECKPOINT, so that the one of the shutdown has little to write."""
-        _psql(run, "CHECKPOINT;", "the checkpoint before the stop", timeout=300)
+        psql(run, "CHECKPOINT;", "the checkpoint before the stop", timeout=300)
 
     @contextmanager
-    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
-        yield from ()
-        raise Unsupported(
-            "the files of a running PostgreSQL are no usable point: stop it first, or fork it"
-        )
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:
+        """The files between the start and the stop of a backup, and the log of that time."""
+        with pglive.point(run, path) as point:
+            yield point
 
     def align(self, run: Exec) -> None:
         """Give $POSTGRES_USER the password of $POSTGRES_PASSWORD or $POSTGRES_PASSWORD_FILE."""
-        _psql(run, _ALIGN, "setting the database password to the current one")
+        psql(run, _ALIGN, "setting the database password to the current one")
 
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table as "database.schema.table"; estimated above EXACT_BELOW bytes."""
-        rows: dict[str, int] = {}
-        for database in _databases(run):
-            output = _psql(run, _ROWS, f"counting the rows of {database}", database, timeout=120)
-            for line in output.splitlines():
-                table, count = _json_line(line)
-                rows[f"{database}.{table}"] = int(count)
-        return rows
+        counted: dict[str, int] = {}
+        for database in databases(run):
+            doing = f"counting the rows of {database}"
+            for table, count in rows(run, _ROWS, doing, database, timeout=120):
+                counted[f"{database}.{table}"] = int(count)
+        return counted
 
     def version(self, path: Path) -> str | None:
-        folder = _data_folder(path)
-        found = read_small(folder / "PG_VERSION", 64) if folder else None
-        return found.decode("ascii", "replace").strip() if found else None
+        folders = pgfiles.data_folders(path)
+        return pgfiles.version_of(folders[0]) if folders else None
 
     def check_path(self, path: Path) -> list[str]:
         if problems := super().check_path(path):
             return problems
-        folder = _data_folder(path)
-        if folder is None:
-            if not os.listdir(path):
-                return []
+        folders = pgfiles.data_folders(path)
+        if not folders and os.listdir(path):
             return [f"{path} holds files, but no PostgreSQL data folder (no PG_VERSION)"]
-        if read_small(folder / "global" / "pg_control", 1) is None:
-            problems.append(f"{folder} has no global/pg_control: it is not a whole data folder")
-        if (folder / "pg_wal").is_symlink():
-            problems.append(
-                f"the write-ahead log of {folder} lies outside the volume "
-                f"({os.readlink(folder / 'pg_wal')}): move it into the volume"
-            )
-        spaces = folder / "pg_tblspc"
-        for space in sorted(spaces.iterdir()) if spaces.is_dir() else []:
-            if space.is_symlink():
-                problems.append(
-                    f"tablespace {space.name} lies outside the data folder "
-                    f"({os.readlink(space)}): move its tables to the default tablespace"
-                )
-        return problems
+        return [problem for folder in folders for problem in pgfiles.problems_of(folder)]
 
     def check(self, run: Exec) -> list[str]:
         problems = []
-        if _psql(run, "SELECT pg_is_in_recovery();", "asking for the state").strip() != "f":
+        if psql(run, "SELECT pg_is_in_recovery();", "asking for the state").strip() != "f":
             problems.append("PostgreSQL is in recovery and takes no writes")
-        for database in _databases(run):
+        for database in databases(run):
             try:
-                _psql(run, "SELECT count(*) FROM pg_class;", f"reading {database}", database)
+                psql(run, "SELECT count(*) FROM pg_class;", f"reading {database}", database)
             except EngineFailed as failure:
                 problems.append(str(failure))
         return problems
-
-
-def _psql(run: Exec, sql: str, doing: str, database: str = "", timeout: float = 30) -> str:
-    return completed(run(["sh", "-c", _PSQL, "sh", database], stdin=sql, timeout=timeout), doing)
-
-
-def _databases(run: Exec) -> list[str]:
-    output = _psql(run, _DATABASES, "listing the databases")
-    return [str(_json_line(line)[0]) for line in output.splitlines()]
-
-
-def _json_line(line: str) -> list[str | int]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    if not isinstance(value, list):
-        raise EngineFailed(f"psql answered something unexpected: {line[:200]}")
-    return value
-
-
-def _data_folder(path: Path) -> Path | None:
-    """The folder with PG_VERSION, looked for from the volume's root downwards, links not followed.
-
-    Each database inside a data folder has a PG_VERSION too: the one nearest to the root counts.
-    """
-    level = [path]
-    for _ in range(3):
-        for folder in level:
-            if read_small(folder / "PG_VERSION", 1) is not None:
-                return folder
-        level = [
-            Path(entry.path)
-            for folder in level
-            for entry in sorted(os.scandir(folder), key=lambda e: e.name)
-            if entry.is_dir(follow_symlinks=False)
-        ]
-    return None
