@@ -61,6 +61,8 @@ class Data:
         self.catalog = catalog
         self.docker = docker
         self.say = say
+        self._advances: dict[str, str] = {}
+        """dataset -> what was read of it before its users were stopped."""
 
     @cached_property
     def store(self) -> Store:
@@ -119,6 +121,21 @@ class Data:
             self.say(f"no snapshot of shared dataset {planned.name}: {_text(error)}")
             return None
 
+    def advance(self, planned: DatasetPlan, tags: Mapping[str, str]) -> None:
+        """Read what `safety` would have to read while the dataset's users stand still: then it
+        reads only what changed since. By itself this is no usable point, and it is not kept."""
+        path = places.place(self.docker, planned.generation)
+        self.say(f"reading {planned.name} in advance of its safety snapshot")
+        parent = self._parent(planned.name)
+        self._advances[planned.name] = capture(
+            path,
+            self.store,
+            dataset=planned.name,
+            parent=parent,
+            tags={**tags, "kind": "advance"},
+            live=LivePoint(),
+        ).id
+
     # when the old world is down -------------------------------------------------------------
 
     def final_pass(self, world: str, planned: DatasetPlan) -> None:
@@ -143,8 +160,13 @@ class Data:
         """A snapshot of the content of a dataset at rest, before it is changed in place."""
         path = places.place(self.docker, planned.generation)
         self.say(f"taking a safety snapshot of {planned.name}")
-        parent = self._parent(planned.name)
-        return capture(path, self.store, dataset=planned.name, parent=parent, tags=tags).id
+        advance = self._advances.pop(planned.name, None)
+        parent = advance or self._parent(planned.name)
+        taken = capture(path, self.store, dataset=planned.name, parent=parent, tags=tags).id
+        if advance is not None:
+            with suppress(SnapshotError):  # it only costs its record's space
+                self.store.forget(advance)
+        return taken
 
     def restore_in_place(self, name: str, place: str, snapshot: str) -> None:
         """Make the content of a dataset at rest that of a snapshot."""

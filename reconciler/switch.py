@@ -175,6 +175,8 @@ class Switch:
             probes = self.data.probe(self.old, self.u.old_record, _PROBE_SECONDS)
             self.u.note(probes=probes)
             self._snapshot_shared()
+            for planned in self._planned(Action.IN_PLACE):
+                self.data.advance(planned, self._tags())
             self._bring_forks_up_to_date(self.old)
         crash_point("prepared")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from snapshots.store import Store
 from tests.stacks.harness import Project, docker
 
 
@@ -28,8 +29,12 @@ def test_a_bind_directory_is_worked_on_in_place(notes: Project) -> None:
     notes.declare("prod-001")
     planned = notes.preview()["datasets"]["uploads"]
     assert planned["action"] == "in-place"
-    notes.up()
+    back = notes.up().text
     assert file.read_text() == "a\n", "what prod-001 left was put back in place"
+    assert back.index("reading uploads in advance") < back.index("stopping")
+    store = Store.open(notes.folder / "releases" / "store")
+    kinds = [store.read(snapshot).tags.get("kind") for snapshot in store.ids()]
+    assert kinds and "advance" not in kinds, "what was read in advance is no snapshot to keep"
     notes.nothing_to_do()
     notes.run("undo", "--yes")
     assert file.read_text() == "a\nb\n"
