@@ -34,7 +34,8 @@ def test_a_bind_directory_is_worked_on_in_place(notes: Project) -> None:
     assert back.index("reading uploads in advance") < back.index("stopping")
     store = Store.open(notes.folder / "releases" / "store")
     kinds = [store.read(snapshot).tags.get("kind") for snapshot in store.ids()]
-    assert kinds and "advance" not in kinds, "what was read in advance is no snapshot to keep"
+    assert kinds
+    assert "advance" not in kinds, "what was read in advance is no snapshot to keep"
     notes.nothing_to_do()
     notes.run("undo", "--yes")
     assert file.read_text() == "a\nb\n"
