@@ -3,13 +3,14 @@ BIN := .venv/bin
 # Set-up writes there what the commands need to find a Compose plugin that it had to build.
 ENV := . .tools/environment &&
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the whole story on real Docker, told step by step (under 5 minutes)"
 	@echo "make test    every test, on real Docker, Postgres and Redis"
 	@echo "make lint    ruff, mypy and the layer contract"
+	@echo "make bench   Lockstep beside tar, cp, restic and borg; writes docs/benchmarks.md (about 35 minutes)"
 	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
 	@echo "make clean   remove what the demo left, the virtual environment, tools and caches"
 
@@ -29,8 +30,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# As root, on a quiet machine with 60 GiB free. BENCH="--scale 0.05 --rounds 1" is a quick look,
+# BENCH=--resume goes on with a run that was killed.
+bench: setup
+	@$(ENV) $(BIN)/python -m bench $(BENCH)
+
 clean:
 	-@$(PYTHON) -m demo.host
-	rm -rf .venv .tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .tools .bench .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 	    build lockstep.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

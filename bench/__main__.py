@@ -1,0 +1,130 @@
+"""The command line: which chapters, how large, how often; then the page that tells the result."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from pathlib import Path
+
+from bench import machine, tools
+from bench.errors import BenchError
+from bench.machine import ask
+from bench.results import Results
+from bench.sizes import Sizes
+from bench.storing import Storing
+from bench.subjects import FILES, GIB, SPARSE_BYTES, SPARSE_DATA, Subject, postgres
+from bench.subjects import small_files as files
+from bench.subjects import sparse as sparse_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = ("storing", "sizes", "stopping")
+SUBJECTS = ("postgres", "files", "sparse")
+
+
+class Log:
+    """Progress on the terminal and in a file, with the minutes since the start."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._began = path, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        seconds = time.monotonic() - self._began
+        line = f"{int(seconds // 60):3}:{int(seconds % 60):02} {text}"
+        print(line, flush=True)
+        with self._path.open("a") as file:
+            file.write(line + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _options(argv)
+    say = Log(options.folder / "progress.log")
+    try:
+        tools.ensure()
+        results = _results(options)
+        Bench(options, results, say).carry_out()
+    except BenchError as error:
+        say(f"bench: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; `--resume` goes on with it")
+        return 130
+    return 0
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="medians of how many (5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes (1.0)")
+    parser.add_argument("--only", default="", help="chapters or subjects, with commas")
+    parser.add_argument("--resume", action="store_true", help="go on with the last run")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where it works")
+    parser.add_argument("--report", type=Path, help="where the page goes (docs/ for a full run)")
+    options = parser.parse_args(argv)
+    options.folder = options.folder.resolve()
+    options.only = frozenset(filter(None, options.only.split(",")))
+    unknown = options.only - {*CHAPTERS, *SUBJECTS}
+    if unknown or options.rounds < 1 or options.scale <= 0:
+        parser.error(f"--only takes {', '.join((*CHAPTERS, *SUBJECTS))}; numbers are above 0")
+    return options
+
+
+def _results(options: argparse.Namespace) -> Results:
+    path = options.folder / "results.jsonl"
+    if options.resume:
+        return Results.load(path)
+    facts = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": ask("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
+        "scale": options.scale,
+        "rounds": options.rounds,
+        "machine": machine.description(options.folder),
+        "versions": tools.versions(),
+        "cold": machine.cold([options.folder]),
+    }
+    return Results.begin(path, facts)
+
+
+class Bench:
+    """One whole run."""
+
+    def __init__(self, options: argparse.Namespace, results: Results, say: Log) -> None:
+        self.results, self.say = results, say
+        self.only, self.rounds = options.only, results.facts["rounds"]
+        self.folder: Path = options.folder
+        self.scale = float(results.facts["scale"])
+
+    def carry_out(self) -> None:
+        if self._wanted("storing"):
+            for subject in self._subjects():
+                Storing(subject, self.results, self.folder, self.say).carry_out(self.rounds)
+        if self._wanted("sizes") and self._wanted("postgres"):
+            small, large = (self._postgres(share) for share in (0.25, 1.0))
+            Sizes(small, large, self.results, self.folder, self.say).carry_out(min(3, self.rounds))
+
+    def _wanted(self, name: str) -> bool:
+        """Nothing named of a kind (chapters, subjects) means all of that kind."""
+        kind = CHAPTERS if name in CHAPTERS else SUBJECTS
+        named = self.only & set(kind)
+        return not named or name in named
+
+    def _subjects(self) -> list[Subject]:
+        cache, scale = self.folder / "cache", self.scale
+        found = []
+        if self._wanted("postgres"):
+            found.append(self._postgres(1.0))
+        if self._wanted("files"):
+            found.append(files(cache, max(200, round(FILES * scale))))
+        if self._wanted("sparse"):
+            size = max(GIB, round(SPARSE_BYTES * scale / GIB) * GIB)
+            found.append(sparse_file(cache, size, round(SPARSE_DATA * min(1.0, scale * 4))))
+        return found
+
+    def _postgres(self, share: float) -> Subject:
+        return postgres(self.folder / "cache", round(2 * GIB * self.scale * share))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
