@@ -307,6 +307,19 @@ def nearest_existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
+def _drills(here: Context) -> Iterator[Finding]:
+    from reconciler import drill
+
+    left = drill.leftovers(here.stack, here.docker)
+    if left and not drill.under_way(here.stack, here.catalog):
+        yield Finding(
+            "drill",
+            WARNING,
+            f"a drill that did not end left {', '.join(left)}",
+            "lockstep drill   removes them first",
+        )
+
+
 CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("pulumi", _engine),
     ("config", _config),
@@ -322,6 +335,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),
     ("health", _health),
+    ("drill", _drills),
 )
 
 

@@ -134,9 +134,15 @@ def kept(releases: Sequence[Kept]) -> list[Document]:
     return [{"release": k.release, "reasons": list(k.reasons)} for k in releases]
 
 
-def info(name: str, state: State, record: Release | None, reasons: Sequence[str]) -> Document:
+def info(
+    name: str,
+    state: State,
+    record: Release | None,
+    reasons: Sequence[str],
+    drill: Document | None = None,
+) -> Document:
     """`info`: the whole record (of a pruned one only the name is left), the release's worlds,
-    and each time that it was left."""
+    each time that it was left, and its last drill."""
     return {
         "schema": SCHEMA,
         "release": record.model_dump(mode="json") if record else {"name": name},
@@ -144,6 +150,7 @@ def info(name: str, state: State, record: Release | None, reasons: Sequence[str]
         "kept_because": list(reasons),
         "worlds": [_world(state, world) for world in state.worlds_of(name)],
         "departures": [_departure(d) for d in state.departures if d.release == name],
+        "drill": drill,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,14 +37,18 @@ def drill(
     """
     from cli.progress import bar
     from reconciler import drill as drills
+    from reconciler import drillbook
 
     here = Context.of(context)
     name = _release(here, release)
     record = here.catalog.record(name)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # it has to clean up
     with bar(here) as progress:
         done = drills.carry_out(
             here.stack, here.catalog, here.docker, here.compose, record, at, here.progress, progress
         )
+    drillbook.note(here.catalog, done)
     if as_json:
         from cli.releases import print_json
 

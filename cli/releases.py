@@ -112,6 +112,7 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
 def info(context: typer.Context, release: Release = None, as_json: options.Json = False) -> None:
     """Show all that is known of a release (of the live one, when none is named)."""
     from cli import documents
+    from reconciler import drillbook
 
     here = Context.of(context)
     state = here.catalog.state()
@@ -121,7 +122,9 @@ def info(context: typer.Context, release: Release = None, as_json: options.Json 
         raise BadInput("nothing is live yet", next_step="lockstep list   shows the releases")
     known = {*good, *damaged, *(w.release for w in state.worlds.values())}
     check_release(name, here.stack_name, known, ())
-    document = documents.info(name, state, good.get(name), reasons_to_keep(here, name))
+    document = documents.info(
+        name, state, good.get(name), reasons_to_keep(here, name), drillbook.last(here.catalog, name)
+    )
     if as_json:
         print_json(document)
         return

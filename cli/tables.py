@@ -138,6 +138,7 @@ def _record(document: Document, now: datetime) -> Table:
         "config files": ", ".join(record.get("configs", {})),
         "secrets": ", ".join(record.get("secrets", [])),
         "dropped": ", ".join(record.get("dropped", [])),
+        "last drill": _drilled(document.get("drill"), now),
     }
     for name, value in rows.items():
         if value:
@@ -151,6 +152,13 @@ def _created(record: Mapping[str, Any], now: datetime) -> str:
         return ""
     by = f" by {record['created_by']}" if record["created_by"] else ""
     return f"{record['created']}{by}, {age_of(record['created'], now)} ago"
+
+
+def _drilled(drill: Mapping[str, Any] | None, now: datetime) -> str:
+    if drill is None:
+        return ""
+    came = "everything came back" if drill["passed"] else "not everything came back"
+    return f"{age_of(drill['when'], now)} ago, at its {drill['at']}: {came}"
 
 
 def _images(record: Mapping[str, Any]) -> Table:
