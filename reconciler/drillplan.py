@@ -44,7 +44,7 @@ def wanted(state: State, record: Release, at: str, present: Mapping[str, str]) -
             if {dataset.name, dataset.was} & {*content.generations, *content.snapshots}
         ]
     for dataset in record.datasets.values():
-        if present.get(at) in (dataset.name, dataset.was):
+        if at in present and present[at] in (dataset.name, dataset.was):
             return [Wanted(dataset, at, _counts(state, at))]
     raise BadInput(
         f"the store has no snapshot {at[:40]!r} of a dataset of {record.name}",
@@ -116,7 +116,8 @@ def alone(model: Model, services: Collection[str], owner: str, files: str) -> di
         for shared in ("ipc", "pid", "uts"):
             if str(body.get(shared, "")).startswith(("service:", "container:", "host")):
                 del body[shared]
-        (body.get("deploy") or {}).pop("replicas", None)
+        if "deploy" in body:
+            body["deploy"] = {k: v for k, v in body["deploy"].items() if k != "replicas"}
         body["network_mode"] = "none"
         body["labels"] = {**_foreign(body.get("labels") or {}), LABEL: owner}
         body["volumes"] = [_harmless(mount, files) for mount in body.get("volumes") or ()]
