@@ -78,6 +78,11 @@ class Driver(Protocol):
         """Whether a volume at the path `target` in a container of `image` is this engine's data."""
         ...
 
+    def looks_like(self, path: Path) -> bool:
+        """Whether the folder `path` (on this host) holds this engine's data, where no image tells;
+        a short look."""
+        ...
+
     def before_stop(self, run: Exec) -> None:
         """Shorten the stop that follows. Raises EngineFailed."""
         ...
@@ -94,6 +99,11 @@ class Driver(Protocol):
     def is_stream(self, path: bytes) -> bool:
         """Whether a file (relative to the captured folder) is written anew from its beginning each
         time, so that its blocks never recur: it is stored as a difference to its last version."""
+        ...
+
+    def load(self, run: Exec, path: Path) -> None:
+        """What a snapshot holds beside the files, such as a dump, goes into the engine that was
+        just started on the folder `path` (on this host); once. Raises EngineFailed."""
         ...
 
     def align(self, run: Exec) -> None:
@@ -146,6 +156,9 @@ class DirectoryDriver:
     def recognises(self, image: str, target: str) -> bool:  # noqa: ARG002
         return True
 
+    def looks_like(self, path: Path) -> bool:  # noqa: ARG002
+        return False
+
     def before_stop(self, run: Exec) -> None:
         """Nothing to do."""
 
@@ -156,6 +169,9 @@ class DirectoryDriver:
 
     def is_stream(self, path: bytes) -> bool:  # noqa: ARG002
         return False
+
+    def load(self, run: Exec, path: Path) -> None:
+        """Nothing to do."""
 
     def align(self, run: Exec) -> None:
         """Nothing to do."""

@@ -184,7 +184,7 @@ def test_detection(image: str, target: str, name: str) -> None:
 
 
 def test_an_unknown_driver_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Unsupported, match="directory, postgres, redis"):
+    with pytest.raises(Unsupported, match="command, directory, mysql, postgres"):
         driver_for("oracle")
 
 

@@ -15,10 +15,11 @@ fi
 if [ ! -d /var/lib/mysql/mysql ]; then
     mariadb-install-db --datadir=/var/lib/mysql --auth-root-authentication-method=normal \
         --skip-test-db >/dev/null
-    { printf 'FLUSH PRIVILEGES;\n'
+    { printf "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';\n"
+      printf 'FLUSH PRIVILEGES;\n'
       [ -z "${MARIADB_DATABASE:-}" ] || printf 'CREATE DATABASE `%s`;\n' "$MARIADB_DATABASE"
       [ -z "${MARIADB_USER:-}" ] ||
-          printf "CREATE USER '%s'@'%%' IDENTIFIED BY '%s'; GRANT ALL ON *.* TO '%s'@'%%';\n" \
+          printf "CREATE USER '%s'@'%%' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO '%s'@'%%';\n" \
               "$MARIADB_USER" "$MARIADB_PASSWORD" "$MARIADB_USER"
       printf "SET PASSWORD FOR root@localhost = PASSWORD('%s');\n" "$MARIADB_ROOT_PASSWORD"
     } | mariadbd --bootstrap
