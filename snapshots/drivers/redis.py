@@ -1,4 +1,5 @@
-"""Redis and its kin: a point without a stop by BGSAVE, keys counted, an unread AOF noticed."""
+"""Redis and its kin: a point without a stop by BGSAVE or in the AOF, keys counted, an AOF that
+hides the data noticed."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
+from snapshots.drivers.base import Ask, DirectoryDriver, Exec, completed, image_name, read_small
 from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
 
 SAVE_SECONDS = 600.0
+_BEHIND_SECONDS = 3.0
 
 _IMAGES = re.compile(r"(redis|valkey|keydb|redis-stack|redis-stack-server)")
+_PASSING = re.compile(rb"temp-.*\.(rdb|aof)|.*\.manifest\.tmp|temp_.*\.manifest")
+_IN_USE = re.compile(rb"^file (\S+) seq \d+ type [bi]", re.M)
 _ERROR = re.compile(r"\A\(?(error|ERR|NOPERM|MISCONF|LOADING|Could not connect)")
 
 # The password comes from the container's environment and stays in there (the server hides its own
@@ -27,8 +31,35 @@ if [ -z "${REDISCLI_AUTH:-}" ]; then
 fi
 if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
 cli=redis-cli; command -v redis-cli >/dev/null 2>&1 || cli=valkey-cli
-exec $cli
 """
+_RUN = _CLI + "exec $cli\n"
+
+# No rewrite of the AOF begins of itself until the script's input ends, however it ends. A server
+# that lets nobody configure it is left as it is.
+_MARK = "-- lockstep: no rewrite --"
+_NO_REWRITE = (
+    _CLI
+    + r"""
+setting=auto-aof-rewrite-percentage
+was=$(echo "CONFIG GET $setting" | $cli 2>/dev/null | tail -n 1)
+case $was in
+  ''|*[!0-9]*) ;;
+  *)
+    trap 'echo "CONFIG SET $setting $was" | $cli >/dev/null 2>&1' EXIT
+    trap 'exit 1' HUP INT TERM PIPE
+    echo "CONFIG SET $setting 0" | $cli >/dev/null 2>&1 ;;
+esac
+"""
+    + f"echo '{_MARK}'\n"
+    + "cat >/dev/null\n"
+)
+
+_LOADABLE = r"""
+check=redis-check-rdb; command -v $check >/dev/null 2>&1 || check=valkey-check-rdb
+command -v $check >/dev/null 2>&1 || exit 0
+printf %s "$1" >/tmp/head.rdb && $check /tmp/head.rdb 2>&1
+"""
+_NOT_LOADABLE = re.compile(r"Can't handle RDB format|Wrong signature")
 
 _KEYS_IN_FILE = r"""
 file=$1/$2
@@ -48,25 +79,20 @@ class RedisDriver(DirectoryDriver):
         )
 
     @contextmanager
-    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
-        """A finished BGSAVE; with AOF on also a finished rewrite, which the files then begin with.
-
-        A server with AOF on reads only the AOF when it starts: a capture that follows takes its
-        beginning whole, and of what is written meanwhile a part, as after a crash.
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:
+        """A finished BGSAVE; or with AOF on, when only that is read at a start, the AOF: its files
+        as they are, with the newest cut off anywhere, as after a crash, and none exchanged.
         """
         if _info(run, "persistence").get("aof_enabled") == "1":
-            _wait_idle(run)
-            _command(run, "BGREWRITEAOF")
-            if _wait_idle(run).get("aof_last_bgrewrite_status") != "ok":
-                raise EngineFailed("Redis could not rewrite its AOF: see its log")
-        state = _wait_idle(run)
-        began = int(_command(run, "TIME").split()[0])
-        _command(run, "BGSAVE")
-        state = _wait_idle(run)
-        saved = int(_command(run, "LASTSAVE"))
-        if state.get("rdb_last_bgsave_status") != "ok" or saved < began:
-            raise EngineFailed("Redis could not save its data (BGSAVE): see its log")
-        yield LivePoint()
+            with _steady_aof(run, path):
+                yield LivePoint(left_out=_is_passing)
+        else:
+            _save(run)
+            yield LivePoint(left_out=_is_passing)
+
+    def is_stream(self, path: bytes) -> bool:
+        """RDB files; the AOF's increments only grow, so their blocks recur."""
+        return path.endswith(b".rdb")
 
     def probe(self, run: Exec) -> dict[str, int]:
         """Keys of each database that has any, and of db0, as "db0"."""
@@ -89,11 +115,26 @@ class RedisDriver(DirectoryDriver):
         if head is not None and head != b"REDIS":
             problems.append(f"{path}/dump.rdb is not a Redis file")
         for manifest in sorted(path.glob("*/*.manifest")):
-            for name in re.findall(rb"^file (\S+) seq", read_small(manifest, 1 << 20) or b"", re.M):
+            for name in re.findall(_IN_USE, read_small(manifest, 1 << 20) or b""):
                 file = manifest.parent / name.decode("utf-8", "surrogateescape")
                 if b"/" in name or read_small(file, 0) is None:
                     problems.append(f"{manifest} names {file.name}, which is missing")
         return problems
+
+    def unfit(self, path: Path, ask: Ask) -> list[str]:
+        """The image's own tool is asked whether it reads files of this format."""
+        for file in (path / "dump.rdb", *sorted(path.glob("*/*.base.rdb"))):
+            head = re.match(rb"(REDIS|VALKEY)\d+", read_small(file, 10) or b"")
+            if head is None:
+                continue
+            said = ask(["sh", "-c", _LOADABLE, "sh", head[0].decode()]).stdout
+            if _NOT_LOADABLE.search(said):
+                written = f"Redis {self.version(path) or 'of a later version'}"
+                return [
+                    f"{file.name} was written by {written} (format {head[0].decode()}), which the "
+                    "server of the image cannot read: use an image of that version or a later one"
+                ]
+        return []
 
     def check(self, run: Exec) -> list[str]:
         state = _info(run, "persistence")
@@ -110,8 +151,48 @@ class RedisDriver(DirectoryDriver):
         return problems
 
 
+def _save(run: Exec) -> None:
+    _wait_idle(run)
+    began = int(_command(run, "TIME").split()[0])
+    _command(run, "BGSAVE")
+    state = _wait_idle(run)
+    saved = int(_command(run, "LASTSAVE"))
+    if state.get("rdb_last_bgsave_status") != "ok" or saved < began:
+        raise EngineFailed("Redis could not save its data (BGSAVE): see its log")
+
+
+@contextmanager
+def _steady_aof(run: Exec, path: Path) -> Iterator[None]:
+    """The AOF only grows inside the context. Raises EngineFailed on exit when it did not."""
+    with run.session(["sh", "-c", _NO_REWRITE]) as session:
+        session.read_until(_MARK, 30)
+        _wait_idle(run)
+        _wait_written(run)
+        before = _manifests(path)
+        yield
+        if _manifests(path) != before:
+            raise EngineFailed("Redis rewrote its AOF while it was captured: run this again")
+
+
+def _manifests(path: Path) -> dict[Path, bytes | None]:
+    return {file: read_small(file, 1 << 20) for file in path.glob("*/*.manifest")}
+
+
+def _is_passing(path: bytes) -> bool:
+    return _PASSING.fullmatch(path.rpartition(b"/")[2]) is not None
+
+
+def _wait_written(run: Exec) -> None:
+    """With appendfsync everysec the AOF may be up to two seconds behind: let it catch up."""
+    deadline = time.monotonic() + _BEHIND_SECONDS
+    while _info(run, "persistence").get("aof_buffer_length", "0") != "0":
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
 def _command(run: Exec, command: str) -> str:
-    output = completed(run(["sh", "-c", _CLI], stdin=command + "\n"), f"redis-cli {command}")
+    output = completed(run(["sh", "-c", _RUN], stdin=command + "\n"), f"redis-cli {command}")
     if output.startswith(("NOAUTH", "WRONGPASS")):
         raise EngineFailed(
             f"redis-cli {command} failed: Redis wants a password. Put it into the environment of "

@@ -77,6 +77,8 @@ class Container:
 
     name: str
     calls: list[tuple[Sequence[str], str | None]] = field(default_factory=list)
+    talks: list[subprocess.Popen[str]] = field(default_factory=list)
+    """The clients of its sessions."""
 
     def __call__(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30
@@ -93,10 +95,12 @@ class Container:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
+            self.talks.append(process)
             try:
                 yield Talk(process)
             finally:
                 process.kill()
+                self.talks.remove(process)
 
     @contextmanager
     def frozen(self, seconds: float) -> Iterator[None]:
