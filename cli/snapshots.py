@@ -84,7 +84,7 @@ def create(
 
     here = Context.of(context)
     docker = docker_for(here, source)
-    place = alone.find(docker, source)
+    place = alone.find(docker, meant(here, source))
     asked = alone.Asked(name=name, driver=driver, container=container, live=live)
     with bar(here) as progress:
         record = alone.create(docker, Store.open(store_path(here, store)), place, asked, progress)
@@ -162,7 +162,7 @@ def restore(
     docker = docker_for(here, target)
     with bar(here) as progress:
         back = alone.put_back(
-            docker, source, chosen, target,
+            docker, source, chosen, meant(here, target),
             in_place=in_place, progress=progress,
         )  # fmt: skip
     if as_json:
@@ -241,8 +241,15 @@ def store_path(here: Context, given: Path | None) -> Path:
     from reconciler import alone
 
     if given is not None:
-        return given.expanduser().resolve()
+        return (here.common.cwd / given.expanduser()).resolve()
     return here.stack.store if in_stack(here) else alone.default_store()
+
+
+def meant(here: Context, given: str) -> str:
+    """A volume's name as it is; a folder as seen from where the command works."""
+    from reconciler import alone
+
+    return str(here.common.cwd / given) if alone.is_folder(given) else given
 
 
 def in_stack(here: Context) -> bool:
