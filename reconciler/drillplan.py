@@ -15,6 +15,8 @@ from reconciler.release import Dataset, Mount, Release
 LABEL = "lockstep.drill"
 """Marks a drill's containers and volumes; its value is `project/stack`."""
 
+_FILES_TELL = ("directory", "sqlite")
+"""Drivers that look at files alone: whatever service has them need not run for that."""
 _NOT_ALONE = (
     "depends_on", "dns", "dns_opt", "dns_search", "expose", "external_links", "extra_hosts",
     "links", "logging", "mac_address", "networks", "ports", "scale", "volumes_from",
@@ -88,7 +90,7 @@ def engine_of(
 
     `recognises`: whether the dataset's driver knows an image with data at that path.
     """
-    if dataset.driver == "directory":
+    if dataset.driver in _FILES_TELL:
         return None
     for mount in dataset.mounts:
         image = record.images.get(mount.service)

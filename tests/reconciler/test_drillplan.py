@@ -111,6 +111,7 @@ def test_the_engine_is_the_service_that_the_driver_knows() -> None:
     assert engine("postgres", backup, shell) == "shell", "whoever writes, where none is known"
     assert engine("postgres", backup) is None
     assert engine("directory", server) is None
+    assert engine("sqlite", shell) is None
     assert engine("postgres") is None
 
 
