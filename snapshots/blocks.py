@@ -134,7 +134,12 @@ class BlockIndex:
 
 
 class BlockSource:
-    """Blocks by hash, checked; each thread has its own descriptors."""
+    """Blocks by hash, checked; each thread has its own descriptors.
+
+    `payloads_too`: as for `PackReader`; set it before the first read.
+    """
+
+    payloads_too = True
 
     def __init__(self, index: BlockIndex) -> None:
         self.index = index
@@ -185,7 +190,7 @@ class BlockSource:
     def _reader(self) -> PackReader:
         reader: PackReader | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = PackReader()
+            reader = self._local.reader = PackReader(payloads_too=self.payloads_too)
             self._readers.append(reader)
         return reader
 

@@ -33,6 +33,10 @@ class UnknownSnapshot(SnapshotError):
     """The store holds no snapshot of that id."""
 
 
+class UnknownPath(SnapshotError):
+    """A snapshot has no entry of that path."""
+
+
 class SourceChanging(SnapshotError):
     """Somebody writes into what was declared to be at rest."""
 

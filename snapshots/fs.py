@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,10 +31,14 @@ ENTRY_ONLY = getattr(os, "O_PATH", 0o10000000) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 FICLONE = 0x40049409
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+_WRITE_AND_WAIT = 1 | 2 | 4
+# Before Linux 5.2 it left out pages that somebody else was just writing.
+_RANGES_ARE_WAITED_FOR = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 2)
 
 # File systems on which a write through mmap changes the modification time no later than the next
 # write fault after an fsync. Elsewhere (tmpfs, network and FUSE file systems) times prove nothing.
-_HONEST_TIMES = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs"}
+_EXT4, _XFS, _BTRFS = 0xEF53, 0x58465342, 0x9123683E
+_HONEST_TIMES = (_EXT4, _XFS, _BTRFS)
 
 # Two writes within one clock tick leave the same time. A file that changed this shortly before it
 # was looked at is looked at again next time.
@@ -41,6 +46,7 @@ SETTLE_NS = 50_000_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
@@ -275,6 +281,17 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done:], offset + done)
 
 
+def write_buffers(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+    """Write neighbouring buffers with one call where possible; returns how many bytes."""
+    if not buffers:
+        return 0
+    wanted = sum(map(len, buffers))
+    done = os.pwritev(fd, buffers, offset)
+    if done < wanted:  # a signal or a full disk: the rest tells which
+        write_all(fd, memoryview(b"".join(buffers))[done:], offset + done)
+    return wanted
+
+
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Make a range a hole; where the file system cannot, make it zero."""
     if _libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0:
@@ -321,10 +338,15 @@ def clone_file(src_fd: int, dst_fd: int) -> bool:
 
 def times_are_honest(fd: int) -> bool:
     """Whether unchanged times prove unchanged content here, mmap writers included."""
+    return _kind_of_filesystem(fd) in _HONEST_TIMES
+
+
+def _kind_of_filesystem(fd: int) -> int:
+    """Its magic number; 0 if it cannot be told."""
     buffer = ctypes.create_string_buffer(256)
     if _libc.fstatfs(fd, buffer) != 0:
-        return False
-    return ctypes.c_ulong.from_buffer(buffer).value in _HONEST_TIMES
+        return 0
+    return ctypes.c_ulong.from_buffer(buffer).value
 
 
 # -- changes of directories ----------------------------------------------------------------------
@@ -354,6 +376,8 @@ def remove_entry(dir_fd: int, name: bytes) -> None:
         os.unlink(name, dir_fd=dir_fd)
         return
     with opened(dir_fd, name, DIRECTORY) as fd:
+        if os.fstat(fd).st_dev != os.fstat(dir_fd).st_dev:
+            raise Unsupported(f"{shown(name)} is a mount point: unmount it first")
         for inner in names_in(fd):
             remove_entry(fd, inner)
     os.rmdir(name, dir_fd=dir_fd)
@@ -364,6 +388,24 @@ def sync_filesystem(fd: int) -> None:
     if _libc.syncfs(fd) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def write_out(fd: int, offset: int, length: int) -> None:
+    """Write what is dirty in a range: later writes to it through mmap change the file's times.
+
+    Unlike a sync it makes nothing durable, and so waits for nobody else's writes.
+    """
+    if _RANGES_ARE_WAITED_FOR and _kind_of_filesystem(fd) in (_EXT4, _XFS):
+        if _libc.sync_file_range(fd, offset, length, _WRITE_AND_WAIT) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    else:
+        os.fsync(fd)
+
+
+def start_writing(fd: int, offset: int, length: int) -> None:
+    """Write a range and wait for it, where the system can: a later sync has less to do."""
+    _libc.sync_file_range(fd, offset, length, _WRITE_AND_WAIT)
 
 
 def sync_folder(path: Path) -> None:

@@ -1,56 +1,47 @@
-"""Restore: a snapshot becomes a folder again, exactly, and nothing outside that folder changes."""
+"""Restore: a snapshot becomes a folder again, exactly, and nothing outside that folder changes.
+
+Every name is one component, looked up in a directory that is held open, and no link is followed:
+neither a record nor somebody who exchanges entries of the target meanwhile can lead elsewhere.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from blake3 import blake3
-
 from snapshots import fs
-from snapshots.blocks import BlockSource
-from snapshots.errors import (
-    Damaged,
-    NotEnoughSpace,
-    TargetNotEmpty,
-    naming,
-    shown,
-)
+from snapshots.contents import Contents
+from snapshots.errors import NotEnoughSpace, TargetNotEmpty, Unsupported, naming, shown
+from snapshots.files import Files, FileTask, Finished, Made
 from snapshots.inorder import InOrder
+from snapshots.plan import Plan, Run, Step, Way, make_plan
 from snapshots.progress import Meter, Progress
-from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import (
-    BLOCK,
-    Blocks,
-    Dir,
-    Entry,
-    Fifo,
-    File,
-    Hard,
-    Symlink,
-    Up,
-    block_length,
-    data_parts,
-    read_tree,
-    with_paths,
-)
+from snapshots.store import Store
+from snapshots.tree import Dir, Fifo, File, Hard, Symlink, Up
 from snapshots.twins import RestoredTwins
 
-JOB_BLOCKS = 64
 SPARE = 64 << 20  # room that is left free on the target's file system
+WAITING = 8  # batches given out and not yet done
+BATCH_FILES, BATCH_BLOCKS = 64, 128  # what one job restores at most; a run more
+MAX_ACTIONS = 24  # of what waits for one batch: directories are open meanwhile
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What a restore did: entries that are not directories, bytes written, seconds."""
+class RestoreStats:
+    """What a restore did: entries that are not directories, bytes written, seconds.
+
+    `skipped`: what the snapshot does not have and why, such as sockets and devices.
+    """
 
     files: int
     bytes_written: int
     seconds: float
+    skipped: tuple[str, ...]
 
 
 def restore(
@@ -59,54 +50,40 @@ def restore(
     target: Path,
     *,
     in_place: bool = False,
+    only: Sequence[str] = (),
     twins: Path | None = None,
     progress: Progress | None = None,
-) -> Restored:
+) -> RestoreStats:
     """Make `target` the folder that was captured, durably.
 
     `target` is made if missing and must be empty, unless `in_place`: then only what differs is
-    written and what is too much is removed. Every block is checked against its hash before it is
-    written; the whole tree is read and checked before anything is. If a restore fails, what is in
-    `target` is no longer of use. `twins`: a file to write, by which a capture of `target` knows
-    what is still as it was restored.
+    written and what is too much is removed. `only`: files and folders by their paths in the
+    snapshot; nothing else is touched, except that directories which lead there are made, with
+    their metadata, where they are missing, and a name whose hard links lie elsewhere becomes a
+    file of its own. `twins`: a file to write, by which a capture of `target` knows what is still
+    as it was restored.
 
-    Raises Damaged, UnknownSnapshot, TargetNotEmpty, NotEnoughSpace.
+    Every block is checked against its hash before it is written, and the whole tree before
+    anything is; if a pack has lost a block, any other that has it is used. If a restore fails,
+    what is in `target` is no longer of use. Raises Damaged, UnknownSnapshot, UnknownPath,
+    TargetNotEmpty, NotEnoughSpace, Unsupported.
     """
     began = time.monotonic()
     fs.insist_apart(target, store.path)
     record = store.read(snapshot_id)
-    with naming("restore into", os.fsencode(target)), store.reading() as source:
-        needed = _check(store, record, source)
+    with naming("restore into", os.fsencode(target)), store.reading() as source, Plan() as plan:
+        source.payloads_too = False  # a block with the right hash is the right block
+        make_plan(plan, store, record, source.index, only)
+        made = not target.exists()
         target.mkdir(mode=0o700, exist_ok=True)
         with fs.opened_root(target) as root, RestoredTwins(twins, record.root) as finished:
             if not in_place:
-                _insist_on_room(target, root, needed)
-            work = _Restore(source, in_place, finished, Meter("restore", record.bytes, progress))
-            work.run(store, record, root)
+                _insist_on_room(target, root, plan.data)
+            meter = Meter("restore", plan.data, progress)
+            work = _Restore(Contents(source), root, made, in_place, finished, meter)
+            work.run(plan)
             fs.sync_filesystem(root)
-    return Restored(record.files, work.written, time.monotonic() - began)
-
-
-def _check(store: Store, record: SnapshotRecord, source: BlockSource) -> int:
-    """Before anything is written: the whole tree is sound, and every block is there.
-
-    Returns the bytes of data in it.
-    """
-    files = size = data = 0
-    for path, entry in with_paths(read_tree(store.tree_path(record.root), record.root)):
-        if isinstance(entry, File):
-            size = entry.size
-        elif isinstance(entry, Blocks):
-            data += sum(length for _, length in data_parts(entry, size))
-            try:
-                source.find_all(entry, size)
-            except Damaged as damage:
-                raise Damaged(f"{shown(path)}: {damage}") from damage
-        if isinstance(entry, (File, Symlink, Fifo, Hard)):
-            files += 1
-    if (files, data) != (record.files, record.bytes):
-        raise Damaged(f"snapshot {record.id} and its tree {record.root[:12]} do not agree")
-    return data
+    return RestoreStats(plan.files, work.written, time.monotonic() - began, tuple(record.skipped))
 
 
 def _insist_on_room(target: Path, root: int, needed: int) -> None:
@@ -125,88 +102,115 @@ def _insist_on_room(target: Path, root: int, needed: int) -> None:
 
 @dataclass
 class _Open:
-    """A directory that is being restored."""
+    """A directory that is being restored. `meta`: to be applied at the end, None to leave it."""
 
     fd: int
     path: bytes
-    entry: Dir
-    extras: set[bytes]
+    name: bytes
+    meta: fs.Meta | None
+    extras: set[bytes] = field(default_factory=set)
 
 
 class _Restore:
+    """Carries out a plan: directories on this thread, content on others, in batches.
+
+    What has to wait until earlier files are done (links, the metadata of directories) is done on
+    this thread again, when the results of their batches are taken, in order.
+    """
+
     def __init__(
-        self, source: BlockSource, in_place: bool, twins: RestoredTwins, meter: Meter
+        self,
+        contents: Contents,
+        root: int,
+        made: bool,
+        in_place: bool,
+        twins: RestoredTwins,
+        meter: Meter,
     ) -> None:
-        self._source, self._in_place, self._twins, self._meter = source, in_place, twins, meter
+        self._contents, self._root, self._made = contents, root, made
+        self._files = Files(contents, in_place, plain=made or not fs.read_xattrs(root))
+        self._in_place, self._twins, self._meter = in_place, twins, meter
+        self._device = os.fstat(root).st_dev
         self._dirs: list[_Open] = []
+        self._held: set[int] = set()  # descriptors to close, whatever happens
         self._links: dict[int, tuple[tuple[bytes, ...], int]] = {}  # number -> names, inode
-        self._file: tuple[File, int, bytes] | None = None  # entry, descriptor, path
-        self._end = 0  # up to where the open file is done
-        self._open: set[int] = set()
-        self._buffers = threading.local()
+        self._task: FileTask | None = None  # the file whose runs come now
+        self._large: Made | None = None  # the same, open, if it is more than one batch takes
+        self._batch: list[FileTask] = []
+        self._batch_blocks = 0
+        self._actions: list[Callable[[], None]] = []  # after the batch
         self.written = 0
 
-    def run(self, store: Store, record: SnapshotRecord, root: int) -> None:
+    def run(self, plan: Plan) -> None:
         try:
-            with InOrder() as self._jobs:
-                for entry in read_tree(store.tree_path(record.root), record.root):
-                    if not isinstance(entry, Blocks):
+            with InOrder(waiting=WAITING) as self._jobs:
+                for step in plan.steps():
+                    if isinstance(step, Run):
+                        self._run_of_blocks(step)
+                    else:
                         self._finish_file()
-                    self._entry(entry, root)
+                        self._step(step)
+                self._flush()
         finally:
-            for fd in self._open | {d.fd for d in self._dirs[1:]}:
+            for fd in self._held:
                 os.close(fd)
         self._meter.finish()
 
-    def _entry(self, entry: Entry, root: int) -> None:
-        if isinstance(entry, Blocks):
-            self._blocks(entry)
-        elif isinstance(entry, Up):
+    def _step(self, step: Step) -> None:
+        if isinstance(step, Up):
             self._leave_dir()
         elif not self._dirs:
-            assert isinstance(entry, Dir)
-            self._enter(root, b"", entry)
+            assert isinstance(step, (Dir, Way))
+            self._enter(self._root, b"", step, fresh=self._made)
         else:
+            assert not isinstance(step, Run)
             here = self._dirs[-1]
-            path = fs.below(here.path, entry.name)
-            here.extras.discard(entry.name)
+            path = fs.below(here.path, step.name)
+            here.extras.discard(step.name)
             with naming("restore", path):
-                if isinstance(entry, Dir):
-                    self._dir(here, path, entry)
-                elif isinstance(entry, File):
-                    self._begin_file(here, path, entry)
-                elif isinstance(entry, Hard):
-                    self._hard(here, entry)
+                if isinstance(step, (Dir, Way)):
+                    self._dir(here, path, step)
+                elif isinstance(step, File):
+                    self._task = FileTask(here.fd, self._names(), path, step)
                 else:
-                    self._special(here, entry)
-                if isinstance(entry, (File, Symlink, Fifo)) and entry.link is not None:
-                    names = (*(d.entry.name for d in self._dirs[1:]), entry.name)
-                    self._links[entry.link] = names, fs.lstat(here.fd, entry.name).st_ino
+                    self._afterwards(partial(self._link_or_fifo, here, path, step, self._names()))
+
+    def _names(self) -> tuple[bytes, ...]:
+        return tuple(directory.name for directory in self._dirs[1:])
 
     # -- directories -----------------------------------------------------------------------------
 
-    def _enter(self, fd: int, path: bytes, entry: Dir) -> None:
-        extras = set(fs.names_in(fd)) if self._in_place else set()
-        self._dirs.append(_Open(fd, path, entry, extras))
+    def _enter(self, fd: int, path: bytes, step: Dir | Way, *, fresh: bool) -> None:
+        """`fresh`: it was made for this restore. Others that only lead on keep their metadata."""
+        meta = step.meta if fresh or isinstance(step, Dir) else None
+        extras = set(fs.names_in(fd)) if self._in_place and isinstance(step, Dir) else set()
+        self._dirs.append(_Open(fd, path, step.name, meta, extras))
 
-    def _dir(self, here: _Open, path: bytes, entry: Dir) -> None:
-        present = self._present(here.fd, entry.name)
+    def _dir(self, here: _Open, path: bytes, step: Dir | Way) -> None:
+        present = self._present(here.fd, step.name)
         if present is not None and not stat.S_ISDIR(present.st_mode):
-            os.unlink(entry.name, dir_fd=here.fd)
+            os.unlink(step.name, dir_fd=here.fd)
             present = None
         if present is None:
-            os.mkdir(entry.name, 0o700, dir_fd=here.fd)
-        self._enter(os.open(entry.name, fs.DIRECTORY, dir_fd=here.fd), path, entry)
+            os.mkdir(step.name, 0o700, dir_fd=here.fd)
+        fd = os.open(step.name, fs.DIRECTORY, dir_fd=here.fd)
+        self._held.add(fd)
+        if os.fstat(fd).st_dev != self._device:
+            raise Unsupported(f"{shown(path)} in the target is a mount point: unmount it first")
+        self._enter(fd, path, step, fresh=present is None)
 
     def _leave_dir(self) -> None:
+        self._afterwards(partial(self._complete_dir, self._dirs.pop()))
+
+    def _complete_dir(self, done: _Open) -> None:
         """Its own metadata last: everything in it was made by now, and would change its time."""
-        done = self._dirs[-1]
         with naming("restore", done.path):
             for name in done.extras:
                 fs.remove_entry(done.fd, name)
-            fs.apply_meta(done.fd, done.entry.meta)
-        self._dirs.pop()
-        if self._dirs:
+            if done.meta is not None:
+                fs.apply_meta(done.fd, done.meta)
+        if done.fd != self._root:
+            self._held.remove(done.fd)
             os.close(done.fd)
 
     def _present(self, dir_fd: int, name: bytes) -> os.stat_result | None:
@@ -220,112 +224,107 @@ class _Restore:
 
     # -- entries without content -----------------------------------------------------------------
 
-    def _special(self, here: _Open, entry: Symlink | Fifo) -> None:
-        if self._present(here.fd, entry.name) is not None:
-            fs.remove_entry(here.fd, entry.name)
-        if isinstance(entry, Symlink):
-            os.symlink(entry.target, entry.name, dir_fd=here.fd)
-        else:
-            os.mkfifo(entry.name, 0o600, dir_fd=here.fd)
-        fs.apply_entry_meta(here.fd, entry.name, entry.meta, link=isinstance(entry, Symlink))
+    def _link_or_fifo(
+        self, here: _Open, path: bytes, step: Symlink | Fifo | Hard, folder: tuple[bytes, ...]
+    ) -> None:
+        with naming("restore", path):
+            if isinstance(step, Hard):
+                self._hard(here, step)
+                return
+            if self._present(here.fd, step.name) is not None:
+                fs.remove_entry(here.fd, step.name)
+            if isinstance(step, Symlink):
+                os.symlink(step.target, step.name, dir_fd=here.fd)
+            else:
+                os.mkfifo(step.name, 0o600, dir_fd=here.fd)
+            fs.apply_entry_meta(here.fd, step.name, step.meta, link=isinstance(step, Symlink))
+            if step.link is not None:
+                inode = fs.lstat(here.fd, step.name).st_ino
+                self._links[step.link] = (*folder, step.name), inode
 
-    def _hard(self, here: _Open, entry: Hard) -> None:
-        names, inode = self._links[entry.of]
-        present = self._present(here.fd, entry.name)
+    def _hard(self, here: _Open, step: Hard) -> None:
+        names, inode = self._links[step.of]
+        present = self._present(here.fd, step.name)
         if present is not None:
             if present.st_ino == inode and not stat.S_ISDIR(present.st_mode):
                 return
-            fs.remove_entry(here.fd, entry.name)
-        fs.link_entry(self._dirs[0].fd, names, here.fd, entry.name, inode)
+            fs.remove_entry(here.fd, step.name)
+        fs.link_entry(self._root, names, here.fd, step.name, inode)
 
     # -- files -----------------------------------------------------------------------------------
 
-    def _begin_file(self, here: _Open, path: bytes, entry: File) -> None:
-        present = self._present(here.fd, entry.name)
-        reuse = present is not None and stat.S_ISREG(present.st_mode) and present.st_nlink == 1
-        if present is not None and not reuse:  # other names of it must not see what is written
-            fs.remove_entry(here.fd, entry.name)
-        flags = fs.WRITE if reuse else fs.CREATE
-        fd = fs.open_file(here.fd, entry.name, flags)
-        self._open.add(fd)
-        if not reuse or present is None or present.st_size != entry.size:
-            os.ftruncate(fd, entry.size)
-        self._file, self._end = (entry, fd, path), 0
-
-    def _blocks(self, run: Blocks) -> None:
-        assert self._file is not None
-        entry, fd, path = self._file
-        parts = data_parts(run, entry.size)
-        for first in range(0, len(run.hashes), JOB_BLOCKS):
-            at, hashes = run.at + first, run.hashes[first : first + JOB_BLOCKS]
-            end = min((at + len(hashes)) * BLOCK, entry.size)
-            wanted = fs.clip(parts, at * BLOCK, end)
-            if self._in_place:
-                self._dig(fd, wanted, end)
-
-            def job(
-                at: int = at,
-                hashes: tuple[bytes, ...] = hashes,
-                wanted: list[tuple[int, int]] = wanted,
-            ) -> int:
-                try:
-                    with naming("restore", path):
-                        return self._write_blocks(fd, entry.size, at, hashes, wanted)
-                except Damaged as damage:
-                    raise Damaged(f"{shown(path)}: {damage}") from damage
-
-            self._jobs.submit(job, self._count)
-
-    def _dig(self, fd: int, parts: list[tuple[int, int]], end: int) -> None:
-        """In place: make holes up to `end` wherever the snapshot has them and the file has data."""
-        for offset, length in [*parts, (end, 0)]:
-            if offset > self._end:
-                fs.punch_where_data(fd, self._end, offset)
-            self._end = offset + length
-
-    def _write_blocks(
-        self,
-        fd: int,
-        size: int,
-        at: int,
-        hashes: tuple[bytes, ...],
-        parts: list[tuple[int, int]],
-    ) -> int:
-        written = 0
-        for index, digest in enumerate(hashes, start=at):
-            start, length = index * BLOCK, block_length(index, size)
-            if self._in_place and self._is_there(fd, start, length, digest):
-                continue
-            data = memoryview(self._source.get(digest, length))
-            for offset, count in fs.clip(parts, start, start + length):
-                fs.write_all(fd, data[offset - start : offset - start + count], offset)
-                written += count
-        return written
-
-    def _is_there(self, fd: int, start: int, length: int, digest: bytes) -> bool:
-        buffer: bytearray | None = getattr(self._buffers, "buffer", None)
-        if buffer is None:
-            buffer = self._buffers.buffer = bytearray(BLOCK)
-        view = memoryview(buffer)[:length]
-        return fs.read_into(fd, view, start) == length and blake3(view).digest() == digest
-
-    def _count(self, written: int) -> None:
-        self.written += written
+    def _run_of_blocks(self, run: Run) -> None:
+        assert self._task is not None
+        self._task.add(run)
+        if self._task.blocks >= BATCH_BLOCKS:
+            if self._large is None:
+                self._flush()
+                self._large = self._files.make(self._task)
+                self._held.add(self._large.fd)
+            self._give_out(self._large, last=False)
 
     def _finish_file(self) -> None:
-        if self._file is None:
+        """No more runs of the open file come."""
+        task, self._task = self._task, None
+        if task is None:
             return
-        entry, fd, path = self._file
-        self._file = None
-        if self._in_place:
-            self._dig(fd, [], entry.size)
+        if self._large is None:
+            self._batch.append(task)
+            self._batch_blocks += task.blocks
+            if len(self._batch) >= BATCH_FILES or self._batch_blocks >= BATCH_BLOCKS:
+                self._flush()
+            return
+        made, self._large = self._large, None
+        self._task = task
+        self._give_out(made, last=True)
+        self._task = None
+        self._jobs.then(partial(self._finish_large, task, made))
 
-        def finish() -> None:
-            with naming("restore", path):
-                fs.apply_meta(fd, entry.meta)
-                self._twins.add(path, fd)
-                self._open.remove(fd)
-                os.close(fd)
-            self._meter.add(entry.size)
+    def _give_out(self, made: Made, *, last: bool) -> None:
+        """What came of a large file, as a job of its own."""
+        assert self._task is not None
+        piece = self._task.piece(made, last=last)
+        data = sum(length for run in piece.runs for _, length in run.parts)
+        self._jobs.submit(partial(self._contents.fill, [piece]), partial(self._count, data))
 
-        self._jobs.then(finish)
+    def _finish_large(self, task: FileTask, made: Made) -> None:
+        self._finished(self._files.finish(task, made))
+        self._held.remove(made.fd)
+        os.close(made.fd)
+
+    def _finished(self, file: Finished) -> None:
+        task = file.task
+        self._twins.add(task.path, file.st)
+        if task.file.link is not None:
+            self._links[task.file.link] = (*task.folder, task.file.name), file.st.st_ino
+
+    def _count(self, data: int, written: int) -> None:
+        self._meter.add(data)
+        self.written += written
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Give out the files that were gathered, and what is to be done after them."""
+        tasks, actions = self._batch, self._actions
+        self._batch, self._batch_blocks, self._actions = [], 0, []
+
+        def then(result: tuple[list[Finished], int]) -> None:
+            finished, written = result
+            for file in finished:
+                self._finished(file)
+            self._count(sum(task.data for task in tasks), written)
+            for action in actions:
+                action()
+
+        if tasks:
+            self._jobs.submit(partial(self._files.whole, tasks), then)
+
+    def _afterwards(self, action: Callable[[], None]) -> None:
+        """Do this on this thread when every file before it is done."""
+        if not self._batch:
+            self._jobs.then(action)
+            return
+        self._actions.append(action)
+        if len(self._actions) >= MAX_ACTIONS:
+            self._flush()

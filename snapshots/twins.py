@@ -57,11 +57,10 @@ class RestoredTwins:
         self._writer = SeenWriter(path, bytes.fromhex(root)) if path else None
         self._latest_ns = 0
 
-    def add(self, path: bytes, fd: int) -> None:
+    def add(self, path: bytes, st: os.stat_result) -> None:
         """A file that is finished. Files come in the order of the tree."""
         if self._writer is None:
             return
-        st = os.fstat(fd)
         folder, _, name = path.rpartition(b"/")
         key = fs.Key(0, st.st_size, st.st_mtime_ns, 0)
         self._writer.add(folder, name, key, Twin(st.st_ino, st.st_ctime_ns))

@@ -1,0 +1,122 @@
+"""The content of files that are being restored: blocks from the store, proved, then written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from snapshots import fs
+from snapshots.blocks import BlockSource, Place
+from snapshots.copies import whole_copies
+from snapshots.errors import Damaged, naming, shown
+from snapshots.plan import Run
+from snapshots.tree import BLOCK, block_length
+
+Content = bytes | memoryview | Damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The bytes [start, end) of an open file: these runs of data, and holes for the rest.
+
+    `kept`: the file has content already; what equals it is not written again.
+    """
+
+    fd: int
+    path: bytes
+    size: int  # of the whole file
+    start: int
+    end: int
+    runs: Sequence[Run]
+    kept: bool
+
+    def blocks(self) -> Iterator[tuple[int, bytes, Place]]:
+        """Number, hash and place of each block."""
+        for run in self.runs:
+            for number, (digest, place) in enumerate(run.blocks, start=run.at):
+                yield number, digest, place
+
+
+class Contents:
+    """Fills pieces of files. Used by several threads at once."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self._source = source
+        self._local = threading.local()
+
+    def fill(self, pieces: Sequence[Piece]) -> int:
+        """Give each piece its content; returns the bytes written. Raises Damaged."""
+        missing = {id(piece): self._compared(piece) for piece in pieces if piece.kept}
+        content = self._fetched(
+            (digest, place)
+            for piece in pieces
+            for number, digest, place in piece.blocks()
+            if not piece.kept or number in missing[id(piece)]
+        )
+        written = 0
+        for piece in pieces:
+            with naming("restore", piece.path):
+                for run in piece.runs:
+                    written += _write(piece, run, content, missing.get(id(piece)))
+        return written
+
+    def _compared(self, piece: Piece) -> set[int]:
+        """Make holes where they belong; returns the numbers of the blocks that differ."""
+        with naming("restore", piece.path):
+            at = piece.start
+            for offset, length in (part for run in piece.runs for part in run.parts):
+                if offset > at:
+                    fs.punch_where_data(piece.fd, at, offset)
+                at = offset + length
+            if piece.end > at:
+                fs.punch_where_data(piece.fd, at, piece.end)
+            return {
+                number
+                for number, digest, _ in piece.blocks()
+                if not self._is_there(piece, number, digest)
+            }
+
+    def _is_there(self, piece: Piece, number: int, digest: bytes) -> bool:
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = memoryview(bytearray(BLOCK))
+        view = buffer[: block_length(number, piece.size)]
+        full = fs.read_into(piece.fd, view, number * BLOCK) == len(view)
+        return full and blake3(view).digest() == digest
+
+    def _fetched(self, blocks: Iterable[tuple[bytes, Place]]) -> dict[bytes, Content]:
+        """These blocks, each read once and proved, or why one cannot be had from any pack."""
+        content: dict[bytes, Content] = dict(self._source.get_many(dict(blocks)))
+        bad = {digest for digest, data in content.items() if isinstance(data, Damaged)}
+        if bad:
+            content.update(whole_copies(self._source.index.folder, bad))
+        return content
+
+
+def _write(
+    piece: Piece, run: Run, content: Mapping[bytes, Content], missing: set[int] | None
+) -> int:
+    """Write the data of a run, or of its `missing` blocks, neighbours together."""
+    written = 0
+    for offset, length in run.parts:
+        buffers: list[bytes | memoryview] = []
+        begin = at = offset
+        while at < offset + length:
+            number = at // BLOCK
+            end = min((number + 1) * BLOCK, offset + length)
+            if missing is None or number in missing:
+                data = content[run.blocks[number - run.at][0]]
+                if isinstance(data, Damaged):
+                    raise Damaged(f"{shown(piece.path)}: {data}")
+                if end - at != len(data):
+                    data = memoryview(data)[at - number * BLOCK : end - number * BLOCK]
+                buffers.append(data)
+            else:
+                written += fs.write_buffers(piece.fd, buffers, begin)
+                begin, buffers = end, []
+            at = end
+        written += fs.write_buffers(piece.fd, buffers, begin)
+    return written

@@ -1,0 +1,125 @@
+"""Files that are being restored: made or taken over, filled, and given their metadata."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from snapshots import fs
+from snapshots.contents import Contents, Piece
+from snapshots.errors import SnapshotError, naming, shown
+from snapshots.plan import Run
+from snapshots.tree import File
+
+
+@dataclass(slots=True)
+class FileTask:
+    """A file to restore under its name in an open directory, and its runs of blocks as they come.
+
+    `folder`: the names of the directories that lead there, for hard links to it.
+    """
+
+    dir_fd: int
+    folder: tuple[bytes, ...]
+    path: bytes
+    file: File
+    runs: list[Run] = field(default_factory=list)
+    blocks: int = 0  # in `runs`
+    data: int = 0  # bytes in them
+    done: int = 0  # up to where the file was given out as pieces
+
+    def add(self, run: Run) -> None:
+        self.runs.append(run)
+        self.blocks += len(run.blocks)
+        self.data += sum(length for _, length in run.parts)
+
+    def piece(self, made: Made, *, last: bool) -> Piece:
+        """What came since the piece before; `last`: up to the end of the file."""
+        ends = (offset + length for run in self.runs for offset, length in run.parts)
+        end = self.file.size if last else max(ends, default=self.done)
+        piece = Piece(made.fd, self.path, self.file.size, self.done, end, self.runs, made.kept)
+        self.done, self.runs, self.blocks = end, [], 0
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An open file. `kept`: it was there before, with content and metadata."""
+
+    fd: int
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file as it was left."""
+
+    task: FileTask
+    st: os.stat_result
+
+
+class Files:
+    """Restores files. Used by several threads at once. `in_place`: there may be files already."""
+
+    def __init__(self, contents: Contents, in_place: bool, *, plain: bool) -> None:
+        self._contents, self._in_place = contents, in_place
+        self._plain = plain  # new entries have no attributes that they were not given
+
+    def whole(self, tasks: Sequence[FileTask]) -> tuple[list[Finished], int]:
+        """Restore files from the first byte to their metadata; also returns the bytes written."""
+        made: list[Made] = []
+        try:
+            for task in tasks:
+                made.append(self.make(task))
+            pieces = [task.piece(file, last=True) for task, file in zip(tasks, made, strict=True)]
+            written = self._contents.fill(pieces)
+            return [self.finish(t, file) for t, file in zip(tasks, made, strict=True)], written
+        finally:
+            for file in made:
+                os.close(file.fd)
+
+    def make(self, task: FileTask) -> Made:
+        """Open the file, of its final size; one that is there is kept if it is nobody else's."""
+        with naming("restore", task.path):
+            made = self._taken_over(task) if self._in_place else None
+            if made is None:
+                fd = fs.open_file(task.dir_fd, task.file.name, fs.CREATE)
+                made, size = Made(fd, kept=False), 0
+            else:
+                size = os.fstat(made.fd).st_size
+            if size != task.file.size:
+                os.ftruncate(made.fd, task.file.size)
+            return made
+
+    def _taken_over(self, task: FileTask) -> Made | None:
+        name = task.file.name
+        try:
+            present = fs.lstat(task.dir_fd, name)
+        except FileNotFoundError:
+            return None
+        # Other names of it, which may lie outside the target, must not see what is written.
+        if not stat.S_ISREG(present.st_mode) or present.st_nlink != 1:
+            fs.remove_entry(task.dir_fd, name)
+            return None
+        fd = fs.open_file(task.dir_fd, name, fs.WRITE)
+        found = os.fstat(fd)
+        if (found.st_ino, found.st_dev, found.st_nlink) != (present.st_ino, present.st_dev, 1):
+            os.close(fd)
+            raise SnapshotError(
+                f"{shown(task.path)}: somebody else changes the target; stop that first"
+            )
+        return Made(fd, kept=True)
+
+    def finish(self, task: FileTask, made: Made) -> Finished:
+        """Its metadata, when all of its content is there."""
+        with naming("restore", task.path):
+            meta = task.file.meta
+            if made.kept or meta.xattrs or not self._plain:
+                fs.apply_meta(made.fd, meta)
+            else:
+                os.chown(made.fd, meta.uid, meta.gid)
+                os.chmod(made.fd, meta.mode)
+                os.utime(made.fd, ns=(meta.mtime_ns, meta.mtime_ns))
+            return Finished(task, os.fstat(made.fd))
