@@ -7,18 +7,25 @@ import os
 import threading
 
 from snapshots import fs
+from snapshots.pace import PORTION, Pace
 
 CHUNK = 1 << 20  # read and compared at once
 PAGE = 8192  # written at least, where a chunk differs
+READING = 8  # comparing costs the host so many times less than writing
 
 _CANNOT_COPY_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Content:
-    """Safe for several threads. Ranges are [start, end) in bytes; results are bytes written."""
+    """Safe for several threads. Ranges are [start, end) in bytes; results are bytes written.
 
-    def __init__(self) -> None:
+    `live`: the source is in use, so what its writers hold is written out before it is read.
+    """
+
+    def __init__(self, *, live: bool, pace: Pace | None = None) -> None:
         self.can_clone = True
+        self._live, self._pace = live, pace
+        self._portion = PORTION if pace else 8 * CHUNK
         self._local = threading.local()
 
     def clone(self, src: int, dst: int, size: int) -> bool:
@@ -39,18 +46,27 @@ class Content:
     def _copy_data(self, src: int, dst: int, start: int, end: int) -> int:
         at = start
         while at < end:
+            portion = min(end - at, self._portion)
+            self._settle(src, at, portion)
             try:
-                count = os.copy_file_range(src, dst, min(end - at, 8 * CHUNK), at, at)
+                count = os.copy_file_range(src, dst, portion, at, at)
             except OSError as error:
                 if error.errno not in _CANNOT_COPY_IN_KERNEL:
                     raise
-                data = self._buffers()[0][: min(end - at, CHUNK)]
+                data = self._buffers()[0][: min(portion, CHUNK)]
                 count = fs.read_into(src, data, at)
                 fs.write_all(dst, data[:count], at)
             if count == 0:  # it shrank
                 break
+            if self._pace:
+                fs.start_writing(dst, at, count)
+                self._pace.spend(count)
             at += count
         return at - start
+
+    def _settle(self, src: int, offset: int, length: int) -> None:
+        if self._live:
+            fs.write_out(src, offset, length)
 
     def mend(self, src: int, dst: int, start: int, end: int) -> int:
         """Write only what differs, and make holes where the source has them."""
@@ -59,7 +75,13 @@ class Content:
             fs.punch_where_data(dst, at, offset)
             at = offset + length
             for chunk in range(offset, at, CHUNK):
-                written += self._mend_chunk(src, dst, chunk, min(CHUNK, at - chunk))
+                size = min(CHUNK, at - chunk)
+                self._settle(src, chunk, size)
+                changed = self._mend_chunk(src, dst, chunk, size)
+                written += changed
+                if self._pace:
+                    fs.start_writing(dst, chunk, size)
+                    self._pace.spend(changed + size // READING)
         fs.punch_where_data(dst, at, end)
         return written
 

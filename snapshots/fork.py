@@ -6,9 +6,9 @@
     fork.final_pass()       # source at rest: afterwards the target equals it
 
 A pass looks at every entry and copies what changed since the pass before. Per file the order is
-stat, fsync, read: a writer through mmap changes no time while its page is dirty and writable, but
-after the fsync its next write must. Where that does not hold (tmpfs, network file systems) the
-final pass compares everything.
+stat, write out, read: a writer through mmap changes no time while its page is dirty and writable,
+but after that was written out the next write must. Where this does not hold (tmpfs, network file
+systems) the final pass compares everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from snapshots.content import Content
 from snapshots.errors import SourceChanging, TargetNotEmpty, naming, shown
 from snapshots.fs import Size
 from snapshots.inorder import InOrder
+from snapshots.pace import EACH_FILE, Pace
 from snapshots.progress import Meter, Progress
 from snapshots.seen import Seen, SeenFiles, SeenWriter, Twin
 from snapshots.twins import twins_path
@@ -64,10 +65,16 @@ class Fork:
     """
 
     def __init__(
-        self, source: Path, target: Path, *, index: Path, progress: Progress | None = None
+        self,
+        source: Path,
+        target: Path,
+        *,
+        index: Path,
+        progress: Progress | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._source, self._target, self._index = source, target, index
-        self._progress = progress
+        self._progress, self._pace = progress, pace
 
     def first_pass(self) -> ForkStats:
         """Copy everything while the source is in use; entries that vanish are left out.
@@ -123,10 +130,12 @@ class Fork:
             seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None)
             # Where times prove nothing, a twin could not be told from a file that changed.
             place = self.twins if final and trusted else self._index
-            work = _Pass(self._source, seen, SeenWriter(place, identity), final)
+            pace = None if final else self._pace
+            work = _Pass(self._source, seen, SeenWriter(place, identity), final, pace)
             total = fs.measure_fd(src, set()).apparent_bytes if self._progress else 0
             work.meter = Meter(what, total, self._progress)
-            work.run(src, dst)
+            with pace.watching(self._target) if pace else nullcontext():
+                work.run(src, dst)
         return ForkStats(
             work.files,
             work.changed,
@@ -164,11 +173,19 @@ def _reading_source() -> Iterator[None]:
 class _Pass:
     """One pass over both folders. One thread walks; others compare and copy."""
 
-    def __init__(self, source: Path, seen: SeenFiles, record: SeenWriter, final: bool) -> None:
+    def __init__(
+        self,
+        source: Path,
+        seen: SeenFiles,
+        record: SeenWriter,
+        final: bool,
+        pace: Pace | None,
+    ) -> None:
         self._source, self._seen, self._record, self._final = source, seen, record, final
+        self._pace = pace
         self._links: dict[tuple[int, int], tuple[bytes, int]] = {}  # inode -> target path, inode
         self._open: set[int] = set()
-        self._content = Content()
+        self._content = Content(live=not final, pace=pace)
         self._sync = _Sync(final)
         self.meter = Meter("", 0, None)
         self.files = self.changed = self.removed = self.written = self.reflinked = 0
@@ -177,7 +194,8 @@ class _Pass:
     def run(self, src: int, dst: int) -> None:
         self._root = dst
         try:
-            with InOrder() as self._jobs:
+            begin = self._pace.yield_to_others if self._pace else None
+            with InOrder(begin=begin) as self._jobs:
                 self._directory(src, dst, b"", 0)
             self._sync.finish(dst)
             self._record.close(durable=not self._final)
@@ -326,8 +344,6 @@ class _Pass:
         st, now = os.fstat(src_fd), time.time_ns()
         if not stat.S_ISREG(st.st_mode):
             raise _Vanished
-        if not self._final:
-            os.fsync(src_fd)
         if present:
             there = fs.lstat(dst, name)
             if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
@@ -353,6 +369,8 @@ class _Pass:
         def job(start: int) -> tuple[int, bool]:
             with naming("copy", copy.path):
                 written, cloned = self._range(copy, start, min(start + step, size))
+                if self._pace:
+                    self._pace.spend(EACH_FILE)
                 if left.last():
                     fs.apply_meta(copy.dst, meta)
                     copy.twin = _twin(copy.dst)

@@ -17,11 +17,17 @@ WAITING = 64  # jobs given out and not yet taken: bounds memory and open files
 class InOrder:
     """`submit` gives a job to the threads; its `then` runs on the caller's thread, in order.
 
-    Leaving the `with` block waits for everything; after an error it drops what has not begun.
+    `begin` is called once on each thread. Leaving the `with` block waits for everything; after an
+    error it drops what has not begun.
     """
 
-    def __init__(self, threads: int = THREADS, waiting: int = WAITING) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshots")
+    def __init__(
+        self,
+        threads: int = THREADS,
+        waiting: int = WAITING,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshots", initializer=begin)
         self._limit = waiting
         self._queue: deque[tuple[Future[Any] | None, Callable[[Any], None]]] = deque()
 
