@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from reconciler import compose, names, source
+from reconciler import compose, names, places, source
 from reconciler.catalog import Catalog
 from reconciler.config import DatasetSetting, Stack
 from reconciler.docker import (
@@ -62,10 +63,14 @@ def draft(stack: Stack, docker: Docker, composer: Compose) -> Draft | None:
         by_service.setdefault(container.service, docker.inspect(container.id))
     model = _declared_model(stack, docker, composer, by_service)
     if model is not None:
-        defined = source.define(stack, model, _image_volumes(docker, by_service))
+        defined = source.define(
+            stack, model, _image_volumes(docker, by_service), partial(places.plain, docker, stack)
+        )
     else:
         model = _seen_model(stack, docker, by_service)
-        defined = source.define(_speaking_only_of(stack, model), model, {})
+        defined = source.define(
+            _speaking_only_of(stack, model), model, {}, partial(places.plain, docker, stack)
+        )
     datasets, generations = _as_mounted(defined.datasets, by_service)
     release = Release(
         name=names.release_name(stack.name, names.ADOPTED_NUMBER),

@@ -13,7 +13,7 @@ from reconciler.docker import OUR_DATASET, ContainerDetails, Docker
 from reconciler.errors import BadInput, LockstepError, Refused
 from reconciler.inside import Inside
 from snapshots.capture import capture
-from snapshots.drivers import Driver, detect, driver_for
+from snapshots.drivers import Driver, detect, driver_for, looks_like
 from snapshots.errors import Damaged, UnknownSnapshot
 from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
@@ -129,7 +129,7 @@ def create(
     for an unknown container, and errors of `snapshots`.
     """
     using = _chosen(users(docker, place), place, asked.container)
-    engine = _engine(docker, using, asked.driver)
+    engine = _engine(docker, using, place, asked.driver)
     driver = engine[0] if engine else driver_for(asked.driver or "directory")
     dataset = asked.name or (place.path.name if place.is_folder else place.name)
     tags = {"kind": ALONE, "of": place.name, "driver": driver.name}
@@ -171,7 +171,7 @@ def _chosen(using: Sequence[User], place: Place, asked: str | None) -> Sequence[
 
 
 def _engine(
-    docker: Docker | None, using: Sequence[User], asked: str | None
+    docker: Docker | None, using: Sequence[User], place: Place, asked: str | None
 ) -> tuple[Driver, ContainerDetails] | None:
     """The driver and the running container that serves the place; None where only files are."""
     if asked is not None:
@@ -184,7 +184,9 @@ def _engine(
                 driver = detect(image, target)
                 if driver.name != "directory":
                     return driver, user.container
-    return None
+    driver = looks_like(place.path)
+    served = [u for u in using if u.targets and driver.name != "directory"]
+    return (driver, served[0].container) if served else None
 
 
 def _names(docker: Docker | None, container: ContainerDetails) -> tuple[str, ...]:
@@ -265,9 +267,11 @@ def put_back(
     given: str,
     *,
     in_place: bool,
+    only: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Back:
-    """Restore a snapshot into a volume or folder, which is made where it is missing.
+    """Restore a snapshot, or `only` some of its paths, into a volume or folder, which is made
+    where it is missing.
 
     Raises Refused while a running container mounts it, and for a generation of a stack.
     """
@@ -279,7 +283,7 @@ def put_back(
             f"{place.name} is mounted by {', '.join(names)}, which must not see it change",
             next_step=f"docker stop {' '.join(names)}   then run this again",
         )
-    done = restore(store, snapshot, place.path, in_place=in_place, progress=progress)
+    done = restore(store, snapshot, place.path, in_place=in_place, only=only, progress=progress)
     return Back(snapshot, place, done.files, done.bytes_written, done.seconds)
 
 

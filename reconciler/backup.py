@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from reconciler import places
+from reconciler import onepoint, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.debts import BACKUP
@@ -17,7 +17,7 @@ from reconciler.inside import Inside
 from reconciler.ledger import World
 from reconciler.release import Dataset, Release
 from snapshots.capture import capture
-from snapshots.drivers import driver_for
+from snapshots.drivers import Driver, driver_for
 from snapshots.errors import Unsupported
 from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
@@ -60,12 +60,27 @@ def take(
             "generation": source,
         }
         try:
-            snapshot = _capture(docker, world, dataset, source, store, tags)
+            driver = driver_for(dataset.driver, stack.settings.commands(dataset.name))
+            snapshot = _capture(docker, world, dataset, driver, source, store, tags)
         except Unsupported as error:
             taken.append(Backup(dataset.name, None, None, str(error)))
             continue
         taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
     return taken
+
+
+def take_group(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    world: World,
+    group: str,
+    progress: Callable[[str], None],
+    freeze_limit: float,
+) -> list[Backup]:
+    """Capture all datasets of a group of the config at one point; see `onepoint.take`."""
+    taken = onepoint.take(stack, catalog, docker, world, group, progress, freeze_limit=freeze_limit)
+    return [Backup(name, snapshot.id, snapshot.bytes) for name, snapshot in taken.items()]
 
 
 def _chosen(record: Release, only: Sequence[str]) -> list[Dataset]:
@@ -84,6 +99,7 @@ def _capture(
     docker: Docker,
     world: World,
     dataset: Dataset,
+    driver: Driver,
     source: str,
     store: Store,
     tags: Mapping[str, str],
@@ -92,7 +108,7 @@ def _capture(
     path, parent = places.place(docker, source), _parent(store, source)
     owner = _owner(docker, world, dataset, source)
     if owner is not None:
-        driver, run = driver_for(dataset.driver), Inside(docker, owner.id)
+        run = Inside(docker, owner.id)
         return capture_live(
             driver, run, path, store, dataset=dataset.name, parent=parent, tags=tags
         )

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from reconciler import names
 from reconciler.errors import BadInput
 from reconciler.release import Kind, Strategy
+
+COMMAND_DRIVER = "command"
 
 
 class Setting(BaseModel):
@@ -44,6 +55,35 @@ class Gate(Setting):
     tcp: int | None = None
 
 
+class Commands(Setting):
+    """The user's own commands for a dataset's engine: each runs in its container by `sh -c`.
+
+    A live snapshot is made either by `dump`, whose counterpart `restore` runs in the new world
+    when the data came from it, or by `freeze` and `thaw`.
+    """
+
+    before_stop: str = Field("", description="shortens the stop that follows")
+    freeze: str = Field("", description="brings the files to rest, until `thaw`")
+    thaw: str = Field("", description="runs in any case, also when Lockstep died")
+    dump: str = Field("", description="prints the data, or writes it to a file in the volume")
+    restore: str = Field("", description="loads it; has what `dump` printed as its input")
+    probe: str = Field("", description="prints lines of a name and a number, or JSON")
+    check: str = Field("", description="fails, and says why, when the data is damaged")
+    timeout: Annotated[float, Field(gt=0)] = Field(600, description="seconds for each of them")
+    freeze_limit: Annotated[float, Field(gt=0)] = Field(
+        30, description="seconds between `freeze` and `thaw` at most"
+    )
+
+    @model_validator(mode="after")
+    def _each_has_its_counterpart(self) -> Self:
+        for one, other in (("freeze", "thaw"), ("dump", "restore")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise ValueError(f"{one} and {other} belong together: name both or neither")
+        if self.dump and self.freeze:
+            raise ValueError("name either dump and restore, or freeze and thaw")
+        return self
+
+
 class DatasetSetting(Setting):
     """What the stack says about a dataset that the compose file does not, or cannot."""
 
@@ -56,6 +96,18 @@ class DatasetSetting(Setting):
     service: str | None = Field(None, description="for an image's own VOLUME: which service")
     target: str | None = Field(None, description="for an image's own VOLUME: mounted where")
     stop_owner: bool = Field(False, description="a restore may stop the containers that use it")
+    commands: Commands | None = Field(None, description="for `driver: command`, and imply it")
+
+    @model_validator(mode="after")
+    def _commands_are_for_their_driver(self) -> Self:
+        if self.commands is not None and self.driver not in (None, COMMAND_DRIVER):
+            raise ValueError(f"commands are only for driver: {COMMAND_DRIVER}, not {self.driver}")
+        return self
+
+    @property
+    def named_driver(self) -> str | None:
+        """The driver that the config says, if any."""
+        return self.driver or (COMMAND_DRIVER if self.commands is not None else None)
 
 
 class Wish(Setting):
@@ -74,6 +126,22 @@ class Wish(Setting):
         return f"{self.release}@{self.at}+{','.join(sorted(self.shared))}#{self.asked}"
 
 
+class CopyRate(Setting):
+    """Bytes per second at which data is copied and captured while a world is live.
+
+    Between both the rate follows what the host bears without the live world noticing.
+    """
+
+    floor: ByteSize = Field(ByteSize(20 << 20), description="never slower, like 20MiB")
+    cap: ByteSize = Field(ByteSize(0), description="never faster; 0: as fast as the host bears")
+
+    @model_validator(mode="after")
+    def _cap_is_above(self) -> Self:
+        if self.floor < 1 or 0 < self.cap < self.floor:
+            raise ValueError("floor must be above 0, and cap above floor (or 0: none)")
+        return self
+
+
 class Settings(Setting):
     """Everything the stack's config says (`Pulumi.<stack>.yaml`), validated."""
 
@@ -86,14 +154,43 @@ class Settings(Setting):
     environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")
     secrets: dict[str, str] = Field({}, description="secret values, read anew at every up")
     datasets: dict[str, DatasetSetting] = {}
+    groups: dict[str, tuple[str, ...]] = Field(
+        {}, description="datasets that belong together: sealed, and captured, at one point"
+    )
     dropped: tuple[str, ...] = ()
     gates: dict[str, Gate] = {}
     restore: Wish | None = None
     retry: str | None = None
+    copyRate: CopyRate = CopyRate()  # noqa: N815 - the key as it is written in the config
     deadline: Annotated[float, Field(gt=0)] = Field(
         120.0,
         description="seconds from the start of the new world until it must be proved",
     )
+
+    def commands(self, dataset: str) -> dict[str, str]:
+        """The options of a dataset's driver: the user's own commands by name."""
+        said = self.datasets.get(dataset)
+        if said is None or said.commands is None:
+            return {}
+        return {name: str(value) for name, value in said.commands if value}
+
+    def together_with(self, dataset: str) -> tuple[str, ...]:
+        """The datasets of its group, itself included; itself alone if it is in none."""
+        return next((g for g in self.groups.values() if dataset in g), (dataset,))
+
+    @model_validator(mode="after")
+    def _each_dataset_is_in_one_group(self) -> Self:
+        seen: dict[str, str] = {}
+        for group, datasets in self.groups.items():
+            if len(datasets) < 2:
+                raise ValueError(f"groups.{group}: a group has at least two datasets")
+            for dataset in datasets:
+                if dataset in seen:
+                    raise ValueError(
+                        f"groups.{group}: dataset {dataset} is in group {seen[dataset]} already"
+                    )
+                seen[dataset] = group
+        return self
 
     @field_validator("window", mode="before")
     @classmethod
@@ -150,7 +247,7 @@ def read(project: str, stack: str, root: Path, values: Mapping[str, Any]) -> Sta
         raise BadInput(_explain(error, stack)) from None
     if settings.release is not None:
         names.check_release_of_stack(settings.release, stack)
-    for dataset in settings.datasets:
+    for dataset in (*settings.datasets, *chain.from_iterable(settings.groups.values())):
         names.check_dataset(dataset)
     return Stack(project=project, name=stack, root=root, settings=settings)
 

@@ -22,7 +22,7 @@ from reconciler.plan import DatasetPlan
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved
 from snapshots.capture import capture
-from snapshots.drivers import Driver, Exec, driver_for
+from snapshots.drivers import NO_IMAGE_TELLS, Driver, Exec, driver_for
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
 from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
@@ -101,9 +101,11 @@ class Data:
     def capture_shared(self, planned: DatasetPlan, tags: Mapping[str, str]) -> str | None:
         """A snapshot of a shared dataset while others use it; None when its engine cannot give
         one, which is said."""
-        driver = driver_for(planned.driver)
+        driver = self._driver(planned)
         users = self._users(planned.generation)
         serving = [u for u in users if _serves(self.docker, driver, u, planned.generation)]
+        if driver.name in NO_IMAGE_TELLS:
+            serving = users
         self.say(f"taking a snapshot of shared dataset {planned.name}")
         path = places.place(self.docker, planned.generation)
         parent = self._parent(planned.name)
@@ -198,6 +200,14 @@ class Data:
 
     # in the new world -----------------------------------------------------------------------
 
+    def load(self, engine: Engine) -> None:
+        """What a snapshot holds beside the files, such as a dump, goes into the engine. Raises
+        NotProved."""
+        try:
+            engine.driver.load(engine.run, places.place(self.docker, engine.place))
+        except EngineFailed as error:
+            raise NotProved(f"{engine.dataset}: {error}") from None
+
     def align(self, engine: Engine) -> None:
         """Credentials inside the data follow the container's environment. Raises NotProved."""
         try:
@@ -221,7 +231,12 @@ class Data:
         counts = engine.driver.probe(engine.run)
         if not counts:
             place = places.place(self.docker, engine.place)
-            counts = {"entries": sum(1 for _ in os.scandir(place))}
+            known = engine.driver.name == "sqlite"
+            counts = (
+                engine.driver.probe_path(place)
+                if known
+                else {"entries": sum(1 for _ in os.scandir(place))}
+            )
         if not any(counts.values()):
             had = ", ".join(f"{what} {count}" for what, count in list(before.items())[:5])
             raise NotProved(f"{engine.dataset} is empty, although it held {had}")
@@ -240,7 +255,7 @@ class Data:
 
     def _engine(self, world: HostWorld, record: Release, dataset: Dataset) -> Engine | None:
         """Among the services that mount a dataset the one whose image the driver knows."""
-        driver = driver_for(dataset.driver)
+        driver = self._driver(dataset)
         found: list[Engine] = []
         for mount in dataset.mounts:
             service = world.services.get(mount.service)
@@ -255,6 +270,9 @@ class Data:
                     return engine
                 found.append(engine)
         return found[0] if found else None
+
+    def _driver(self, dataset: Dataset | DatasetPlan) -> Driver:
+        return driver_for(dataset.driver, self.stack.settings.commands(dataset.name))
 
     def _count(self, engine: Engine) -> dict[str, int]:
         counts = engine.driver.probe(engine.run)

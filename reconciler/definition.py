@@ -69,14 +69,16 @@ def define(
     look: Callable[[Path], Found],
     image_volumes: Mapping[str, Sequence[str]],
     detect: Callable[[str, str], str],
+    looks_like: Callable[[str, str | None], str] = lambda _name, _source: DIRECTORY_DRIVER,
 ) -> Definition:
     """The definition that a model, made with placeholders for secrets, and the settings give.
 
     `roots`: the project's folders (bind-mounted files below them are config files); `look` says
     what lies at a path; `image_volumes`: service -> targets of its image's own VOLUMEs;
-    `detect`: (image, mount target) -> name of the driver. Raises BadInput with the line to add.
+    `detect`: (image, mount target) -> name of the driver; `looks_like`: the same by what lies in a
+    dataset now, of which its name and source are known. Raises BadInput with the line to add.
     """
-    return _Defining(model, settings, roots, look, image_volumes, detect).definition()
+    return _Defining(model, settings, roots, look, image_volumes, detect, looks_like).definition()
 
 
 def changed(
@@ -122,6 +124,7 @@ class _Defining:
         look: Callable[[Path], Found],
         image_volumes: Mapping[str, Sequence[str]],
         detect: Callable[[str, str], str],
+        looks_like: Callable[[str, str | None], str],
     ) -> None:
         self.model: dict[str, Any] = copy.deepcopy(dict(model))
         self.settings = settings
@@ -129,6 +132,7 @@ class _Defining:
         self.look = look
         self.image_volumes = image_volumes
         self.detect = detect
+        self.looks_like = looks_like
         self.datasets: dict[str, Dataset] = {}
         self.configs: dict[str, ConfigFile] = {}
         self.contents: dict[str, bytes] = {}
@@ -353,7 +357,7 @@ class _Defining:
         self.datasets[name] = Dataset(
             name=name,
             kind=kind,
-            driver=said.driver or note.driver or self._driver(mounts),
+            driver=said.named_driver or note.driver or self._driver(name, source, mounts),
             strategy=strategy or default,
             shared=is_shared,
             source=source,
@@ -362,8 +366,10 @@ class _Defining:
             stop_owner=said.stop_owner,
         )
 
-    def _driver(self, mounts: Sequence[Mount]) -> str:
-        """The first driver that knows more than files, asked for those who write first."""
+    def _driver(self, name: str, source: str | None, mounts: Sequence[Mount]) -> str:
+        """The first driver that knows more than files, asked for those who write first; where no
+        image tells, what lies in the dataset now does."""
+        told = False
         for mount in sorted(mounts, key=lambda m: m.read_only):
             declared = compose.service_note(self.model, mount.service).driver
             body = compose.services(self.model)[mount.service]
@@ -371,7 +377,8 @@ class _Defining:
             driver = declared or self.detect(image, mount.target)
             if driver != DIRECTORY_DRIVER:
                 return driver
-        return DIRECTORY_DRIVER
+            told = told or declared is not None
+        return DIRECTORY_DRIVER if told else self.looks_like(name, source)
 
     # config files ---------------------------------------------------------------------------
 

@@ -206,7 +206,7 @@ class _Drill:
         return self.record.datasets[found.dataset]
 
     def _driver(self, found: Drilled) -> Driver:
-        return driver_for(found.driver)
+        return driver_for(found.driver, self.stack.settings.commands(found.dataset))
 
     @contextmanager
     def _noting(self, found: Drilled) -> Iterator[None]:
@@ -330,6 +330,7 @@ class _Drill:
         give_up = time.monotonic() + patience
         while True:
             try:
+                self.data.load(engine)
                 self.data.align(engine)
                 self.data.check(engine)
                 return

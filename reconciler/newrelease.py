@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reconciler import adoption, compose, definition, gitfacts, names, source, worldmodel
+from reconciler import adoption, compose, definition, gitfacts, names, places, source, worldmodel
 from reconciler.adoption import Draft
 from reconciler.catalog import Catalog
-from reconciler.config import Stack
+from reconciler.config import COMMAND_DRIVER, Stack
 from reconciler.definition import Definition
 from reconciler.docker import Compose, Docker, ImageInfo
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused
@@ -46,10 +46,17 @@ def make(
     git = _git(stack, allow_dirty, warnings)
     model = source.read_model(stack, composer, warnings.append)
     found = _images(stack, docker, composer, model, images, progress)
-    defined = source.define(stack, model, {s: i.volumes for s, i in found.items()})
+    state = catalog.state()
+    generations = state.worlds[state.live].generations if state.live else {}
+    defined = source.define(
+        stack,
+        model,
+        {s: i.volumes for s, i in found.items()},
+        lambda name, source: places.plain(docker, stack, name, generations.get(name) or source),
+    )
     warnings += defined.warnings
     warnings += worldmodel.engine_warnings(model, docker.api_version)
-    _insist_on_drivers(defined)
+    _insist_on_drivers(stack, defined)
     _insist_on_proof(stack, defined.model, found)
     parent, before, datasets = _ancestry(stack, catalog, docker, composer, defined, warnings)
     _insist_on_identity(before, defined, parent, warnings)
@@ -155,12 +162,18 @@ def _reference(stack: Stack, model: compose.Model, service: str, given: Mapping[
     return str(compose.plain(body.get("image") or f"{stack.project}-{service}"))
 
 
-def _insist_on_drivers(defined: Definition) -> None:
+def _insist_on_drivers(stack: Stack, defined: Definition) -> None:
     for name, dataset in defined.datasets.items():
+        commands = stack.settings.commands(name)
         try:
-            driver_for(dataset.driver)
+            driver_for(dataset.driver, commands)
         except Unsupported as error:
             raise BadInput(f"dataset {name}: {error}") from None
+        if dataset.driver == COMMAND_DRIVER and not commands:
+            raise BadInput(
+                f"dataset {name} has driver: {COMMAND_DRIVER}, but no commands",
+                next_step=f"lockstep config set --path datasets.{name}.commands.probe COMMAND",
+            )
 
 
 def _insist_on_proof(stack: Stack, model: compose.Model, images: Mapping[str, ImageInfo]) -> None:

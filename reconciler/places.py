@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler import worldmodel
 from reconciler.catalog import Catalog, write_durably
+from reconciler.config import Stack
 from reconciler.docker import Docker
-from reconciler.errors import Refused, Unavailable
+from reconciler.errors import LockstepError, Refused, Unavailable
 from reconciler.release import Release
 
 if TYPE_CHECKING:
     from snapshots.fork import Fork
+    from snapshots.pace import Pace
     from snapshots.progress import Progress
 
 _MIB = 1 << 20
@@ -44,6 +48,14 @@ def place(docker: Docker, generation: str) -> Path:
     return path
 
 
+def plain(docker: Docker, stack: Stack, dataset: str, source: str | None) -> Path | None:
+    """The folder with a dataset's data: of its source, else of the volume that plain Compose gives
+    it; None where there is none, or none that can be read."""
+    with suppress(LockstepError):
+        return place(docker, source or f"{stack.project}_{dataset}")
+    return None
+
+
 def fork(
     catalog: Catalog,
     docker: Docker,
@@ -61,7 +73,16 @@ def fork(
         place(docker, target),
         index=catalog.work(world) / f"{dataset}.index",
         progress=in_mib(f"fork of {dataset}", progress) if progress else None,
+        pace=pace(catalog.stack),
     )
+
+
+def pace(stack: Stack) -> Pace:
+    """How fast data may be read and written while a world is live."""
+    from snapshots.pace import Pace
+
+    rate = stack.settings.copyRate
+    return Pace(rate.floor, rate.cap)
 
 
 def twins(catalog: Catalog, world: str, dataset: str) -> Path:
@@ -100,9 +121,15 @@ def clear_files(catalog: Catalog, world: str) -> None:
 
 
 def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
-    """Byte counts of `snapshots` as sentences for a person."""
+    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one."""
+    last_at, last_done = time.monotonic(), 0
 
     def report(what: str, done: int, total: int) -> None:
-        progress(f"{name}: {what}, {done // _MIB} of {total // _MIB} MiB")
+        nonlocal last_at, last_done
+        now = time.monotonic()
+        rate = (done - last_done) / max(now - last_at, 1e-3)
+        speed = f", {rate / _MIB:.0f} MiB/s" if done > last_done else ""
+        last_at, last_done = now, done
+        progress(f"{name}: {what}, {done // _MIB} of {total // _MIB} MiB{speed}")
 
     return report

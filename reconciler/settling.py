@@ -39,6 +39,7 @@ class Settling:
         uses the engine. Raises NotProved."""
         for engine in self._engines(service):
             planned = self.planned[engine.dataset]
+            self.data.load(engine)
             if self._credentials_may_differ(planned):
                 self.data.align(engine)
             if planned.action is not Action.FORK:

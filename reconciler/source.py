@@ -57,9 +57,15 @@ def hashes(stack: Stack, composer: Compose) -> dict[str, str]:
 
 
 def define(
-    stack: Stack, model: Mapping[str, Any], image_volumes: Mapping[str, Sequence[str]]
+    stack: Stack,
+    model: Mapping[str, Any],
+    image_volumes: Mapping[str, Sequence[str]],
+    place: Callable[[str, str | None], Path | None] = lambda _name, _source: None,
 ) -> Definition:
-    """The definition of a release from its model and what its mounts hold now."""
+    """The definition of a release from its model and what its mounts hold now.
+
+    `place`: a dataset's name and source -> the folder (on this host) with its data, if it is known.
+    """
     return definition.define(
         model,
         stack.settings,
@@ -67,6 +73,7 @@ def define(
         look=look,
         image_volumes=image_volumes,
         detect=detect,
+        looks_like=lambda name, source: looks_like(place(name, source)),
     )
 
 
@@ -75,6 +82,13 @@ def detect(image: str, target: str) -> str:
     from snapshots import drivers
 
     return drivers.detect(image, target).name
+
+
+def looks_like(path: Path | None) -> str:
+    """The name of the driver for what lies in a folder."""
+    from snapshots import drivers
+
+    return drivers.looks_like(path).name if path is not None else definition.DIRECTORY_DRIVER
 
 
 def look(path: Path) -> Found:

@@ -16,6 +16,7 @@ from snapshots.errors import Unsupported
 
 __all__ = [
     "DRIVERS",
+    "NO_IMAGE_TELLS",
     "Ask",
     "Driver",
     "Exec",
@@ -23,6 +24,7 @@ __all__ = [
     "Session",
     "detect",
     "driver_for",
+    "looks_like",
 ]
 
 _ENGINES: tuple[Driver, ...] = (
@@ -35,6 +37,8 @@ _ENGINES: tuple[Driver, ...] = (
 _DIRECTORY: Driver = DirectoryDriver()
 _COMMAND: Driver = CommandDriver()
 DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (*_ENGINES, _DIRECTORY, _COMMAND)}
+NO_IMAGE_TELLS = frozenset({"sqlite", "command"})
+"""Drivers whose engine may be in any image: they are declared, or found by what a folder holds."""
 _ALSO_CALLED = {"mariadb": "mysql", "percona": "mysql"}
 
 
@@ -54,11 +58,10 @@ def driver_for(name: str, options: Mapping[str, str] = {}) -> Driver:
 def detect(image: str, target: str, path: Path | None = None) -> Driver:
     """The driver for a volume mounted at `target` in a container of `image`; where the image tells
     nothing, what lies in the folder `path` (on this host) does."""
-    for driver in _ENGINES:
-        if driver.recognises(image, target):
-            return driver
-    if path is not None and path.is_dir():
-        for driver in _ENGINES:
-            if driver.looks_like(path):
-                return driver
-    return _DIRECTORY
+    known = next((d for d in _ENGINES if d.recognises(image, target)), _DIRECTORY)
+    return looks_like(path) if known is _DIRECTORY and path is not None else known
+
+
+def looks_like(path: Path) -> Driver:
+    """The driver for what lies in a folder (on this host), where no image tells."""
+    return next((driver for driver in _ENGINES if driver.looks_like(path)), _DIRECTORY)

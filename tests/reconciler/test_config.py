@@ -52,11 +52,30 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
         ({"release": "prod-001\n"}, "is not a release name"),
         ({"datasets": {"a/b": {}}}, "dataset name"),
         ({"deadline": 0}, "config deadline"),
+        ({"datasets": {"d": {"commands": {"dmp": "x"}}}}, "config datasets.d.commands.dmp"),
+        ({"datasets": {"d": {"commands": {"freeze": "x"}}}}, "freeze and thaw belong together"),
+        ({"datasets": {"d": {"commands": {"restore": "x"}}}}, "dump and restore belong together"),
+        (
+            {
+                "datasets": {
+                    "d": {"commands": dict.fromkeys(["freeze", "thaw", "dump", "restore"], "x")}
+                }
+            },
+            "either dump and restore",
+        ),
+        ({"datasets": {"d": {"commands": {}, "driver": "redis"}}}, "only for driver: command"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         read(**values)
+
+
+def test_commands_imply_their_driver_and_are_its_options() -> None:
+    settings = read(datasets={"d": {"commands": {"probe": "echo a 1", "timeout": 5}}}).settings
+    assert settings.datasets["d"].named_driver == "command"
+    assert settings.commands("d") == {"probe": "echo a 1", "timeout": "5.0", "freeze_limit": "30"}
+    assert settings.commands("e") == {}
 
 
 @given(st.integers(0, 999_999))
