@@ -147,10 +147,14 @@ def restore(
         bool,
         typer.Option("--in-place", help="Over what is there: what differs is changed, extras go."),
     ] = False,
+    path: Annotated[
+        list[str] | None,
+        typer.Option("--path", help="Only this file or folder of it; may be repeated."),
+    ] = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Restore a snapshot where no running container sees it."""
+    """Restore a snapshot, or some paths of it, where no running container sees it."""
     from cli.progress import bar
     from reconciler import alone
 
@@ -163,7 +167,7 @@ def restore(
     with bar(here) as progress:
         back = alone.put_back(
             docker, source, chosen, meant(here, target),
-            in_place=in_place, progress=progress,
+            in_place=in_place, only=path or (), progress=progress,
         )  # fmt: skip
     if as_json:
         from cli.releases import print_json

@@ -93,6 +93,14 @@ def test_a_folder_there_and_back_without_release_and_pulumi(command: Command) ->
     assert back.json()["bytes_written"] <= len("welcome\n"), "only what differs is written"
     assert (again / "pages" / "home").read_text() == "welcome\n"
 
+    part = command.folder / "part"
+    command.run("snapshot", "restore", second, "./part", "--path", "pages/home")
+    assert [path.relative_to(part) for path in part.rglob("*") if path.is_file()] == [
+        Path("pages/home")
+    ]
+    unknown = command.run("snapshot", "restore", second, "./x", "--path", "pages/nothing", code=1)
+    assert "pages/nothing" in unknown.err
+
     assert "--yes" in command.run("snapshot", "rm", second, code=2).err
     command.run("snapshot", "rm", second[:10], "--yes")
     assert [
