@@ -94,6 +94,18 @@ def snapshot(
     datasets: Annotated[
         list[str] | None, typer.Argument(help="Datasets; all if none is named.")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="A group of the config: all of its datasets at one point."),
+    ] = None,
+    freeze_limit: Annotated[
+        float,
+        typer.Option(
+            "--freeze-limit",
+            min=0.1,
+            help="With --group: seconds that its writers stand still at most.",
+        ),
+    ] = 5.0,
     as_json: options.Json = False,
 ) -> None:
     """Back up the live world's data as it stands; nothing is stopped or changed."""
@@ -101,9 +113,18 @@ def snapshot(
 
     here = Context.of(context)
     world = live_world(here)
+    if group is not None and datasets:
+        raise BadInput(
+            "a group is taken as a whole: name either a group or datasets",
+            next_step=f"lockstep snapshot --group {group}",
+        )
     with _locked(here, "snapshot"):
-        taken = backup.take(
-            here.stack, here.catalog, here.docker, world, datasets or (), here.progress
+        taken = (
+            backup.take(here.stack, here.catalog, here.docker, world, datasets or (), here.progress)
+            if group is None
+            else backup.take_group(
+                here.stack, here.catalog, here.docker, world, group, here.progress, freeze_limit
+            )
         )
     if as_json:
         from cli.releases import print_json

@@ -27,6 +27,8 @@ class Seal:
     dataset: str
     place: str
     do: Callable[[], None]
+    beside: frozenset[str] = frozenset()
+    """Places of the datasets that are sealed at the same point: their users stand still, too."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class HandOver:
         services = self.leaving.services.values() if self.leaving else ()
         acts = []
         for seal in self.seals:
-            users = {f"stop {s.name}" for s in services if s.mounts(seal.place)}
+            quiet = {seal.place, *seal.beside}
+            users = {f"stop {s.name}" for s in services if any(map(s.mounts, quiet))}
             acts.append(Act(f"seal {seal.dataset}", seal.do, frozenset(users | {STRAYS})))
         everything = {f"stop {s.name}" for s in services} | {act.name for act in acts}
         return [*acts, Act(AT_REST, self._all_at_rest, frozenset(everything | {STRAYS}))]

@@ -265,11 +265,11 @@ class Switch:
             coming=coming,
             seals=(
                 *(
-                    Seal(p.name, str(p.source), partial(self._final_pass, p))
+                    Seal(p.name, str(p.source), partial(self._final_pass, p), self._beside(p))
                     for p in self._planned(Action.FORK)
                 ),
                 *(
-                    Seal(p.name, p.generation, partial(self._change_in_place, p))
+                    Seal(p.name, p.generation, partial(self._change_in_place, p), self._beside(p))
                     for p in self._planned(Action.IN_PLACE)
                 ),
             ),
@@ -282,6 +282,12 @@ class Switch:
             at_rest=self._at_rest,
         ).carry_out()
         crash_point("started")
+
+    def _beside(self, planned: DatasetPlan) -> frozenset[str]:
+        """Places of the other datasets of its group."""
+        group = self.u.stack.settings.together_with(planned.name)
+        others = [self.plan.datasets[n] for n in group if n in self.plan.datasets]
+        return frozenset(o.source or o.generation for o in others)
 
     def _independent(self, coming: HostWorld) -> frozenset[str]:
         """Worth it only when something runs already that they can lean on."""

@@ -96,6 +96,12 @@ class Driver(Protocol):
         """
         ...
 
+    def still(self, run: Exec, path: Path, seconds: float) -> AbstractContextManager[LivePoint]:
+        """What the engine needs right before all its processes are frozen, so that the files of
+        that moment are a usable point; for at most `seconds`, and undone on exit whatever happens.
+        No write is acknowledged inside that is not in them. Raises Unsupported, EngineFailed."""
+        ...
+
     def is_stream(self, path: bytes) -> bool:
         """Whether a file (relative to the captured folder) is written anew from its beginning each
         time, so that its blocks never recur: it is stored as a difference to its last version."""
@@ -165,6 +171,11 @@ class DirectoryDriver:
     @contextmanager
     def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
         """Each file is taken as it is; whether that is enough, its owner knows."""
+        yield LivePoint()
+
+    @contextmanager
+    def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
+        """Nothing: the files are then as after a crash, from which engines recover."""
         yield LivePoint()
 
     def is_stream(self, path: bytes) -> bool:  # noqa: ARG002

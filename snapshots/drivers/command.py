@@ -92,6 +92,17 @@ class CommandDriver(DirectoryDriver):
         else:
             raise Unsupported("the config names neither dump nor freeze and thaw for it")
 
+    @contextmanager
+    def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
+        """Between `freeze` and `thaw`, where they are named."""
+        if "freeze" in self._commands:
+            with self._frozen(run):
+                yield LivePoint()
+        elif "dump" in self._commands:
+            raise Unsupported("a dump is no point in its files: name freeze and thaw instead")
+        else:
+            yield LivePoint()
+
     def is_stream(self, path: bytes) -> bool:
         return path == DUMP.encode()
 

@@ -84,6 +84,11 @@ def point(run: Exec, path: Path) -> Iterator[LivePoint]:
         backup.insist_on_log()
 
 
+def is_of_the_process(path: bytes) -> bool:
+    """What speaks of the running server, and would mislead another that finds it."""
+    return path.rpartition(b"/")[2] in (b"postmaster.pid", b"postmaster.opts")
+
+
 def _insist_on_possible(major: int, standby: bool, level: str, slots: int) -> None:
     stop = "or stop it, then its files are a point"
     if major < OLDEST:

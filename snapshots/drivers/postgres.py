@@ -11,7 +11,7 @@ from pathlib import Path
 from snapshots.drivers import pgfiles, pglive
 from snapshots.drivers.base import DirectoryDriver, Exec, image_name
 from snapshots.drivers.pgclient import databases, psql, rows
-from snapshots.errors import EngineFailed
+from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
 
 EXACT_BELOW = 64 << 20  # tables up to this many bytes are counted, larger ones estimated
@@ -82,6 +82,13 @@ class PostgresDriver(DirectoryDriver):
         """The files between the start and the stop of a backup, and the log of that time."""
         with pglive.point(run, path) as point:
             yield point
+
+    @contextmanager
+    def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
+        """What is acknowledged is in the log: a frozen server's files are as after a crash."""
+        if problems := self.check_path(path):
+            raise Unsupported("; ".join(problems))
+        yield LivePoint(left_out=pglive.is_of_the_process)
 
     def align(self, run: Exec) -> None:
         """Give $POSTGRES_USER the password of $POSTGRES_PASSWORD or $POSTGRES_PASSWORD_FILE."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snapshots.drivers.base import Ask, DirectoryDriver, Exec, completed, image_name, read_small
@@ -89,6 +89,21 @@ class RedisDriver(DirectoryDriver):
         else:
             _save(run)
             yield LivePoint(left_out=_is_passing)
+
+    @contextmanager
+    def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
+        """Writing clients wait, until the AOF, or without one a BGSAVE, has all of their writes."""
+        try:
+            _command(run, f"CLIENT PAUSE {int(seconds * 1000)} WRITE")
+            if _info(run, "persistence").get("aof_enabled") == "1":
+                _wait_idle(run)
+                _wait_written(run)
+            else:
+                _save(run)
+            yield LivePoint(left_out=_is_passing)
+        finally:
+            with suppress(EngineFailed):
+                _command(run, "CLIENT UNPAUSE")
 
     def is_stream(self, path: bytes) -> bool:
         """RDB files; the AOF's increments only grow, so their blocks recur."""

@@ -1,0 +1,257 @@
+"""A group of datasets captured at one point in time, while their engines run.
+
+Each is captured as it is first. Then all who write any of them stand still, for a few seconds at
+most, in which only what changed since is captured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reconciler import hostworld, places
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.data import Data, Engine
+from reconciler.debts import BACKUP
+from reconciler.docker import ContainerDetails, Docker
+from reconciler.errors import BadInput, LockstepError
+from reconciler.ledger import World
+from reconciler.release import Dataset, Release
+from snapshots.capture import capture
+from snapshots.drivers import Driver, driver_for
+from snapshots.errors import EngineFailed, SnapshotError, Unsupported
+from snapshots.livepoint import LivePoint
+from snapshots.progress import Progress
+from snapshots.store import SnapshotRecord, Store
+
+POINT = "group-point"
+"""The tag that the snapshots of one point share: the group and the moment."""
+ADVANCE = "advance"
+FREEZE_SECONDS = 5.0
+_PASSES = 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A dataset of the group, and who works on it now."""
+
+    dataset: Dataset
+    source: str
+    path: Path
+    driver: Driver
+    engine: Engine | None
+    """None when nothing serves it now."""
+    writers: tuple[ContainerDetails, ...]
+
+
+def take(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    world: World,
+    group: str,
+    progress: Say,
+    *,
+    freeze_limit: float = FREEZE_SECONDS,
+) -> dict[str, SnapshotRecord]:
+    """dataset -> snapshot, of all datasets of a group of the live world at one point.
+
+    Nothing stands still for longer than `freeze_limit` seconds. Needs the host lock. Raises
+    BadInput for an unknown group, LockstepError when there is no such point, and whatever keeps
+    the store from taking the data; then there is no snapshot of any.
+    """
+    members = _members(stack, catalog, docker, world, group)
+    store = Store.open(stack.store)
+    tags = {"release": world.release, "world": world.name}
+    try:
+        with _in_advance(members, store, tags, freeze_limit, progress) as parents:
+            still = _Still(docker, members, freeze_limit, progress)
+            return still.capture(store, group, tags | {"kind": BACKUP}, parents)
+    except Unsupported as error:
+        raise LockstepError(f"there is no snapshot of group {group}: {error}") from None
+    except EngineFailed as error:
+        raise LockstepError(
+            f"there is no snapshot of group {group}: {error}",
+            next_step=f"lockstep snapshot --group {group} --freeze-limit {2 * freeze_limit:g}   "
+            "lets them stand still for longer",
+        ) from None
+
+
+def _members(
+    stack: Stack, catalog: Catalog, docker: Docker, world: World, group: str
+) -> list[Member]:
+    record = catalog.record(world.release)
+    data = Data(stack, catalog, docker, lambda _: None)
+    now = hostworld.look(docker, world.name, record, stack.settings)
+    running = docker.listing(running=True)
+    members = []
+    for dataset in datasets_of(stack, record, group):
+        source = world.generations.get(dataset.name) or dataset.source or dataset.name
+        users = [docker.inspect(listed.id) for listed in running if source in listed.mounts]
+        members.append(
+            Member(
+                dataset,
+                source,
+                places.place(docker, source),
+                driver_for(dataset.driver, stack.settings.commands(dataset.name)),
+                next(iter(data.engines(now, record, [dataset.name])), None),
+                tuple(user for user in users if _writes(user, source)),
+            )
+        )
+    return members
+
+
+def datasets_of(stack: Stack, record: Release, group: str) -> list[Dataset]:
+    """The datasets of a group of the config, as a release has them. Raises BadInput."""
+    named = stack.settings.groups.get(group)
+    if named is None:
+        known = ", ".join(sorted(stack.settings.groups)) or "none"
+        raise BadInput(
+            f"the config has no group {group}; it has {known}",
+            next_step=f"lockstep config set --path groups.{group}[0] DATASET",
+        )
+    missing = sorted(set(named) - record.datasets.keys())
+    if missing:
+        raise BadInput(
+            f"group {group} names {', '.join(missing)}, which {record.name} does not have",
+            next_step=f"lockstep info {record.name}   shows its datasets",
+        )
+    return [record.datasets[name] for name in named]
+
+
+def _writes(user: ContainerDetails, source: str) -> bool:
+    targets = {target for target, mounted in user.volumes.items() if mounted == source}
+    return bool(targets - user.read_only)
+
+
+@contextmanager
+def _in_advance(
+    members: Sequence[Member], store: Store, tags: dict[str, str], limit: float, progress: Say
+) -> Iterator[dict[str, str]]:
+    """dataset -> a snapshot of its files as they were, of no use but as a parent; removed on exit.
+
+    Repeated while a pass takes longer than the others may stand still: the next one is shorter.
+    """
+    parents: dict[str, str] = {}
+    made: list[str] = []
+    try:
+        for _ in range(_PASSES):
+            began = time.monotonic()
+            for member in members:
+                name = member.dataset.name
+                progress(f"reading {name} in advance")
+                if member.engine is not None:
+                    member.driver.before_stop(member.engine.run)
+                record = capture(
+                    member.path,
+                    store,
+                    dataset=name,
+                    parent=parents.get(name) or _newest(store, member.source),
+                    tags=tags | {"kind": ADVANCE},
+                    live=LivePoint(),
+                    streams=member.driver.is_stream,
+                )
+                made.append(record.id)
+                parents[name] = record.id
+            if time.monotonic() - began < limit / 2:
+                break
+        yield parents
+    finally:
+        for snapshot in made:
+            with suppress(SnapshotError):  # it only costs its record's space
+                store.forget(snapshot)
+
+
+@dataclass(frozen=True)
+class _Still:
+    """The moment in which nobody writes."""
+
+    docker: Docker
+    members: Sequence[Member]
+    limit: float
+    progress: Say
+
+    def capture(
+        self, store: Store, group: str, tags: dict[str, str], parents: dict[str, str]
+    ) -> dict[str, SnapshotRecord]:
+        """What changed since the parents, while all stand still; all of it or nothing."""
+        taken: dict[str, SnapshotRecord] = {}
+        began = time.monotonic()
+        try:
+            with self._all_still() as points:
+                point = f"{group} {datetime.now(UTC).isoformat(timespec='milliseconds')}"
+                for member in self.members:
+                    name = member.dataset.name
+                    taken[name] = capture(
+                        member.path,
+                        store,
+                        dataset=name,
+                        parent=parents[name],
+                        tags={**tags, "generation": member.source, POINT: point},
+                        live=points[name],
+                        streams=member.driver.is_stream,
+                        progress=self._not_for_longer(began + self.limit),
+                    )
+        except BaseException:
+            for record in taken.values():
+                store.forget(record.id)
+            raise
+        self.progress(f"all of group {group} stood still for {time.monotonic() - began:.1f} s")
+        return taken
+
+    @contextmanager
+    def _all_still(self) -> Iterator[dict[str, LivePoint]]:
+        """Who is no engine first, then engines, which are told before: so each has in its files
+        what it has acknowledged, and at the end nothing moves."""
+        engines = {m.engine.container.id for m in self.members if m.engine is not None}
+        writers = {writer.id for m in self.members for writer in m.writers}
+        began = time.monotonic()
+        with ExitStack() as standing:
+            standing.enter_context(self._frozen(writers - engines, self.limit))
+            points = {}
+            for member in self.members:
+                points[member.dataset.name] = standing.enter_context(self._told(member))
+            left = self.limit - (time.monotonic() - began)
+            if left <= 0:
+                raise EngineFailed(f"the freeze took more than {self.limit:g} s")
+            standing.enter_context(self._frozen(engines & writers, left))
+            yield points
+
+    @contextmanager
+    def _told(self, member: Member) -> Iterator[LivePoint]:
+        if member.engine is None:
+            yield LivePoint()
+            return
+        with member.driver.still(member.engine.run, member.path, self.limit) as point:
+            yield point
+
+    @contextmanager
+    def _frozen(self, containers: set[str], seconds: float) -> Iterator[None]:
+        if not containers:
+            yield
+            return
+        with self.docker.frozen(sorted(containers), seconds):
+            yield
+
+    def _not_for_longer(self, until: float) -> Progress:
+        """A capture that takes too long is given up: nothing stands still any more by then."""
+
+        def look(what: str, done: int, total: int) -> None:  # noqa: ARG001
+            if time.monotonic() > until:
+                raise EngineFailed(f"what changed could not be captured within {self.limit:g} s")
+
+        return look
+
+
+def _newest(store: Store, source: str) -> str | None:
+    """The newest backup of the same generation."""
+    found = [store.read(snapshot) for snapshot in store.ids()]
+    same = [record for record in found if record.tags.get("generation") == source]
+    return max(same, key=lambda record: record.created).id if same else None
