@@ -27,6 +27,7 @@ PORTION = 1 << 20  # bytes copied and written out between two looks at the rate
 EACH_FILE = 16 << 10  # what a file costs beside its content
 FLOOR = 20 << 20  # bytes per second, if nothing else is asked for
 
+UNNOTICED = 4 << 20  # bytes of one pass that nobody waits for
 INTERVAL = 0.1  # seconds between two looks at the host
 LOOKS_AT_REST = 8  # before the first byte, at a shorter interval
 GROWTH = 4 << 20  # bytes per second more, each calm interval
@@ -90,33 +91,45 @@ class Pace:
         self.floor, self.cap = max(1, min(floor, cap) if cap else floor), cap
         self.rate = self.floor
         self._lock = threading.Lock()
+        self._spent = 0
         self._free_at = 0.0  # when the next portion may begin
         self._busy = 0.0  # seconds that our threads worked since the last look
         self._resumed = threading.local()
+        self._needed, self._ready = threading.Event(), threading.Event()
 
     @contextmanager
     def watching(self, folder: Path) -> Iterator[None]:
         """Adapt the rate to what the host bears. `folder`: on the file system to look at."""
-        with _probe(folder) as probe:
-            host = _Host(probe)
-            at_rest = AtRest.of([host.look(INTERVAL / 4) for _ in range(LOOKS_AT_REST)])
-            ended = threading.Event()
-            watcher = threading.Thread(
-                target=self._watch, args=(host, at_rest, ended), name="pace", daemon=True
-            )
-            self._free_at = time.monotonic()
-            watcher.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                watcher.join()
+        ended = threading.Event()
+        self._spent = 0
+        self._needed.clear()
+        self._ready.clear()
+        watcher = threading.Thread(
+            target=self._watch, args=(folder, ended), name="pace", daemon=True
+        )
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            self._needed.set()
+            watcher.join()
 
-    def _watch(self, host: _Host, at_rest: AtRest, ended: threading.Event) -> None:
-        while not ended.is_set():
-            look = host.look(INTERVAL, self._busy_since_last)
-            strained = at_rest.is_strained(look)
-            self.rate = next_rate(self.rate, self.floor, self.cap, strained=strained)
+    def _watch(self, folder: Path, ended: threading.Event) -> None:
+        """Nothing as long as little is spent. Then the copy waits while we look at the host."""
+        self._needed.wait()
+        try:
+            if ended.is_set():
+                return
+            with _probe(folder) as probe:
+                host = _Host(probe, ended)
+                at_rest = AtRest.of([host.look(INTERVAL / 4) for _ in range(LOOKS_AT_REST)])
+                self._ready.set()
+                while not ended.is_set():
+                    strained = at_rest.is_strained(host.look(INTERVAL, self._busy_since_last))
+                    self.rate = next_rate(self.rate, self.floor, self.cap, strained=strained)
+        finally:
+            self._ready.set()
 
     def _busy_since_last(self) -> float:
         with self._lock:
@@ -135,6 +148,15 @@ class Pace:
         """Wait until so many bytes, which the calling thread has just worked on, are paid for."""
         now = time.monotonic()
         with self._lock:
+            self._spent += count
+            little = self._spent <= UNNOTICED
+        if little:
+            return
+        if not self._ready.is_set():
+            self._needed.set()
+            self._ready.wait()
+            now = time.monotonic()
+        with self._lock:
             self._busy += now - getattr(self._resumed, "at", now)
             self._free_at = max(self._free_at, now - INTERVAL) + count / self.rate
             wait = self._free_at - now
@@ -146,14 +168,14 @@ class Pace:
 class _Host:
     """Looks at the host, again and again."""
 
-    def __init__(self, probe: int | None) -> None:
-        self._probe = probe
+    def __init__(self, probe: int | None, ended: threading.Event) -> None:
+        self._probe, self._ended = probe, ended
         self._waited = _waited()
         self._at = time.monotonic()
 
     def look(self, interval: float, own: Callable[[], float] = float) -> Look:
         """After `interval` seconds. `own`: how many of those since the last look we worked."""
-        time.sleep(interval)
+        self._ended.wait(interval)
         latency = self._latency()
         waited, now = _waited(), time.monotonic()
         past = now - self._at

@@ -96,3 +96,28 @@ def test_no_text_breaks_the_name_check(text: str) -> None:
 def test_a_stack_name_that_cannot_prefix_is_refused(stack: str) -> None:
     with pytest.raises(BadInput, match="stack name"):
         config.read("shop", stack, Path("/srv"), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "cap"),
+    [
+        ({}, 20 << 20, 0),
+        ({"floor": "5MiB"}, 5 << 20, 0),
+        ({"floor": "1 MB", "cap": "1GiB"}, 10**6, 1 << 30),
+        ({"cap": 50 << 20}, 20 << 20, 50 << 20),
+        ({"cap": "0"}, 20 << 20, 0),
+    ],
+)
+def test_the_rate_of_copies(value: dict[str, Any], floor: int, cap: int) -> None:
+    stack = read(copyRate=value)
+    assert (stack.settings.copyRate.floor, stack.settings.copyRate.cap) == (floor, cap)
+    again = config.Stack.model_validate(stack.model_dump(mode="json"))
+    assert again.settings.copyRate == stack.settings.copyRate
+
+
+@pytest.mark.parametrize(
+    "value", [{"floor": "0"}, {"cap": "1MiB"}, {"floor": "fast"}, {"floor": -5}, {"speed": "1MiB"}]
+)
+def test_an_impossible_rate_of_copies_is_named(value: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="copyRate"):
+        read(copyRate=value)
