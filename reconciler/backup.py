@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from reconciler import places
+from reconciler import onepoint, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.debts import BACKUP
@@ -67,6 +67,20 @@ def take(
             continue
         taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
     return taken
+
+
+def take_group(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    world: World,
+    group: str,
+    progress: Callable[[str], None],
+    freeze_limit: float,
+) -> list[Backup]:
+    """Capture all datasets of a group of the config at one point; see `onepoint.take`."""
+    taken = onepoint.take(stack, catalog, docker, world, group, progress, freeze_limit=freeze_limit)
+    return [Backup(name, snapshot.id, snapshot.bytes) for name, snapshot in taken.items()]
 
 
 def _chosen(record: Release, only: Sequence[str]) -> list[Dataset]:
