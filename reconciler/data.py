@@ -9,8 +9,9 @@ from concurrent.futures import TimeoutError as TooLong
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from reconciler import places
+from reconciler import integrity, mending, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import ContainerDetails, Docker
@@ -137,6 +138,19 @@ class Data:
             tags={**tags, "kind": "advance"},
             live=LivePoint(),
         ).id
+
+    def insist_on_whole(self, planned: DatasetPlan) -> None:
+        """What a change in place takes from the store is there to its last byte: the snapshot that
+        is put there, and what the safety snapshot builds on. Raises Refused."""
+        needed = (planned.snapshot, self._advances.get(planned.name))
+
+        def folders() -> dict[str, list[Path]]:
+            # No generation is sealed of what is worked on in place: it may still have most of it.
+            place = places.place(self.docker, planned.generation)
+            sealed = integrity.sealed_folders(self.catalog.state(), self.docker)
+            return {**sealed, planned.name: [*sealed.get(planned.name, []), place]}
+
+        mending.insist_on_whole(self.store, [s for s in needed if s], folders, self.say)
 
     # when the old world is down -------------------------------------------------------------
 

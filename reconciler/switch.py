@@ -177,6 +177,9 @@ class Switch:
             self._snapshot_shared()
             for planned in self._planned(Action.IN_PLACE):
                 self.data.advance(planned, self._tags())
+        for planned in self._planned(Action.IN_PLACE):
+            self.data.insist_on_whole(planned)
+        if self.old is not None:
             self._bring_forks_up_to_date(self.old)
         crash_point("prepared")
 

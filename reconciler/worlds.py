@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from reconciler import adoption, compose, leftovers, places, removal, secretvalues, worldmodel
+from reconciler import (
+    adoption,
+    compose,
+    integrity,
+    leftovers,
+    mending,
+    places,
+    removal,
+    secretvalues,
+    worldmodel,
+)
 from reconciler.adoption import SEEN_RUNNING
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -17,6 +28,7 @@ from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.release import Dataset, Kind, Release
 from reconciler.removal import guard_images, remove
+from snapshots.errors import Damaged
 
 __all__ = ["guard_images", "make", "remove"]
 
@@ -164,7 +176,7 @@ class _Making:
         }
 
     def _make_generation(self, world: str, planned: DatasetPlan) -> None:
-        volume = self.docker.create_volume(planned.generation, self._labels(planned))
+        self.docker.create_volume(planned.generation, self._labels(planned))
         if planned.action is Action.FORK:
             assert planned.source is not None
             self.progress(f"forking {planned.name} from {planned.source}")
@@ -178,18 +190,34 @@ class _Making:
                 self.progress,
             ).first_pass()
         elif planned.action is Action.RESTORE:
-            from snapshots.restore import restore
-            from snapshots.store import Store
+            self._restore(world, planned)
 
-            assert planned.snapshot is not None
-            self.progress(f"restoring {planned.name} from snapshot {planned.snapshot[:12]}")
-            restore(
-                Store.open(self.stack.store),
-                planned.snapshot,
-                places.place(self.docker, volume.name),
-                twins=places.twins(self.catalog, world, planned.name),
-                progress=places.in_mib(planned.name, self.progress),
+    def _restore(self, world: str, planned: DatasetPlan) -> None:
+        """From the store; what is damaged there is mended first, if it can be."""
+        from snapshots.restore import restore
+        from snapshots.store import Store
+
+        assert planned.snapshot is not None
+        store, snapshot = Store.open(self.stack.store), planned.snapshot
+        fill = partial(
+            restore,
+            store,
+            snapshot,
+            places.place(self.docker, planned.generation),
+            twins=places.twins(self.catalog, world, planned.name),
+            progress=places.in_mib(planned.name, self.progress),
+        )
+        self.progress(f"restoring {planned.name} from snapshot {snapshot[:12]}")
+        try:
+            fill()
+        except Damaged:
+            mending.insist_on_whole(
+                store,
+                [snapshot],
+                lambda: integrity.sealed_folders(self.catalog.state(), self.docker),
+                self.progress,
             )
+            fill(in_place=True)
 
     def _labels(self, planned: DatasetPlan) -> dict[str, str]:
         return removal.generation_labels(self.stack, planned.name, planned.number)

@@ -1,0 +1,35 @@
+"""What a move will take from the store is proved before anything stops for it, and mended if it
+can be: damage that shows when the old world is down would come too late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from reconciler import places
+from reconciler.errors import Refused
+from snapshots.store import Store
+from snapshots.verify import verify_all
+
+
+def insist_on_whole(
+    store: Store,
+    snapshots: Sequence[str],
+    folders: Callable[[], Mapping[str, Sequence[Path]]],  # noqa: ARG001
+    say: Callable[[str], None],
+) -> None:
+    """Read every byte of these snapshots; what is damaged is mended from other packs, and from the
+    folders (dataset -> where its content may still lie, asked for only then).
+
+    Raises Refused, with the files, when a snapshot is still damaged then.
+    """
+    report = verify_all(store, snapshots, read_data=True, progress=places.in_mib("store", say))
+    if not report.damages:
+        return
+    for finding in report.damages:
+        say(f"the store is damaged: {finding}")
+    raise Refused(
+        "; ".join(["the store is damaged where this move needs it", *map(str, report.damages)]),
+        next_step="lockstep verify --read-data   tells what else is damaged; "
+        "lockstep config set data keep   goes back with the data as it is now",
+    )
