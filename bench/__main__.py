@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.machine import ask
 from bench.results import Results
 from bench.sizes import Sizes
+from bench.stopping import Stopping
 from bench.storing import Storing
 from bench.subjects import FILES, GIB, SPARSE_BYTES, SPARSE_DATA, Subject, postgres
 from bench.subjects import small_files as files
@@ -103,6 +104,10 @@ class Bench:
         if self._wanted("sizes") and self._wanted("postgres"):
             small, large = (self._postgres(share) for share in (0.25, 1.0))
             Sizes(small, large, self.results, self.folder, self.say).carry_out(min(3, self.rounds))
+        if self._wanted("stopping") and self._wanted("postgres"):
+            size = round(2 * GIB * self.scale)
+            subject = self._postgres(1.0)
+            Stopping(subject, size, self.results, self.folder, self.say).carry_out(self.rounds)
 
     def _wanted(self, name: str) -> bool:
         """Nothing named of a kind (chapters, subjects) means all of that kind."""

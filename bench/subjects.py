@@ -69,12 +69,10 @@ class Subject:
 
 def postgres(cache: Path, size: int) -> Subject:
     """A PostgreSQL data folder of about `size` bytes under pgbench's schema."""
-    wal = wal_bytes(size)
-    scale = max(1, round((size - wal) / (ROW_BYTES * ROWS_PER_SCALE)))
 
     def build(folder: Path) -> None:
         with server(folder, size) as container:
-            _fill(container, scale)
+            _fill(container, rows_in(size) // ROWS_PER_SCALE)
 
     def churn(folder: Path, number: int) -> None:
         # Each transaction dirties about one page of the accounts, and one of the log.
@@ -90,6 +88,12 @@ def postgres(cache: Path, size: int) -> Subject:
         churn=churn,
         patience=130,
     )
+
+
+def rows_in(size: int) -> int:
+    """Rows of pgbench_accounts in a PostgreSQL folder of about `size` bytes."""
+    scale = round((size - wal_bytes(size)) / (ROW_BYTES * ROWS_PER_SCALE))
+    return max(1, scale) * ROWS_PER_SCALE
 
 
 def wal_bytes(size: int) -> int:
