@@ -15,7 +15,7 @@ from reconciler.errors import DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
 from snapshots.capture import capture
-from snapshots.errors import Damaged, SnapshotError
+from snapshots.errors import Damaged, SnapshotError, StoreBusy
 from snapshots.store import Store
 
 BACKUP = "backup"
@@ -163,7 +163,10 @@ def _prune(
                 if _is_of(stack, tags) and not backup:
                     store.forget(snapshot)
         # Not by what is to be kept: somebody may take a snapshot of their own meanwhile.
-        store.sweep()
+        try:
+            store.sweep()
+        except StoreBusy:
+            progress("the store is in use, so its space is freed when a release is pruned next")
     catalog.write_manifest()
 
 

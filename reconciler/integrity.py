@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler import places, retention
+from reconciler import alone, places, retention
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError
 from reconciler.ledger import Generation, State
@@ -65,6 +65,22 @@ def sealed_folders(state: State, docker: Docker) -> dict[str, list[Path]]:
         with suppress(LockstepError):  # somebody removed the volume
             path = places.place(docker, generation.name)
             found.setdefault(generation.dataset, []).append(path)
+    return found
+
+
+def resting_folders(store: Store, docker: Docker | None) -> dict[str, list[Path]]:
+    """Name -> the volumes and folders that were captured without a release, where nobody runs who
+    could write there."""
+    found: dict[str, list[Path]] = {}
+    for record in alone.records(store)[0]:
+        given = record.tags.get("of")
+        if given is None or (docker is None and not alone.is_folder(given)):
+            continue
+        with suppress(LockstepError):  # it is gone
+            place = alone.find(docker, given)
+            known = found.setdefault(record.dataset, [])
+            if place.path not in known and not alone.users(docker, place):
+                known.append(place.path)
     return found
 
 
