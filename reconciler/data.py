@@ -30,6 +30,10 @@ from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
 
+_CATCH_UPS = 4
+_LITTLE = 16 << 20
+"""Bytes that a fork's final pass writes in no time."""
+
 Probes = dict[str, dict[str, int]]
 
 _FOREIGN = (LockstepError, SnapshotError, OSError)
@@ -165,12 +169,20 @@ class Data:
         self.say(f"{planned.name}: the last {mib:.1f} MiB forked in {stats.seconds:.1f} s")
 
     def catch_up(self, world: str, planned: DatasetPlan) -> None:
-        """Bring what changed since the first pass into the fork while the source is in use."""
+        """Bring what changed since the first pass into the fork while the source is in use, until
+        little is left for the time that nothing runs, or it gets no less."""
         assert planned.source is not None
         fork = places.fork(
             self.catalog, self.docker, world, planned.name, planned.source, planned.generation
         )
-        fork.catch_up()
+        before = fork.catch_up().bytes_written
+        for _ in range(_CATCH_UPS - 1):
+            if before <= _LITTLE:
+                break
+            written = fork.catch_up().bytes_written
+            if written > before // 2:
+                break
+            before = written
 
     def safety(self, planned: DatasetPlan, tags: Mapping[str, str]) -> str:
         """A snapshot of the content of a dataset at rest, before it is changed in place."""

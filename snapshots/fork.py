@@ -61,7 +61,8 @@ class Fork:
 
     `index`: a file (its folder exists) that keeps, between processes, what the last pass saw. If
     it is missing or damaged, the next pass compares everything. The final pass removes it, and
-    leaves beside it what `capture` of the new folder takes as `twins`.
+    leaves beside it what `capture` of the new folder takes as `twins`. `pace`: of the first pass;
+    a catch-up goes by a lighter one, the final pass never waits.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Fork:
         """
         if not self._index.exists():
             self._begin()
-        return self._run("copy", final=False)
+        return self._run("copy", final=False, pace=self._pace)
 
     def _begin(self) -> None:
         with (
@@ -101,7 +102,8 @@ class Fork:
 
     def catch_up(self) -> ForkStats:
         """Copy what changed since the last pass while the source is in use. Durable on return."""
-        return self._run("catch up", final=False)
+        pace = self._pace.lighter() if self._pace else None
+        return self._run("catch up", final=False, pace=pace)
 
     def final_pass(self) -> ForkStats:
         """The source is at rest: afterwards the target equals it, durably.
@@ -117,7 +119,7 @@ class Fork:
         """Where the final pass leaves what `capture` of the new folder takes as `twins`."""
         return twins_path(self._index)
 
-    def _run(self, what: str, *, final: bool) -> ForkStats:
+    def _run(self, what: str, *, final: bool, pace: Pace | None = None) -> ForkStats:
         began = time.monotonic()
         with (
             naming(f"fork {self._source} into", os.fsencode(self._target)),
@@ -130,7 +132,6 @@ class Fork:
             seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None)
             # Where times prove nothing, a twin could not be told from a file that changed.
             place = self.twins if final and trusted else self._index
-            pace = None if final else self._pace
             work = _Pass(self._source, seen, SeenWriter(place, identity), final, pace)
             total = fs.measure_fd(src, set()).apparent_bytes if self._progress else 0
             work.meter = Meter(what, total, self._progress)

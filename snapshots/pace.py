@@ -25,6 +25,7 @@ from pathlib import Path
 
 PORTION = 1 << 20  # bytes copied and written out between two looks at the rate
 EACH_FILE = 16 << 10  # what a file costs beside its content
+LIGHTER = 4
 FLOOR = 20 << 20  # bytes per second, if nothing else is asked for
 
 UNNOTICED = 4 << 20  # bytes of one pass that nobody waits for
@@ -96,6 +97,10 @@ class Pace:
         self._busy = 0.0  # seconds that our threads worked since the last look
         self._resumed = threading.local()
         self._needed, self._ready = threading.Event(), threading.Event()
+
+    def lighter(self) -> Pace:
+        """For a short pass, during which more and more is left for later: it may disturb more."""
+        return Pace(self.floor * LIGHTER, self.cap)
 
     @contextmanager
     def watching(self, folder: Path) -> Iterator[None]:
