@@ -28,7 +28,7 @@ EACH_FILE = 16 << 10  # what a file costs beside its content
 LIGHTER = 4
 FLOOR = 20 << 20  # bytes per second, if nothing else is asked for
 
-UNNOTICED = 4 << 20  # bytes of one pass that nobody waits for
+UNNOTICED = 32 << 20  # bytes of one pass that nobody waits for
 INTERVAL = 0.1  # seconds between two looks at the host
 LOOKS_AT_REST = 8  # before the first byte, at a shorter interval
 GROWTH = 4 << 20  # bytes per second more, each calm interval

@@ -65,7 +65,7 @@ def test_a_paced_fork_is_complete_and_waits(
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     target.mkdir()
-    (source / "large").write_bytes(os.urandom(40 * MIB))
+    (source / "large").write_bytes(os.urandom(UNNOTICED + 36 * MIB))
     (source / "small").write_bytes(os.urandom(1000))
     pace = Pace(floor=10 * MIB, cap=10 * MIB)
     Fork(source, target, index=tmp_path / "index", pace=pace).first_pass()
