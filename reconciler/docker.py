@@ -13,6 +13,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import tarfile
 import threading
 import time
@@ -298,6 +299,28 @@ class Docker:
             except APIError:
                 if self._api.inspect_container(container_id)["State"]["Paused"]:
                     raise
+
+    def ask(self, image_id: str, argv: Sequence[str], *, timeout: float = 60) -> ExecResult:
+        """Run a command in a throw-away container of an image, without network and volumes; the
+        daemon removes it, whatever becomes of us. Code 124 when it takes longer than `timeout`."""
+        endpoint = {"DOCKER_HOST": self.endpoint} if self.endpoint else {}
+        options = ["--rm", "--pull", "never", "--network", "none", "--entrypoint", argv[0]]
+        try:
+            done = subprocess.run(
+                ["docker", "run", *options, image_id, *argv[1:]],
+                env={**os.environ, **endpoint},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return ExecResult(124, "", f"not finished after {timeout:g} s")
+        except OSError as error:
+            raise Unavailable(f"docker run cannot be run: {error.strerror}") from None
+        return ExecResult(done.returncode, done.stdout, done.stderr)
 
     def wait_exit(self, container_id: str, timeout: float) -> int | None:
         """Its exit code, or None when it still runs after `timeout` or was never started."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from reconciler import (
     adoption,
     compose,
+    fitness,
     integrity,
     leftovers,
     mending,
@@ -139,6 +141,10 @@ class _Making:
                 next_step="lockstep new   with the old compose file makes a release like it",
             )
         secretvalues.values(self.stack, release)
+        live = state.worlds.get(state.live or "")
+        fitness.insist_on_sources(
+            self.stack, self.docker, self.plan.datasets.values(), self._record_of(live), release
+        )
         volumes = {d.generation: self._labels(d) for d in self._new_generations()}
         leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
         leftovers.insist_on_none(self.stack, self.docker, state, world, volumes)
@@ -146,6 +152,8 @@ class _Making:
         try:
             for planned in self._new_generations():
                 self._make_generation(world, planned)
+                if planned.action is Action.RESTORE:
+                    fitness.insist_on_restored(self.stack, self.docker, planned, release)
             self._make_places_in_use(release)
             generations = self._generations()
             created = frozenset(
@@ -159,6 +167,14 @@ class _Making:
             raise
         self.catalog.ledger.append(*self._events(release, world, generations))
         leftovers.forget(self.catalog, world)
+
+    def _record_of(self, world: World | None) -> Release | None:
+        """None also when it cannot be read: a world can be left without its record."""
+        if world is None:
+            return None
+        with suppress(CatalogDamaged):
+            return self.catalog.record(world.release)
+        return None
 
     def _release_of_target(self) -> str:
         if self.plan.target is None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snapshots.drivers import pgfiles, pglive
-from snapshots.drivers.base import DirectoryDriver, Exec, image_name
+from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name
 from snapshots.drivers.pgclient import databases, psql, rows
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
@@ -18,6 +18,16 @@ EXACT_BELOW = 64 << 20  # tables up to this many bytes are counted, larger ones 
 
 _IMAGES = re.compile(r"(postgres(ql)?|postgis|pgvector|timescaledb|timescaledb-ha)([-_.].*)?")
 _NOT_THE_SERVER = re.compile(r"exporter|backup|bouncer|admin|pool|operator")
+
+# The server that an image starts is the one on PATH; where none is, any that is installed may be.
+_SERVERS = r"""
+if command -v postgres >/dev/null 2>&1; then exec postgres --version; fi
+for server in /usr/lib/postgresql/*/bin/postgres /opt/*/postgresql/bin/postgres \
+    /usr/pgsql-*/bin/postgres; do
+  if [ -x "$server" ]; then "$server" --version; fi
+done
+"""
+_VERSION = re.compile(r"^postgres \(.*?\) (9\.\d+|\d+)", re.M)
 
 # Everything by which a server might write the statement with the password somewhere.
 _SILENCE = """
@@ -114,6 +124,19 @@ class PostgresDriver(DirectoryDriver):
         if not folders and os.listdir(path):
             return [f"{path} holds files, but no PostgreSQL data folder (no PG_VERSION)"]
         return [problem for folder in folders for problem in pgfiles.problems_of(folder)]
+
+    def unfit(self, path: Path, ask: Ask) -> list[str]:
+        """A server runs on files of its own major version and no other."""
+        written = [v for folder in pgfiles.data_folders(path) if (v := pgfiles.version_of(folder))]
+        servers = _VERSION.findall(ask(["sh", "-c", _SERVERS]).stdout)
+        if not written or not servers or set(written) & set(servers):
+            return []
+        old, new = written[0], servers[0]
+        return [
+            f"it was written by PostgreSQL {old}, and the image has PostgreSQL {new}, which does "
+            f"not start on it: use an image of PostgreSQL {old}; or dump it there (pg_dumpall), "
+            f"and load the dump into a new volume, with another name, of the release with {new}"
+        ]
 
     def check(self, run: Exec) -> list[str]:
         problems = []

@@ -1,0 +1,90 @@
+"""Whether data can be taken along, and run on, seen before anything stops: where an engine keeps
+some of it elsewhere, or the new image's engine cannot open it, the move is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from reconciler import places
+from reconciler.config import Stack
+from reconciler.docker import Docker
+from reconciler.errors import Refused
+from reconciler.plan import Action, DatasetPlan
+from reconciler.release import Dataset, Release
+from snapshots.drivers import Driver, driver_for
+
+
+def insist_on_sources(
+    stack: Stack,
+    docker: Docker,
+    datasets: Iterable[DatasetPlan],
+    before: Release | None,
+    release: Release,
+) -> None:
+    """What is forked or changed in place must lie in one place, and suit the release's images.
+    `before`: the release that runs on it now. Raises Refused."""
+    for planned in datasets:
+        dataset = release.datasets.get(planned.name)
+        if dataset is None or planned.action not in (Action.FORK, Action.IN_PLACE):
+            continue
+        source = planned.source or planned.generation
+        if not _exists(docker, source):
+            continue
+        path = places.place(docker, source)
+        driver = _driver(stack, dataset)
+        problems = driver.check_path(path)
+        if not problems and planned.snapshot is None:
+            problems = _unfit(docker, driver, dataset, path, before, release)
+        _refuse(release, dataset, problems)
+
+
+def insist_on_restored(
+    stack: Stack, docker: Docker, planned: DatasetPlan, release: Release
+) -> None:
+    """What was restored must suit the release's images: another release may have left it. Raises
+    Refused."""
+    dataset = release.datasets[planned.name]
+    if planned.source_release != release.name:
+        path = places.place(docker, planned.generation)
+        driver = _driver(stack, dataset)
+        _refuse(release, dataset, _unfit(docker, driver, dataset, path, None, release))
+
+
+def _driver(stack: Stack, dataset: Dataset) -> Driver:
+    return driver_for(dataset.driver, stack.settings.commands(dataset.name))
+
+
+def _exists(docker: Docker, source: str) -> bool:
+    return Path(source).is_dir() if source.startswith("/") else docker.volume(source) is not None
+
+
+def _unfit(
+    docker: Docker,
+    driver: Driver,
+    dataset: Dataset,
+    path: Path,
+    before: Release | None,
+    release: Release,
+) -> list[str]:
+    mounts = [mount for mount in dataset.mounts if mount.service in release.images]
+    # An image of one's own has any name: then each that mounts the data is asked.
+    known = [m for m in mounts if driver.recognises(release.images[m.service].source, m.target)]
+    problems: dict[str, None] = {}
+    for mount in known or mounts:
+        image = release.images[mount.service]
+        ran = before.images.get(mount.service) if before is not None else None
+        if ran is None or ran.id != image.id:
+            problems |= dict.fromkeys(driver.unfit(path, partial(docker.ask, image.id)))
+    return list(problems)
+
+
+def _refuse(release: Release, dataset: Dataset, problems: list[str]) -> None:
+    if problems:
+        raise Refused(
+            f"dataset {dataset.name} cannot go along to {release.name}: {'; '.join(problems)}",
+            next_step="nothing was stopped. If it is no "
+            f"{dataset.driver} data at all: lockstep config set --path "
+            f"datasets.{dataset.name}.driver directory, and declare the release anew",
+        )
