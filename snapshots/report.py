@@ -69,7 +69,7 @@ class BadCopy:
 
 
 @dataclass
-class _Users:
+class Users:
     """Who needs a block in one dataset."""
 
     snapshots: set[str]
@@ -86,8 +86,8 @@ def explained(
 
     `roots`: trees, with the snapshots that have them. `whole`: blocks that can be had elsewhere.
     """
-    users = _users(store, roots, {copy.hash for copy in bad})
-    nobody = {"": _Users(set(), set())}
+    users = users_of(store, roots, {copy.hash for copy in bad})
+    nobody = {"": Users(set(), set())}
     alike: dict[tuple[object, ...], list[Finding]] = {}
     for copy in bad:
         for dataset, needed in users.get(copy.hash, nobody).items():
@@ -108,11 +108,11 @@ def _together(findings: list[Finding]) -> Finding:
     return Finding(one.dataset, one.snapshots, one.files, one.reason, len(findings), one.elsewhere)
 
 
-def _users(
+def users_of(
     store: Store, roots: Mapping[str, Collection[SnapshotRecord]], bad: set[bytes]
-) -> dict[bytes, dict[str, _Users]]:
+) -> dict[bytes, dict[str, Users]]:
     """Block -> dataset -> who needs it there."""
-    users: dict[bytes, dict[str, _Users]] = {}
+    users: dict[bytes, dict[str, Users]] = {}
     for root, records in roots.items():
         snapshots = by_dataset(records)
         for path, entry in with_paths(read_tree(store.tree_path(root), root)):
@@ -120,7 +120,7 @@ def _users(
                 continue
             for digest in bad.intersection(entry.hashes):
                 for dataset, ids in snapshots.items():
-                    needed = users.setdefault(digest, {}).setdefault(dataset, _Users(set(), set()))
+                    needed = users.setdefault(digest, {}).setdefault(dataset, Users(set(), set()))
                     needed.snapshots.update(ids)
                     needed.files.add(shown(path))
     return users

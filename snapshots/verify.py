@@ -59,7 +59,7 @@ def verify_all(
     began = time.monotonic()
     with naming("verify", os.fsencode(store.path)), store.reading() as source:
         ids = store.ids() if snapshot_ids is None else list(dict.fromkeys(snapshot_ids))
-        work = _Verification(store, source, progress)
+        work = Examination(store, source, progress)
         work.check_format()
         if snapshot_ids is None:
             work.check_packs()
@@ -69,21 +69,29 @@ def verify_all(
         return Report(work.findings(), ids, work.bytes_read, time.monotonic() - began)
 
 
-class _Verification:
+class Examination:
+    """A look at a store, step by step, and what it found.
+
+    `roots`: trees that can be read, with their snapshots; `lost_roots`: those that cannot.
+    `lost_records`: ids. `bad`: blocks by hash and pack.
+    """
+
     def __init__(self, store: Store, source: BlockSource, progress: Progress | None) -> None:
         self._store, self._source, self._progress = store, source, progress
-        self._roots: dict[str, list[SnapshotRecord]] = {}  # the trees that can be read
-        self._bad: dict[tuple[bytes, str], BadCopy] = {}
+        self.roots: dict[str, list[SnapshotRecord]] = {}
+        self.lost_roots: dict[str, list[SnapshotRecord]] = {}
+        self.lost_records: list[str] = []
+        self.bad: dict[tuple[bytes, str], BadCopy] = {}
         self._found: list[Finding] = []
         self.bytes_read = 0
 
     def findings(self) -> list[Finding]:
         """Everything that was found; what is wrong with blocks comes last."""
-        if not self._bad:
+        if not self.bad:
             return self._found
-        bad = self._bad.values()
+        bad = self.bad.values()
         whole = {digest for digest, _ in whole_copies(self._store.packs, {c.hash for c in bad})}
-        return self._found + explained(self._store, self._roots, bad, whole)
+        return self._found + explained(self._store, self.roots, bad, whole)
 
     def _note(self, reason: str, dataset: str = "", *ids: str, file: bytes | None = None) -> None:
         files = () if file is None else (shown(file),)
@@ -106,16 +114,17 @@ class _Verification:
             try:
                 record = self._store.read(snapshot_id)
             except Damaged as damage:
+                self.lost_records.append(snapshot_id)
                 self._note(str(damage), "", snapshot_id)
             else:
-                self._roots.setdefault(record.root, []).append(record)
-        total = sum(records[0].bytes for records in self._roots.values())
+                self.roots.setdefault(record.root, []).append(record)
+        total = sum(records[0].bytes for records in self.roots.values())
         meter = Meter("check", total, self._progress)
-        for root, records in list(self._roots.items()):
+        for root, records in list(self.roots.items()):
             try:
                 sums = self._check_tree(root, records, meter)
             except Damaged as damage:
-                del self._roots[root]
+                self.lost_roots[root] = self.roots.pop(root)
                 for dataset, of_dataset in by_dataset(records).items():
                     self._note(str(damage), dataset, *of_dataset)
                 continue
@@ -150,7 +159,7 @@ class _Verification:
             name, length = f"block {digest.hex()[:12]}", block_length(number, size)
             if digest not in places:
                 missing = BadCopy(digest, "", f"{name} is missing from the store")
-                self._bad[digest, ""] = missing
+                self.bad[digest, ""] = missing
             elif places[digest][3] != length:
                 impossible = f"{name} has {places[digest][3]} bytes instead of {length}"
         self._source.index.mark(run.hashes)
@@ -192,4 +201,4 @@ class _Verification:
     def _proved(self, path: Path, length: int, meter: Meter, bad: list[BadCopy]) -> None:
         self.bytes_read += length
         meter.add(length)
-        self._bad.update({(copy.hash, path.stem): copy for copy in bad})
+        self.bad.update({(copy.hash, path.stem): copy for copy in bad})

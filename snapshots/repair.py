@@ -1,0 +1,227 @@
+"""Repair: what damage took from a store is put back from wherever it can still be had.
+
+Content is taken from other packs, from what is left of damaged ones, and from folders that may
+still hold it. Everything is written anew, made durable and read back before what is damaged goes,
+so that a repair which is cut off at any point leaves the store no worse.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapshots import fs, salvage
+from snapshots.blocks import BlockIndex, BlockSink
+from snapshots.capture import capture
+from snapshots.copies import whole_copies
+from snapshots.errors import Damaged, SnapshotError, naming
+from snapshots.pack import SUFFIX, PackReader, read_index
+from snapshots.progress import Progress
+from snapshots.report import BadCopy, Finding, by_dataset, explained, users_of
+from snapshots.salvage import Folders
+from snapshots.store import MAX_RECORD, SnapshotRecord, Store
+from snapshots.verify import Examination
+
+ASIDE = "damaged"  # folder of the store for packs that hold what could not be mended
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did.
+
+    `mended`: sentences; `blocks`: how many were written anew or proved to lie elsewhere.
+    `unmended`: what is still damaged. `aside`: damaged packs that were kept because something in
+    them could not be had anywhere else; nothing reads them any more.
+    """
+
+    mended: list[str]
+    blocks: int
+    unmended: list[Finding]
+    aside: list[Path]
+    seconds: float
+
+
+def repair(
+    store: Store,
+    folders: Mapping[str, Sequence[Path]],
+    progress: Progress | None = None,
+) -> Repaired:
+    """Mend what is damaged anywhere in a store, as far as its content can still be had.
+
+    `folders`: of a dataset, where it may still be (sealed volumes); they are only read, and what
+    they have counts if it has the right hash. The whole store is read for it, while others may
+    work with it; then it is locked for as long as the damaged packs are written anew. Raises
+    StoreBusy, NotEnoughSpace.
+    """
+    began = time.monotonic()
+    work = _Repair(store, folders, progress)
+    with naming("repair", os.fsencode(store.path)):
+        work.mend_records()
+        work.mend_trees()
+        work.examine()
+        if work.damaged_packs or work.bad:
+            with store.locked(fcntl.LOCK_EX):
+                work.mend_blocks()
+    return Repaired(work.mended, work.blocks, work.unmended, work.aside, time.monotonic() - began)
+
+
+class _Repair:
+    def __init__(self, store: Store, folders: Folders, progress: Progress | None) -> None:
+        self._store, self._folders, self._progress = store, folders, progress
+        self.mended: list[str] = []
+        self.unmended: list[Finding] = []
+        self.aside: list[Path] = []
+        self.blocks = 0
+        self.roots: dict[str, list[SnapshotRecord]] = {}
+        self.bad: list[BadCopy] = []
+        self.damaged_packs: set[str] = set()
+
+    # -- records and trees ---------------------------------------------------------------------
+
+    def mend_records(self) -> None:
+        """A record proves itself by its name: one bit that turned over is found by trying."""
+        for snapshot_id in self._store.ids():
+            try:
+                self._store.read(snapshot_id)
+            except Damaged as damage:
+                path = self._store.snapshots / f"{snapshot_id}.json"
+                whole = None
+                with suppress(OSError):
+                    whole = salvage.record_with_one_bit_back(
+                        path.read_bytes()[:MAX_RECORD], snapshot_id
+                    )
+                if whole is None:
+                    self.unmended.append(Finding("", (snapshot_id,), (), str(damage)))
+                else:
+                    fs.write_durably(path, whole)
+                    self.mended.append(f"the record of snapshot {snapshot_id[:12]}")
+
+    def mend_trees(self) -> None:
+        """A tree that is lost is written anew if a folder still gives the very same."""
+        with self._store.reading() as source:
+            look = Examination(self._store, source, None)
+            look.check_snapshots(self._readable())
+        for root, records in look.lost_roots.items():
+            for dataset in by_dataset(records):
+                if any(self._gives(folder, dataset, root) for folder in self._at(dataset)):
+                    self.mended.append(f"the tree {root[:12]} of {dataset}")
+                    break
+
+    def _readable(self) -> list[str]:
+        lost = {i for finding in self.unmended for i in finding.snapshots}
+        return [snapshot_id for snapshot_id in self._store.ids() if snapshot_id not in lost]
+
+    def _at(self, dataset: str) -> Sequence[Path]:
+        return self._folders.get(dataset, ())
+
+    def _gives(self, folder: Path, dataset: str, root: str) -> bool:
+        """Capture a folder for the sake of its tree, which is known by its content alone."""
+        try:
+            record = capture(folder, self._store, dataset=dataset, tags={"made-for": "repair"})
+        except (SnapshotError, OSError):
+            return False
+        self._store.forget(record.id)
+        return record.root == root
+
+    # -- blocks ----------------------------------------------------------------------------------
+
+    def examine(self) -> None:
+        with self._store.reading() as source:
+            look = Examination(self._store, source, self._progress)
+            look.check_snapshots(self._readable())
+            look.read(all_packs=True)
+            self.roots, self.bad = look.roots, list(look.bad.values())
+            self.damaged_packs = {copy.pack for copy in self.bad if copy.pack}
+            self.damaged_packs |= source.index.damaged.keys()
+            for root, records in look.lost_roots.items():
+                for dataset, ids in by_dataset(records).items():
+                    reason = f"tree {root[:12]} is damaged, and no folder gives the same"
+                    self.unmended.append(Finding(dataset, ids, (), reason))
+
+    def mend_blocks(self) -> None:
+        """With the store to ourselves; sweeps and captures may have come in between."""
+        self.roots = {
+            root: records
+            for root, records in self.roots.items()
+            if self._store.tree_path(root).exists()
+        }
+        damaged = [path for path in map(self._pack, self.damaged_packs) if path.exists()]
+        users = users_of(self._store, self.roots, {copy.hash for copy in self.bad})
+        elsewhere = whole_copies(self._store.packs, users, but=self.damaged_packs)
+        lost = set(users) - {digest for digest, _ in elsewhere}
+        for path in damaged:
+            lost -= {digest for digest, _ in _whole_in(path)}
+        if lost:
+            lost -= self._take_from_folders(lost)
+        for path in sorted(damaged):
+            self._write_anew(path, lost)
+        self.blocks = len(users) - len(lost)
+        if self.blocks:
+            self.mended.append(f"{self.blocks} blocks that snapshots need")
+        left = [copy for copy in self.bad if copy.hash in lost]
+        self.unmended += explained(self._store, self.roots, left, ())
+
+    def _pack(self, name: str) -> Path:
+        return self._store.packs / (name + SUFFIX)
+
+    def _take_from_folders(self, lost: set[bytes]) -> set[bytes]:
+        with _new_packs(self._store) as sink:
+            found = salvage.from_folders(self._store, self.roots, lost, self._folders)
+            return {sink.put(data) for _, data in found}
+
+    def _write_anew(self, path: Path, lost: set[bytes]) -> None:
+        """Everything that is whole in a damaged pack goes into a new one, then the old one goes.
+
+        It is kept aside if something may be in it that somebody needs.
+        """
+        with _new_packs(self._store) as sink:
+            for _, data in _whole_in(path):
+                sink.put(data)
+        self.mended.append(f"pack {path.stem[:12]} was written anew")
+        if path.stem in sink.sealed:  # the same blocks, packed alike: it took the old one's place
+            return
+        if self._may_be_needed(path, lost):
+            folder = self._store.path / ASIDE
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.replace(path, folder / path.name)
+            fs.sync_folder(folder)
+            self.aside.append(folder / path.name)
+        else:
+            path.unlink()
+        fs.sync_folder(self._store.packs)
+
+    def _may_be_needed(self, path: Path, lost: set[bytes]) -> bool:
+        """Whether a lost block lies in a pack, or may, as far as one can tell."""
+        if self.unmended:  # what cannot be read may need anything
+            return True
+        known = {copy.hash for copy in self.bad if copy.pack == path.stem}
+        return not lost.isdisjoint(known) if known else bool(lost)
+
+
+def _whole_in(path: Path) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    """Hash and content of all that is whole in a damaged pack, in the order in which it lies."""
+    try:
+        entries = list(read_index(path, path.stem))
+    except Damaged:
+        entries = salvage.entries_left(path)
+    with closing(PackReader()) as reader:
+        for placed, content in reader.blocks(path, entries):
+            if not isinstance(content, Damaged):
+                yield placed.hash, content
+
+
+@contextmanager
+def _new_packs(store: Store) -> Iterator[BlockSink]:
+    """Takes blocks into new packs, which are durable and read back when the block is left."""
+    with BlockIndex(store.packs, load=False) as index:
+        sink = BlockSink(index)
+        try:
+            yield sink
+            sink.seal()
+        finally:
+            sink.discard()

@@ -1,0 +1,254 @@
+"""What can be had anywhere is put back; what cannot is said; nothing gets worse on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from snapshots.capture import capture
+from snapshots.compare import tree_equal
+from snapshots.pack import ENTRY, TRAILER, PackReader, Placed, read_index
+from snapshots.repair import repair
+from snapshots.report import Report
+from snapshots.restore import restore
+from snapshots.store import SnapshotRecord, Store
+from snapshots.tree import BLOCK
+from snapshots.verify import verify_all
+from tests.snapshots.trees import MIB
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a sealed volume has: a few files, one of which has many blocks."""
+    folder = tmp_path / "volume"
+    (folder / "d").mkdir(parents=True)
+    (folder / "d" / "large").write_bytes(random.Random(1).randbytes(2 * MIB + 5))
+    (folder / "text").write_bytes(b"a line of text\n" * 20_000)
+    (folder / "small").write_bytes(b"small")
+    return folder
+
+
+def packs(store: Store) -> list[Path]:
+    return sorted(store.packs.glob("*.pack"), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path, at: int, bit: int = 0) -> None:
+    body = bytearray(path.read_bytes())
+    body[at] ^= 1 << bit
+    path.write_bytes(body)
+
+
+def block_at(store: Store, nth: int) -> tuple[Path, Placed]:
+    """A block in the largest pack."""
+    path = packs(store)[-1]
+    return path, sorted(read_index(path, path.stem), key=lambda placed: placed.offset)[nth]
+
+
+def look(store: Store) -> Report:
+    return verify_all(store, None, read_data=True)
+
+
+def insist_on_whole(store: Store, record: SnapshotRecord, folder: Path, tmp_path: Path) -> None:
+    assert look(store).damages == []
+    restore(store, record.id, tmp_path / "again")
+    assert tree_equal(folder, tmp_path / "again") == []
+
+
+def test_a_block_comes_back_from_the_volume(folder: Path, store: Store, tmp_path: Path) -> None:
+    record = capture(folder, store, dataset="db")
+    path, placed = block_at(store, 7)
+    flip(path, placed.offset + 100)
+    (damage,) = look(store).damages
+    assert (damage.dataset, damage.snapshots) == ("db", (record.id,))
+    assert damage.files == ("d/large",)
+    assert (damage.blocks, damage.elsewhere) == (1, False)
+
+    done = repair(store, {"db": [tmp_path / "not there", folder]})
+    assert (done.blocks, done.unmended, done.aside) == (1, [], [])
+    assert path not in packs(store)
+    insist_on_whole(store, record, folder, tmp_path)
+
+
+def test_a_block_comes_back_from_a_file_of_another_name(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    record = capture(folder, store, dataset="db")
+    path, placed = block_at(store, 7)
+    flip(path, placed.offset + 100)
+    shutil.copytree(folder, tmp_path / "renamed")
+    (tmp_path / "renamed" / "d" / "large").rename(tmp_path / "renamed" / "other")
+    assert repair(store, {"other dataset": [folder]}).unmended != []
+    assert repair(store, {"db": [tmp_path / "renamed"]}).unmended == []
+    insist_on_whole(store, record, folder, tmp_path)
+
+
+def copy_of_a_block(store: Store, tmp_path: Path) -> Placed:
+    """A pack more that has a block of the largest one, as two captures side by side leave it."""
+    path, placed = block_at(store, 3)
+    reader = PackReader()
+    content = bytes(reader.block(path, placed))
+    reader.close()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "file").write_bytes(content)
+    beside = Store.open(tmp_path / "beside")
+    capture(tmp_path / "one", beside, dataset="other")
+    for pack in packs(beside):
+        shutil.copy(pack, store.packs)
+    return placed
+
+
+def test_a_block_comes_back_from_another_pack(folder: Path, store: Store, tmp_path: Path) -> None:
+    record = capture(folder, store, dataset="db")
+    path, placed = block_at(store, 3)
+    copy_of_a_block(store, tmp_path)
+    flip(path, placed.offset)
+    (damage,) = look(store).damages
+    assert damage.elsewhere
+    # It can even be restored as it is.
+    restore(store, record.id, tmp_path / "before")
+    assert tree_equal(folder, tmp_path / "before") == []
+    assert repair(store, {}).unmended == []
+    insist_on_whole(store, record, folder, tmp_path)
+
+
+def test_what_cannot_be_mended_is_named_and_kept_aside(folder: Path, store: Store) -> None:
+    record = capture(folder, store, dataset="db")
+    path, placed = block_at(store, 7)
+    flip(path, placed.offset + 100)
+    done = repair(store, {})
+    (left,) = done.unmended
+    assert (left.snapshots, left.files) == ((record.id,), ("d/large",))
+    assert done.aside == [store.path / "damaged" / path.name]
+    assert done.aside[0].exists()
+    (damage,) = look(store).damages
+    assert "missing" in damage.reason
+    assert (damage.blocks, damage.files) == (1, ("d/large",))
+    # Captured again, it is whole again.
+    capture(folder, store, dataset="db")
+    assert look(store).damages == []
+
+
+@pytest.mark.parametrize("field", ["magic", "hash", "offset", "count", "where", "cut", "gone"])
+def test_a_pack_whose_index_is_damaged(
+    field: str, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    record = capture(folder, store, dataset="db")
+    path = packs(store)[-1]
+    size = path.stat().st_size
+    blocks = len(list(read_index(path, path.stem)))
+    start = size - TRAILER.size - blocks * ENTRY.size
+    at = {"magic": 3, "hash": start + 5, "offset": start + 33, "where": size - 45}
+    if field == "gone":
+        path.unlink()
+    elif field == "cut":
+        path.write_bytes(path.read_bytes()[: size // 2])
+    else:
+        flip(path, at.get(field, size - TRAILER.size), bit=2)
+    assert look(store).damages
+    done = repair(store, {} if field in ("magic", "where", "count") else {"db": [folder]})
+    assert done.unmended == []
+    insist_on_whole(store, record, folder, tmp_path)
+
+
+def test_a_tree_comes_back_from_the_volume_if_it_is_the_same(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    record = capture(folder, store, dataset="db")
+    flip(store.tree_path(record.root), 60)
+    (damage,) = look(store).damages
+    assert (damage.dataset, damage.snapshots, damage.files) == ("db", (record.id,), ())
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "small").write_bytes(b"other")
+    (left,) = repair(store, {"db": [tmp_path / "other"]}).unmended
+    assert left.snapshots == (record.id,)
+    done = repair(store, {"db": [folder]})
+    assert done.unmended == []
+    assert store.ids() == [record.id]
+    insist_on_whole(store, record, folder, tmp_path)
+
+
+def test_a_record_with_one_bit_turned_over(folder: Path, store: Store) -> None:
+    record = capture(folder, store, dataset="db")
+    path = store.snapshots / f"{record.id}.json"
+    flip(path, 50, bit=3)
+    assert repair(store, {}).unmended == []
+    assert store.read(record.id) == record
+    flip(path, 50, bit=3)
+    flip(path, 51, bit=3)
+    (left,) = repair(store, {"db": [folder]}).unmended
+    assert left.snapshots == (record.id,)
+    assert "altered" in left.reason
+
+
+def test_nothing_is_written_where_nothing_is_wrong(folder: Path, store: Store) -> None:
+    capture(folder, store, dataset="db")
+    before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
+    done = repair(store, {"db": [folder]})
+    assert (done.mended, done.blocks, done.unmended, done.aside) == ([], 0, [], [])
+    assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*")} == before
+
+
+def test_a_folder_that_leads_out_gives_nothing(folder: Path, store: Store, tmp_path: Path) -> None:
+    """Links in a volume are not followed, and content that is not the block is not taken."""
+    capture(folder, store, dataset="db")
+    path, placed = block_at(store, 7)
+    flip(path, placed.offset + 100)
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "d").symlink_to(folder / "d")
+    (trap / "text").symlink_to(folder / "d" / "large")
+    (trap / "other").write_bytes(os.urandom(3 * BLOCK))
+    assert repair(store, {"db": [trap]}).unmended != []
+
+
+REPAIR = """
+import sys
+from pathlib import Path
+from snapshots.repair import repair
+from snapshots.store import Store
+store = Store.open(Path(sys.argv[1]))
+print("ready", flush=True)
+repair(store, {"db": [Path(sys.argv[2])]})
+print("done", flush=True)
+"""
+
+
+def test_a_kill_at_any_time_leaves_the_store_no_worse(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    record = capture(folder, store, dataset="db")
+    good = tmp_path / "good"
+    shutil.copytree(store.path, good)
+    path, placed = block_at(store, 7)
+    flip(path, placed.offset + 100)
+    other = packs(store)[0]
+    flip(other, 1)
+    for attempt in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", REPAIR, str(store.path), str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.004 * attempt * attempt)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        # Whatever was readable before is readable now: only what was damaged may be.
+        touched = {file for damage in look(store).damages for file in damage.files}
+        assert touched <= {"d/large", "text", "small"}
+        assert store.ids() == [record.id]
+        if not look(store).damages:
+            break
+    assert repair(store, {"db": [folder]}).unmended == []
+    insist_on_whole(store, record, folder, tmp_path)
+    store.sweep([record.id])
+    assert look(store).damages == []
