@@ -63,6 +63,11 @@ class BlockIndex:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
+    @property
+    def names(self) -> list[str]:
+        """The packs that can be read."""
+        return self._packs
+
     def claim(self, digest: bytes) -> bool:
         """True, once, for a block that the store does not have: the caller writes it."""
         with self._lock:

@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from snapshots import fs
-from snapshots.hints import HintsWriter, read_hints
+from snapshots.hints import UNKNOWN, Hints, HintsWriter
 from snapshots.store import Store
-from snapshots.tree import Entry, File, TreeWriter, read_tree
+from snapshots.tree import Blocks, Entry, File, TreeWriter, data_parts, encode, read_tree
+
+
+class Seen(NamedTuple):
+    """The file that a piece ends: by what it will be recognised, None: it will be read again."""
+
+    folder: bytes
+    name: bytes
+    key: fs.Key | None
+    linked: bool = False
+
+
+class Piece(NamedTuple):
+    """Lines of a tree, how many entries but directories begin in them, and bytes of their data."""
+
+    lines: bytes
+    entries: int = 0
+    data: int = 0
+    ends: Seen | None = None
+
+
+def piece_of(entry: Entry, size: int = 0) -> Piece:
+    """One entry; for `Blocks`, `size` is that of their file."""
+    if isinstance(entry, Blocks):
+        return Piece(encode(entry), 0, sum(length for _, length in data_parts(entry, size)))
+    return Piece(encode(entry), 0 if is_folder(entry) else 1)
+
+
+def is_folder(entry: Entry) -> bool:
+    """Whether it opens or closes a directory."""
+    return type(entry).__name__ in ("Dir", "Up")
 
 
 class Draft:
@@ -21,7 +52,7 @@ class Draft:
         self._tree_path, self._hints_path = store.trees / name, store.hints / name
         self._tree, self._hints = TreeWriter(self._tree_path), HintsWriter(self._hints_path)
         self._root = ""
-        self.write = self._tree.write
+        self._began = self._data = 0  # of the file that is open
 
     @property
     def files(self) -> int:
@@ -33,14 +64,22 @@ class Draft:
         """Bytes of data so far, without holes."""
         return self._tree.bytes
 
-    def hint(self, key: fs.Key | None) -> None:
-        """By what the file written last will be recognised; None: it will be read again."""
-        self._hints.write(key)
+    def write(self, pieces: Iterable[Piece]) -> None:
+        for lines, entries, data, ends in pieces:
+            if entries:
+                self._began, self._data = self._tree.at, 0
+            self._tree.add(lines, entries, data)
+            self._data += data
+            if ends:
+                folder, name, key, linked = ends
+                length = self._tree.at - self._began
+                hint = (*(key or UNKNOWN), self._began, length, self._data, int(linked))
+                self._hints.add(folder, name, hint)
 
-    def close(self) -> str:
-        """Durable and read back; returns the root of the tree."""
+    def close(self, packs: Iterable[str]) -> str:
+        """Durable and read back; returns the root of the tree. `packs`: all it may need."""
         self._root = self._tree.close()
-        self._hints.close()
+        self._hints.close(self._root, sorted(packs))
         return self._root
 
     def place_tree(self) -> None:
@@ -48,13 +87,13 @@ class Draft:
         fs.sync_folder(self._store.trees)
 
     def place_hints(self, snapshot_id: str) -> None:
-        os.replace(self._hints_path, self._store.hints / f"{snapshot_id}.zst")
+        os.replace(self._hints_path, self._store.hints / f"{snapshot_id}.hints")
 
     def entries(self) -> Iterator[tuple[Entry, fs.Key | None]]:
-        """After `close`: what was written, each file with its hint."""
-        hints = read_hints(self._hints_path)
+        """After `close`: what was written, each file with its key."""
+        hints = iter(Hints(self._hints_path))
         for entry in read_tree(self._tree_path, self._root):
-            yield entry, next(hints).key_of(entry) if isinstance(entry, File) else None
+            yield entry, next(hints).key if isinstance(entry, File) else None
 
     def discard(self) -> None:
         """Forget what was not placed; harmless afterwards."""

@@ -1,150 +1,164 @@
-"""Beside a snapshot: by what each of its files would be recognised if it is captured again.
+"""Beside a snapshot: by what each of its files is recognised, and where its lines are in the tree.
 
-Nothing depends on it. Lost or damaged, the next capture reads everything.
+With it the next capture takes unchanged files over by the hundred, without reading them or their
+part of the tree. Nothing depends on it: lost, damaged, or not of this tree, everything is read.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import zstandard
+from blake3 import blake3
 
 from snapshots import fs
-from snapshots.errors import Damaged, SnapshotError
-from snapshots.store import Store
-from snapshots.tree import Blocks, Dir, Entry, File, Up, check_hash, read_tree
-from snapshots.twins import Twins
+from snapshots.errors import Damaged
 
-HEADER = b'{"hints": 1}\n'
+VERSION = 2
+_GROUP = struct.Struct("<3I")  # files, bytes of the folder's path, bytes of the names
+_MOST = 1024  # files in one group
+_END = struct.Struct("<I32s")  # length of the summary before it, hash of all before this hash
+_MAX_SUMMARY = 256 << 20
+
+
+class Hint(NamedTuple):
+    """What is known of a file. `inode` 0: it had changed just before it was captured.
+
+    Its lines are `length` bytes at `at` of the tree's lines, with `data` bytes of content that is
+    no hole. `linked` is 1 when its line has a number, for its other names.
+    """
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    at: int
+    length: int
+    data: int
+    linked: int
+
+    @property
+    def key(self) -> fs.Key | None:
+        return fs.Key(*self[:4]) if self.inode else None
+
+
+UNKNOWN = (0, 0, 0, 0)
 
 
 class HintsWriter:
-    """One line for each file of the tree, in its order: inode and ctime, or null: read it again."""
+    """Hints in the order of the tree; `close` says of which tree."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")  # noqa: SIM115
         self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
-        self._stream.write(HEADER)
+        self._folder = b""
+        self._names: list[bytes] = []
+        self._numbers: list[int] = []
 
-    def write(self, key: fs.Key | None) -> None:
-        self._stream.write(b"[%d,%d]\n" % (key.inode, key.ctime_ns) if key else b"null\n")
+    def add(self, folder: bytes, name: bytes, hint: tuple[int, ...]) -> None:
+        if folder != self._folder or len(self._names) >= _MOST:
+            self._end_group()
+            self._folder = folder
+        self._names.append(name)
+        self._numbers += hint
 
-    def close(self) -> None:
+    def close(self, root: str, packs: list[str]) -> None:
+        """`packs`: all of which the tree may need blocks."""
+        self._end_group()
+        self._stream.write(_GROUP.pack(0, 0, 0))
         self._stream.close()  # type: ignore[no-untyped-call]
+        summary = json.dumps({"hints": VERSION, "root": root, "packs": packs}).encode()
+        self._file.write(summary + struct.pack("<I", len(summary)))
+        self._file.flush()
+        self._file.seek(0)
+        digest = _hash_of(self._file, os.fstat(self._file.fileno()).st_size)
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(digest)
         self._file.close()
 
     def discard(self) -> None:
         with suppress(OSError, zstandard.ZstdError):
-            self.close()
+            self._stream.close()  # type: ignore[no-untyped-call]
+        with suppress(OSError):
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What a hint adds to the entry of a file; `inode` 0: nothing is known."""
-
-    inode: int = 0
-    ctime_ns: int = 0
-
-    def key_of(self, entry: File) -> fs.Key | None:
-        if not self.inode:
-            return None
-        return fs.Key(self.inode, entry.size, entry.meta.mtime_ns, self.ctime_ns)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A file of an earlier snapshot. `runs` must be used up before the next one is asked for."""
-
-    path: tuple[bytes, ...]
-    key: fs.Key | None
-    runs: Iterator[Blocks]
-
-
-class KnownFiles:
-    """The files of an earlier snapshot, asked for in the order of a walk.
-
-    `twins`: what a fork or a restore left beside the folder, for one made from that snapshot's.
-    """
-
-    def __init__(self, store: Store, snapshot_id: str | None, *, twins: Path | None = None) -> None:
-        self._files = _known_files(store, snapshot_id) if snapshot_id else iter(())
-        self._next = next(self._files, None)
-        self._twins = Twins(twins, _root(store, snapshot_id) if snapshot_id and twins else None)
-
-    def find(self, path: tuple[bytes, ...]) -> Known | None:
-        """The file at this path; paths come in ascending order."""
-        while self._next and self._next.path < path:
-            self._next = next(self._files, None)
-        return self._next if self._next and self._next.path == path else None
-
-    def unchanged(self, known: Known, now: fs.Key) -> bool:
-        """Whether the file that was found has, as it is `now`, the content it had then."""
-        return known.key == now or self._twins.equal(known.path, now, known.key)
-
-
-def _root(store: Store, snapshot_id: str) -> str | None:
-    try:
-        return store.read(snapshot_id).root
-    except SnapshotError:
-        return None
-
-
-def _known_files(store: Store, snapshot_id: str) -> Iterator[Known]:
-    """Nothing at all if the tree is damaged: a wrong hash must not get into another snapshot."""
-    try:
-        record = store.read(snapshot_id)
-        tree = store.tree_path(record.root)
-        check_hash(tree, record.root)
-        hints = read_hints(store.hints / f"{snapshot_id}.zst")
-        yield from _joined(read_tree(tree, record.root), hints)
-    except (SnapshotError, OSError, ValueError, TypeError, LookupError, zstandard.ZstdError):
-        return
-
-
-def _joined(entries: Iterator[Entry], hints: Iterator[Hint]) -> Iterator[Known]:
-    open_dirs: list[bytes] = []
-    entry = next(entries, None)
-    while entry is not None:
-        following: list[Entry | None] = []
-        if isinstance(entry, Dir):
-            open_dirs.append(entry.name)
-        elif isinstance(entry, Up):
-            open_dirs.pop()
-        elif isinstance(entry, File):
-            key = next(hints, Hint()).key_of(entry)
-            runs = _runs(entries, following)
-            yield Known((*open_dirs[1:], entry.name), key, runs)
-            for _ in runs:
-                pass
-        entry = following[0] if following else next(entries, None)
-
-
-def _runs(entries: Iterator[Entry], following: list[Entry | None]) -> Iterator[Blocks]:
-    """The runs of the file that was read last; the entry after them goes into `following`."""
-    for entry in entries:
-        if not isinstance(entry, Blocks):
-            following.append(entry)
+    def _end_group(self) -> None:
+        if not self._names:
             return
-        yield entry
+        names = b"\0".join(self._names)
+        self._stream.write(
+            _GROUP.pack(len(self._names), len(self._folder), len(names))
+            + self._folder
+            + names
+            + struct.pack(f"<{len(self._numbers)}q", *self._numbers)
+        )
+        self._names, self._numbers = [], []
 
 
-def read_hints(path: Path) -> Iterator[Hint]:
-    """The hints in a file, one for each file of the tree. Raises what reading them raises."""
-    with (
-        open(path, "rb") as file,
-        zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
-        io.BufferedReader(stream, 1 << 16) as lines,
-    ):
-        if lines.readline(100) != HEADER:
-            raise Damaged(f"{path} is of an unknown format")
-        while line := lines.readline(100):
-            numbers = json.loads(line)
-            yield Hint(*numbers) if numbers else Hint()
+class Hints:
+    """What `HintsWriter` wrote. Raises Damaged if it is not sound."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with open(path, "rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                if end < _END.size:
+                    raise Damaged(f"{path} is cut off")
+                file.seek(end - _END.size)
+                length, digest = _END.unpack(file.read(_END.size))
+                if length > min(_MAX_SUMMARY, end - _END.size):
+                    raise Damaged(f"{path} is cut off")
+                file.seek(0)
+                if _hash_of(file, end - 32) != digest:
+                    raise Damaged(f"{path} was altered")
+                file.seek(end - _END.size - length)
+                summary = json.loads(file.read(length))
+            if summary["hints"] != VERSION:
+                raise Damaged(f"{path} is of an unknown version")
+            self.root: str = summary["root"]
+            self.packs: list[str] = summary["packs"]
+        except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
+            raise Damaged(f"{path} cannot be read: {error}") from error
+
+    def groups(self) -> Iterator[tuple[bytes, list[bytes], list[Hint]]]:
+        """Folder, names and hints of neighbouring files."""
+        width = len(Hint._fields)
+        with (
+            open(self._path, "rb") as file,
+            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
+        ):
+            while any(head := _GROUP.unpack(_exactly(stream, _GROUP.size))):
+                files, folder, names = head
+                body = _exactly(stream, folder + names + 8 * width * files)
+                numbers = struct.unpack_from(f"<{width * files}q", body, folder + names)
+                hints = [Hint(*numbers[at : at + width]) for at in range(0, width * files, width)]
+                yield body[:folder], body[folder : folder + names].split(b"\0"), hints
+
+    def __iter__(self) -> Iterator[Hint]:
+        for _, _, hints in self.groups():
+            yield from hints
+
+
+def _exactly(stream: zstandard.ZstdDecompressionReader, count: int) -> bytes:
+    parts = []
+    while count and (part := stream.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _hash_of(file: BinaryIO, count: int) -> bytes:
+    digest = blake3()
+    while count and (data := file.read(min(count, 1 << 20))):
+        digest.update(data)
+        count -= len(data)
+    return digest.digest()

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from snapshots import fs
+from snapshots.draft import Piece, Seen, piece_of
 from snapshots.errors import SnapshotError, shown
-from snapshots.tree import Blocks, Dir, Entry, File, Up
+from snapshots.tree import Blocks, Dir, Entry, Fifo, File, Hard, Symlink, Up
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Insertion:
 def splice(
     entries: Iterable[tuple[Entry, fs.Key | None]],
     insertions: Callable[[bytes, Dir], Iterable[Insertion]],
-    write: Callable[[Entry, fs.Key | None], None],
+    write: Callable[[Piece], None],
 ) -> None:
     """`write` the entries of a tree, and in each directory put what `insertions` has for its path.
 
@@ -31,36 +32,48 @@ def splice(
     """
     path: list[bytes] = []
     waiting: list[deque[Insertion]] = []  # for each open directory, ascending by name
-    replaced = False
+    size: int | None = None  # of the file that is open
+    ends: Seen | None = None
     for entry, key in entries:
         if isinstance(entry, Blocks):
-            if not replaced:
-                write(entry, None)
+            if size is not None:
+                write(piece_of(entry, size))
             continue
-        replaced = False
+        if ends:
+            write(Piece(b"", ends=ends))
+        size = ends = None
         if isinstance(entry, Up):
             for insertion in waiting.pop():
                 insertion.put()
             path.pop()
-            write(entry, None)
+            write(piece_of(entry))
             continue
-        if waiting:
-            here = waiting[-1]
-            while here and here[0].name < entry.name:
-                here.popleft().put()
-            if here and here[0].name == entry.name:
-                if not isinstance(entry, File) or entry.link is not None:
-                    raise SnapshotError(
-                        f"{shown(b'/'.join((*path[1:], entry.name)))} cannot be replaced: it is "
-                        "not a plain file with one name; move it out of the folder"
-                    )
-                replaced = True
-                continue
-        write(entry, key)
-        if isinstance(entry, Dir):
+        if waiting and _put_before(entry, waiting[-1], path):
+            continue
+        write(piece_of(entry))
+        folder = b"/".join(path[1:])
+        if isinstance(entry, File):
+            size, ends = entry.size, Seen(folder, entry.name, key, entry.link is not None)
+        elif isinstance(entry, Dir):
             path.append(entry.name)
-            found = insertions(b"/".join(path[1:]), entry)
+            found = insertions(fs.below(folder, entry.name), entry)
             waiting.append(deque(sorted(found, key=lambda insertion: insertion.name)))
+
+
+def _put_before(
+    entry: Dir | File | Symlink | Fifo | Hard, here: deque[Insertion], path: list[bytes]
+) -> bool:
+    """Put what comes before an entry; True if one replaces it, which is then the next."""
+    while here and here[0].name < entry.name:
+        here.popleft().put()
+    if not here or here[0].name != entry.name:
+        return False
+    if not isinstance(entry, File) or entry.link is not None:
+        raise SnapshotError(
+            f"{shown(b'/'.join((*path[1:], entry.name)))} cannot be replaced: it is "
+            "not a plain file with one name; move it out of the folder"
+        )
+    return True
 
 
 @contextmanager

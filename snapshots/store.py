@@ -279,7 +279,7 @@ class Store:
             if tree.name.removesuffix(".zst") not in roots:
                 tree.unlink()
         for hint in self.hints.iterdir():
-            if hint.name.removesuffix(".zst") not in ids:
+            if hint.name.removesuffix(".hints") not in ids:
                 hint.unlink()
         for folder in (self.packs, self.snapshots, self.path):
             for leftover in folder.glob(".*.tmp"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler import debts
 from reconciler.catalog import Catalog
 from reconciler.plan import Action
-from snapshots import capture as capture_module
+from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.hostmodel import Host
@@ -57,13 +58,13 @@ def test_data_that_was_forked_or_restored_is_not_read_again(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[bytes] = []
-    original = capture_module._Capture._read
+    original = reading_module.FileReader._read
 
-    def noted(self: capture_module._Capture, fd: int, path: bytes, *rest: object) -> None:
+    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
         read.append(path)
-        original(self, fd, path, *rest)  # type: ignore[arg-type]
+        return original(self, fd, path, *rest)
 
-    monkeypatch.setattr(capture_module._Capture, "_read", noted)
+    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
     store = Store.open(trial.stack.store)
 
     def captured() -> set[bytes]:

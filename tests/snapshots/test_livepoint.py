@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from snapshots import fs
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
+from snapshots.draft import Piece, piece_of
 from snapshots.errors import SnapshotError
 from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
@@ -167,17 +170,16 @@ def test_a_spliced_folder_is_in_order_and_whole(present: set[bytes], put: set[by
     for name in sorted(present):
         entries += [(File(name, META, 1), None), (Blocks(0, (bytes(32),)), None)]
     entries.append((Up(), None))
-    written: list[Entry] = []
-    splice(
-        entries,
-        lambda path, folder: [  # noqa: ARG005
-            Insertion(name, lambda name=name: written.append(File(name, META, 0)))  # type: ignore[misc]
-            for name in put
-        ],
-        lambda entry, key: written.append(entry),  # noqa: ARG005
-    )
-    files = [entry for entry in written if isinstance(entry, File)]
-    assert [file.name for file in files] == sorted(present | put)
-    assert {file.name for file in files if file.size == 0} == put
-    assert sum(isinstance(entry, Blocks) for entry in written) == len(present - put)
-    assert isinstance(written[-1], Up)
+    written: list[Piece] = []
+
+    def insertions(path: bytes, folder: Dir) -> list[Insertion]:  # noqa: ARG001
+        return [Insertion(n, partial(written.append, piece_of(File(n, META, 0)))) for n in put]
+
+    splice(entries, insertions, written.append)
+    lines = [json.loads(line) for piece in written for line in piece.lines.splitlines()]
+    files = [line for line in lines if line["t"] == "f"]
+    assert [line["n"].encode("latin-1") for line in files] == sorted(present | put)
+    assert {line["n"].encode("latin-1") for line in files if line["s"] == 0} == put
+    assert sum(line["t"] == "b" for line in lines) == len(present - put)
+    assert lines[-1] == {"t": "u"}
+    assert {piece.ends.name for piece in written if piece.ends} == present - put

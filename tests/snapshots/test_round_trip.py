@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
-from snapshots import capture as capture_module
+from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.compare import measure, tree_equal
 from snapshots.errors import SourceChanging, TargetNotEmpty, UnknownSnapshot, Unsupported
 from snapshots.fs import MAX_DEPTH, Key
-from snapshots.hints import HintsWriter, KnownFiles
+from snapshots.hints import Hints, HintsWriter
+from snapshots.known import KnownFiles
 from snapshots.livepoint import LivePoint
 from snapshots.restore import restore
 from snapshots.store import Store
@@ -111,13 +113,13 @@ def test_unchanged_files_are_recognised(
     first = capture(small, store, dataset="data")
     (small / "two").write_bytes(b"TWO")
     read: list[bytes] = []
-    original = capture_module._Capture._read
+    original = reading_module.FileReader._read
 
-    def noted(self: capture_module._Capture, fd: int, path: bytes, *rest: object) -> None:
+    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
         read.append(path)
-        original(self, fd, path, *rest)  # type: ignore[arg-type]
+        return original(self, fd, path, *rest)
 
-    monkeypatch.setattr(capture_module._Capture, "_read", noted)
+    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
     capture(small, store, dataset="data", parent=first.id)
     assert read == [b"two"]
 
@@ -133,11 +135,14 @@ def test_a_change_without_a_trace_is_found_by_the_sample(store: Store, tmp_path:
     mtime = file.stat().st_mtime_ns
     file.write_bytes(os.urandom(40 * MIB))
     os.utime(file, ns=(mtime, mtime))
-    forged = store.hints / f"{first.id}.zst"
+    forged = store.hints / f"{first.id}.hints"
+    (hint,) = Hints(forged)
+    packs = Hints(forged).packs
     forged.unlink()
     hints = HintsWriter(forged)
-    hints.write(Key.of(file.stat()))
-    hints.close()
+    now = file.stat()
+    hints.add(b"", b"file", hint._replace(inode=now.st_ino, ctime_ns=now.st_ctime_ns))
+    hints.close(first.root, packs)
 
     second = capture(folder, store, dataset="data", parent=first.id)
     assert second.root != first.root
@@ -170,7 +175,7 @@ def test_a_damaged_hint_costs_only_time(small: Path, store: Store, content: byte
     settle()
     first = capture(small, store, dataset="data")
     frame = zstandard.ZstdCompressor().compress(content) if content else b""
-    (store.hints / f"{first.id}.zst").write_bytes(frame)
+    (store.hints / f"{first.id}.hints").write_bytes(frame)
     assert capture(small, store, dataset="data", parent=first.id).root == first.root
 
 
@@ -183,7 +188,7 @@ def test_a_file_changed_just_before_the_look_is_read_again(store: Store, tmp_pat
     (folder / "young").write_text("x")
     record = capture(folder, store, dataset="data")
     known = KnownFiles(store, record.id)
-    old, young = known.find((b"old",)), known.find((b"young",))
+    old, young = known.find(b"", b"old"), known.find(b"", b"young")
     assert old is not None
     assert young is not None
     assert old.key == Key.of((folder / "old").stat())

@@ -7,10 +7,11 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from snapshots import capture as capture_module
+from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.errors import Damaged
@@ -32,13 +33,13 @@ def settle() -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     """Paths of the files of which something is read in full, in order."""
     paths: Read = []
-    original = capture_module._Capture._read
+    original = reading_module.FileReader._read
 
-    def noted(self: capture_module._Capture, fd: int, path: bytes, *rest: object) -> None:
+    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
         paths.append(path)
-        original(self, fd, path, *rest)  # type: ignore[arg-type]
+        return original(self, fd, path, *rest)
 
-    monkeypatch.setattr(capture_module._Capture, "_read", noted)
+    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
     return paths
 
 
