@@ -146,7 +146,7 @@ def make_plan(
     selection = Selection(only)
     entries = read_tree(store.tree_path(record.root), record.root)
     _Planning(plan, index, selection).run(entries)
-    if selection.missed:
+    if not selection.complete:
         raise UnknownPath(
             f"snapshot {record.id} has no {', '.join(selection.missed)}: name paths as they are in "
             "the snapshot, relative to the folder it was made of"
@@ -199,9 +199,12 @@ class _Planning:
             self._look_up()
 
     def _part(self, name: bytes) -> Part:
-        if self._open and self._open[-1][1] is not Part.ABOVE:
-            return self._open[-1][1]
-        return self._selection.part((*(n for n, _ in self._open[1:]), name) if self._open else ())
+        within = self._open[-1][1] if self._open else Part.ABOVE
+        if within is Part.OUTSIDE or (within is Part.INSIDE and self._selection.complete):
+            return within
+        names = (*(open_name for open_name, _ in self._open[1:]), name) if self._open else ()
+        part = self._selection.part(names)
+        return within if within is Part.INSIDE else part
 
     def _dir(self, entry: Dir) -> None:
         part = self._part(entry.name)

@@ -28,20 +28,24 @@ class Selection:
     def __init__(self, only: Iterable[str]) -> None:
         self._wanted = {_names(path) for path in only} or {()}
         self._above = {names[:end] for names in self._wanted for end in range(len(names))}
-        self._missed = set(self._wanted) - {()}
+        self._missed = self._wanted - {()}
 
     def part(self, names: Names) -> Part:
-        """What this path is, given that the folder it lies in is not INSIDE itself."""
+        """What this path is, by itself: what lies in a folder that is INSIDE is so as well."""
         if names in self._wanted:
             self._missed.discard(names)
             return Part.INSIDE
         return Part.ABOVE if names in self._above else Part.OUTSIDE
 
     @property
+    def complete(self) -> bool:
+        """Whether every named path was asked for by `part`."""
+        return not self._missed
+
+    @property
     def missed(self) -> list[str]:
-        """Named paths that were not asked for by `part`: the snapshot does not have them."""
-        inside = {n for n in self._missed if any(n[:e] in self._wanted for e in range(len(n)))}
-        return sorted(shown(b"/".join(names)) for names in self._missed - inside)
+        """Named paths that were not asked for by `part` so far."""
+        return sorted(shown(b"/".join(names)) for names in self._missed)
 
 
 def _names(path: str) -> Names:
