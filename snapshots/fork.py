@@ -219,7 +219,13 @@ class _Pass:
         for name, st in entries:
             # Most files did not change: for them, this is all that happens.
             seen = self._seen.find(path, name)
-            if seen and st and name in present and st.st_nlink == 1 and fs.Key.of(st) == seen.key:
+            if (
+                seen is not None
+                and st is not None
+                and seen[0] == (st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+                and st.st_nlink == 1
+                and name in present
+            ):
                 same.append((name, seen))
                 continue
             self._unchanged(path, same)
@@ -247,7 +253,7 @@ class _Pass:
         if files:
             self.files += len(files)
             self._jobs.then(partial(self._record.add_all, folder, files))
-            self.meter.add(sum(seen.key[1] for _, seen in files))
+            self.meter.add(sum(key[1] for _, (key, _) in files))
 
     def _entry(
         self,
@@ -335,7 +341,7 @@ class _Pass:
         self, src: int, dst: int, name: bytes, folder: bytes, st: os.stat_result, present: bool
     ) -> None:
         seen = self._seen.find(folder, name)
-        if seen and present and seen.key == fs.Key.of(st):  # a first one of several names
+        if seen and present and seen[0] == fs.Key.of(st):  # a first one of several names
             self.files -= 1
             self._unchanged(folder, [(name, seen)])
             return

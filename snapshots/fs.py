@@ -93,7 +93,7 @@ def entry_path(dir_fd: int, name: bytes) -> bytes:
 
 def names_in(dir_fd: int) -> list[bytes]:
     """The names in a directory, in byte order: the one order of walks, trees and indexes."""
-    return sorted(os.fsencode(name) for name in os.listdir(dir_fd))
+    return sorted(os.listdir(b"/proc/self/fd/%d" % dir_fd))
 
 
 def entries_in(dir_fd: int) -> list[tuple[bytes, os.stat_result | None]]:
@@ -101,7 +101,7 @@ def entries_in(dir_fd: int) -> list[tuple[bytes, os.stat_result | None]]:
 
     Looked at in the order of inodes, which is how they lie on a disk.
     """
-    with os.scandir(dir_fd) as listing:
+    with os.scandir(b"/proc/self/fd/%d" % dir_fd) as listing:
         found = sorted((entry.inode(), entry.name) for entry in listing)
     entries: list[tuple[bytes, os.stat_result | None]] = []
     for _, name in found:
@@ -109,7 +109,7 @@ def entries_in(dir_fd: int) -> list[tuple[bytes, os.stat_result | None]]:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             st = None
-        entries.append((os.fsencode(name), st))
+        entries.append((name, st))
     return sorted(entries, key=itemgetter(0))
 
 

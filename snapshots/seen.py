@@ -35,11 +35,9 @@ class Twin(NamedTuple):
     ctime_ns: int
 
 
-class Seen(NamedTuple):
-    """A file as it was when its content was copied, and the copy as it was left."""
-
-    key: tuple[int, int, int, int]
-    twin: tuple[int, int]
+# A file as it was when its content was copied, and the copy as it was left: what is in a Key and
+# in a Twin. Plain, for there may be a million of them.
+Seen = tuple[tuple[int, int, int, int], tuple[int, int]]
 
 
 class SeenWriter:
@@ -64,7 +62,7 @@ class SeenWriter:
 
         Files come in the order of the walk.
         """
-        self.add_all(folder, [(name, Seen(key, twin))])
+        self.add_all(folder, [(name, (key, twin))])
 
     def add_all(self, folder: bytes, files: list[tuple[bytes, Seen]]) -> None:
         """Remember files of one folder, most of them as they were remembered before."""
@@ -143,7 +141,7 @@ class SeenFiles:
         self._last = names[-1]
         keys = zip(*(numbers[n::_NUMBERS] for n in range(4)), strict=True)
         twins = zip(*(numbers[n::_NUMBERS] for n in (4, 5)), strict=True)
-        self._files = dict(zip(names, map(Seen, keys, twins), strict=True))
+        self._files = dict(zip(names, zip(keys, twins, strict=True), strict=True))
 
 
 _Group = tuple[bytes, list[bytes], tuple[int, ...]]

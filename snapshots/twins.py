@@ -40,11 +40,11 @@ class Twins:
         seen = self._seen.find(b"/".join(path[:-1]), path[-1])
         if seen is None:
             return False
-        inode, ctime = seen.twin
+        key, (inode, ctime) = seen
         # A write within the tick of the clock in which the copy was finished would not show.
         settled = ctime + fs.SETTLE_NS < self._seen.closed_ns
-        same = (inode, seen.key[1], seen.key[2], ctime) == now
-        return settled and same and (self._restored or seen.key == then)
+        same = (inode, key[1], key[2], ctime) == now
+        return settled and same and (self._restored or key == then)
 
 
 class RestoredTwins:
