@@ -43,6 +43,7 @@ SELECT json_build_array(datname) FROM pg_database
  WHERE datallowconn AND NOT datistemplate ORDER BY datname;
 """
 
+_TOO_LATE = 124
 _MARK = "-- lockstep: answered --"
 
 
@@ -54,6 +55,15 @@ def psql(run: Exec, sql: str, doing: str, database: str = "", timeout: float = 3
 def rows(run: Exec, sql: str, doing: str, database: str = "", timeout: float = 30) -> list[Any]:
     """The arrays that a script's `json_build_array` rows are."""
     return [_array(line) for line in psql(run, sql, doing, database, timeout).splitlines()]
+
+
+def rows_so_far(run: Exec, sql: str, doing: str, database: str, timeout: float) -> list[Any]:
+    """Like `rows`, but what takes longer than `timeout` seconds ends with what there is by then."""
+    result = run(_argv(database), stdin=sql, timeout=timeout)
+    if result.code == _TOO_LATE:
+        whole = result.stdout.rpartition("\n")[0]
+        return [_array(line) for line in whole.splitlines()]
+    return [_array(line) for line in completed(result, doing).splitlines()]
 
 
 def databases(run: Exec) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapshots.drivers import pgfiles, pglive
+from snapshots.drivers import pgchecks, pgfiles, pglive
 from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name
 from snapshots.drivers.pgclient import databases, psql, rows
 from snapshots.errors import EngineFailed, Unsupported
@@ -113,6 +113,10 @@ class PostgresDriver(DirectoryDriver):
                 counted[f"{database}.{table}"] = int(count)
         return counted
 
+    def data_sums(self, run: Exec) -> dict[str, int]:
+        """Of the smaller tables, one number for all rows as "database.schema.table"."""
+        return pgchecks.sums(run)
+
     def version(self, path: Path) -> str | None:
         folders = pgfiles.data_folders(path)
         return pgfiles.version_of(folders[0]) if folders else None
@@ -147,4 +151,12 @@ class PostgresDriver(DirectoryDriver):
                 psql(run, "SELECT count(*) FROM pg_class;", f"reading {database}", database)
             except EngineFailed as failure:
                 problems.append(str(failure))
-        return problems
+        return problems + pgchecks.bad_checksums(run)
+
+    def examine(self, run: Exec) -> list[str]:
+        """Every B-tree, by amcheck."""
+        return pgchecks.damaged_indexes(run)
+
+    def advise(self, run: Exec) -> list[str]:
+        """Text that another library would put in another order."""
+        return pgchecks.other_order(run)
