@@ -10,13 +10,14 @@ import typer
 
 from cli import options
 from cli.context import Context, check_release
-from cli.snapshots import StoreOption, in_stack, opened
+from cli.snapshots import StoreOption, docker_for, in_stack, opened
 from reconciler.errors import BadInput, StoreDamaged
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from reconciler.ledger import State
+    from snapshots.repair import Repaired
     from snapshots.report import Finding, Report
     from snapshots.store import Store
 
@@ -66,6 +67,64 @@ def verify(
         )
     if report.damages:
         raise StoreDamaged(f"{source.path} is damaged", next_step=REPAIR)
+
+
+def repair(
+    context: typer.Context, store: StoreOption = None, as_json: options.Json = False
+) -> None:
+    """Mend what is damaged in the store, from other packs and from sealed volumes.
+
+    Content is taken from anywhere only if it has the right hash. Exit code 7 when something
+    stays damaged.
+    """
+    from cli.progress import bar
+    from reconciler import integrity
+    from snapshots import repair as repairs
+
+    here = Context.of(context)
+    source, state = opened(here, store), state_of(here)
+    folders = integrity.folders(state, source, docker_for(here, "./"))
+    with bar(here) as progress:
+        done = repairs.repair(source, folders, progress)
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(repaired(done, state, source))
+    else:
+        _show_repaired(done, state, source)
+    if done.unmended:
+        raise StoreDamaged(
+            f"{source.path} is still damaged: the content is in no pack and no sealed volume",
+            next_step="put back a copy of its packs, then   lockstep repair   again; a capture of "
+            "the same content mends it, too",
+        )
+
+
+def repaired(done: Repaired, state: State, store: Store) -> dict[str, Any]:
+    """`repair`: what was mended, and what could not be, with all that it touches."""
+    return {
+        "schema": 1,
+        "mended": done.mended,
+        "blocks": done.blocks,
+        "unmended": [_damage(finding, state, store) for finding in done.unmended],
+        "aside": [str(path) for path in done.aside],
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def _show_repaired(done: Repaired, state: State, store: Store) -> None:
+    from cli import tables
+
+    out = tables.console()
+    for finding in done.unmended:
+        out.print(_told(finding, state, store))
+        out.print()
+    for mended in done.mended:
+        out.print(f"mended: {mended}")
+    for path in done.aside:
+        out.print(f"kept aside: {path}")
+    if not done.mended and not done.unmended:
+        out.print("nothing is damaged")
 
 
 def _check(here: Context, release: str) -> None:

@@ -57,6 +57,14 @@ def still_in_volume(state: State, snapshots: Collection[str]) -> list[str]:
     return [g.name for g in _sealed(state) if g.captured in snapshots and not g.spoiled]
 
 
+def folders(state: State, store: Store, docker: Docker | None) -> dict[str, list[Path]]:
+    """Dataset or name -> where its content may still lie, and nobody writes."""
+    found = sealed_folders(state, docker) if docker is not None else {}
+    for name, paths in resting_folders(store, docker).items():
+        found.setdefault(name, []).extend(paths)
+    return found
+
+
 def sealed_folders(state: State, docker: Docker) -> dict[str, list[Path]]:
     """Dataset -> folders of its sealed generations, newest first: nobody writes there. What a
     failed world spoiled may still hold most of what it held."""
