@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench import machine, tools
 from bench.errors import BenchError
+from bench.images import mark
 from bench.machine import ask
+from bench.report import PAGE, write
 from bench.results import Results
 from bench.sizes import Sizes
 from bench.stopping import Stopping
@@ -18,6 +23,7 @@ from bench.storing import Storing
 from bench.subjects import FILES, GIB, SPARSE_BYTES, SPARSE_DATA, Subject, postgres
 from bench.subjects import small_files as files
 from bench.subjects import sparse as sparse_file
+from bench.sweeping import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("storing", "sizes", "stopping")
@@ -43,9 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     say = Log(options.folder / "progress.log")
     try:
-        tools.ensure()
-        results = _results(options)
-        Bench(options, results, say).carry_out()
+        with _alone(options.folder):
+            tools.ensure()
+            sweep(options.folder)
+            try:
+                results = _results(options)
+                Bench(options, results, say).carry_out()
+                write(results, folder := _place_of_report(options, results))
+                say(f"written: {folder / PAGE}")
+            finally:
+                sweep(options.folder)
     except BenchError as error:
         say(f"bench: {error}")
         return 1
@@ -55,12 +68,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises BenchError while another bench works in this folder."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"another bench works in {folder}") from None
+        yield
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="medians of how many (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes (1.0)")
     parser.add_argument("--only", default="", help="chapters or subjects, with commas")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
+    parser.add_argument("--warm", action="store_true", help="leave the page cache as it is")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where it works")
     parser.add_argument("--report", type=Path, help="where the page goes (docs/ for a full run)")
     options = parser.parse_args(argv)
@@ -83,9 +108,15 @@ def _results(options: argparse.Namespace) -> Results:
         "rounds": options.rounds,
         "machine": machine.description(options.folder),
         "versions": tools.versions(),
-        "cold": machine.cold([options.folder]),
+        "cold": not options.warm,
     }
     return Results.begin(path, facts)
+
+
+def _place_of_report(options: argparse.Namespace, results: Results) -> Path:
+    """A quick look does not replace the figures of a whole run."""
+    whole = results.facts["scale"] == 1.0 and results.facts["rounds"] >= 5 and not options.only
+    return options.report or (ROOT / "docs" if whole else options.folder)
 
 
 class Bench:
@@ -95,6 +126,7 @@ class Bench:
         self.results, self.say = results, say
         self.only, self.rounds = options.only, results.facts["rounds"]
         self.folder: Path = options.folder
+        self.owner = mark(options.folder)
         self.scale = float(results.facts["scale"])
 
     def carry_out(self) -> None:
@@ -107,7 +139,9 @@ class Bench:
         if self._wanted("stopping") and self._wanted("postgres"):
             size = round(2 * GIB * self.scale)
             subject = self._postgres(1.0)
-            Stopping(subject, size, self.results, self.folder, self.say).carry_out(self.rounds)
+            Stopping(subject, size, self.results, self.folder, self.owner, self.say).carry_out(
+                self.rounds
+            )
 
     def _wanted(self, name: str) -> bool:
         """Nothing named of a kind (chapters, subjects) means all of that kind."""
@@ -128,7 +162,7 @@ class Bench:
         return found
 
     def _postgres(self, share: float) -> Subject:
-        return postgres(self.folder / "cache", round(2 * GIB * self.scale * share))
+        return postgres(self.folder / "cache", round(2 * GIB * self.scale * share), self.owner)
 
 
 if __name__ == "__main__":

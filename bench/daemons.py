@@ -25,8 +25,10 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Daemon:
-    """How a Docker daemon is reached: environment, and words that enter its network."""
+    """How a Docker daemon is reached: environment, and words that enter its network. `owner`: the
+    mark that everything made there bears."""
 
+    owner: str
     env: Mapping[str, str] = field(default_factory=dict)
     inside: Sequence[str] = ()
 
@@ -36,10 +38,9 @@ class Daemon:
 
 
 @contextmanager
-def second(ground: Ground) -> Iterator[Daemon]:
+def second(ground: Ground, owner: str) -> Iterator[Daemon]:
     """A daemon of our own whose volumes and images lie on the ground; gone afterwards."""
-    run = Path(f"/run/lockstep-bench-{ground.name}")
-    shutil.rmtree(run, ignore_errors=True)
+    run = Path(f"/run/{owner}-{ground.name}")
     run.mkdir(mode=0o700)
     endpoint = f"unix://{run}/docker.sock"
     words = [
@@ -57,20 +58,18 @@ def second(ground: Ground) -> Iterator[Daemon]:
             env={k: v for k, v in os.environ.items() if k != "DOCKER_HOST"},
         )
     inside = ["nsenter", f"--net=/proc/{process.pid}/ns/net", "--"]
-    daemon = Daemon({"DOCKER_HOST": endpoint}, inside)
+    daemon = Daemon(owner, {"DOCKER_HOST": endpoint}, inside)
     try:
         _await(daemon, process, ground)
         _load(daemon)
         yield daemon
     finally:
-        with suppress(BenchError):
-            remove(daemon)
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(60)
         process.kill()
         process.wait()
-        shutil.rmtree(run, ignore_errors=True)
+        _clear(run)
 
 
 def _await(daemon: Daemon, process: subprocess.Popen[bytes], ground: Ground) -> None:
@@ -102,7 +101,22 @@ def _load(daemon: Daemon) -> None:
         raise BenchError(f"the images cannot be copied to a second dockerd: {done.stderr}")
 
 
-def remove(daemon: Daemon) -> None:
-    """Remove all containers of a daemon that is ours alone."""
-    if daemon.env and (found := daemon.docker("ps", "--all", "--quiet").split()):
-        daemon.docker("rm", "--force", *found)
+def _clear(run: Path) -> None:
+    """Remove a daemon's folder for sockets and the like, with what is still mounted there."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((m for m in mounted if m.startswith(f"{run}/")), reverse=True):
+        ask("umount", place)
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def end(run: Path) -> None:
+    """End a second daemon that a killed run has left, and what it has mounted."""
+    with suppress(OSError, ValueError):
+        pid = int((run / "pid").read_text())
+        # Its number may be another process's by now.
+        if str(run).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+            until = time.monotonic() + START_SECONDS
+            while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+                time.sleep(0.1)
+    _clear(run)

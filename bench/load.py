@@ -78,7 +78,8 @@ def running(daemon: Daemon, folder: Path, address: str) -> Iterator[Load]:
     load = Load(folder)
     load.aim(address)
     container = daemon.docker(
-        "run", "--detach", "--label", images.LABEL, "--network", "host", "--user", "0",
+        "run", "--detach", "--label", images.label(daemon.owner),
+        "--network", "host", "--user", "0",
         "--volume", f"{folder}:/load", "--entrypoint", "sh", "--env", f"RATE={RATE}",
         "--env", f"PGUSER={images.USER}", "--env", f"PGPASSWORD={images.PASSWORD}",
         "--env", f"PGDATABASE={images.USER}", "--env", "PGCONNECT_TIMEOUT=1",

@@ -6,8 +6,6 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -32,22 +30,15 @@ def ask(*argv: str | Path, seconds: float = 120, env: dict[str, str] | None = No
     return done.stdout.strip()
 
 
-def cold(paths: Sequence[Path]) -> bool:
-    """Write back what waits on these file systems, then empty the page cache.
-
-    False where this process may not: then everything is measured warm.
-    """
-    for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+def empty_caches() -> None:
+    """Write back what waits, then empty the page cache. Raises BenchError where that is barred."""
     os.sync()
-    with suppress(OSError):
+    try:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
-        return True
-    return False
+    except OSError as error:
+        raise BenchError(
+            f"the page cache cannot be emptied here ({error.strerror}): use --warm"
+        ) from None
 
 
 def filesystem(path: Path) -> str:

@@ -6,14 +6,16 @@ It is run as people do it: by `docker compose`, `docker stop` and `start`, and `
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from bench import images
 from bench.daemons import Daemon
 from bench.errors import BenchError
 from bench.subjects import settings
+from bench.sweeping import sweep_docker
 from bench.work import bring
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +31,7 @@ LIMIT = 600.0
 
 COMPOSE = """\
 name: {name}
-x-labels: &labels {{io.lockstep.bench: "yes"}}
+x-labels: &labels ["{label}"]
 services:
   web:
     image: {python}
@@ -87,9 +90,12 @@ class Project:
     size: int
     rows: int
     port: int
-    name: str = field(default_factory=lambda: f"bench{uuid.uuid4().hex[:6]}")
+    name: str = ""
     version: int = 1
     _waiting: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"{self.daemon.owner}-{uuid.uuid4().hex[:4]}"
 
     @property
     def url(self) -> str:
@@ -103,12 +109,17 @@ class Project:
         shutil.copy(ROOT / "bench" / "app.py", self.folder / "app.py")
         (self.folder / ".env").write_text(f"DB_PASSWORD={images.PASSWORD}\n")
         self._write()
+        label = images.label(self.daemon.owner)
         labels = [
-            f"--label=com.docker.compose.{key}={value}"
-            for key, value in (("project", self.name), ("volume", "data"))
+            f"--label={text}"
+            for text in (
+                f"com.docker.compose.project={self.name}",
+                "com.docker.compose.volume=data",
+                label,
+            )
         ]
         volume = f"{self.name}_data"
-        self.daemon.docker("volume", "create", *labels, f"--label={images.LABEL}", volume)
+        self.daemon.docker("volume", "create", *labels, volume)
         form = "{{.Mountpoint}}"
         bring(state, Path(self.daemon.docker("volume", "inspect", "--format", form, volume)))
         self._compose("up", "--detach")
@@ -117,6 +128,7 @@ class Project:
         command = ", ".join(f'"{word}"' for word in ("postgres", *settings(self.size)))
         text = COMPOSE.format(
             name=self.name,
+            label=images.label(self.daemon.owner),
             python=images.PYTHON,
             postgres=images.POSTGRES,
             user=images.USER,
@@ -215,22 +227,20 @@ class Project:
         self.daemon.docker("stop", there.web, there.db)
 
     def remove(self) -> None:
-        """Everything of this project, by label and name."""
-        labels = (f"lockstep.project={self.name}", f"com.docker.compose.project={self.name}")
-        docker = self.daemon.docker
-        for label in labels:
-            if found := docker("ps", "--all", "--quiet", "--filter", f"label={label}").split():
-                docker("rm", "--force", *found)
-        form = "{{.Name}}"
-        for kind in ("network", "volume"):
-            names = docker(kind, "ls", "--format", form).split()
-            if ours := [n for n in names if n.startswith((f"{self.name}-", f"{self.name}_"))]:
-                docker(kind, "rm", *ours)
-        tags = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
-        if ours := [tag for tag in tags if tag.startswith(f"{self.name}-")]:
-            docker("image", "rm", *ours)
+        """The folder, and everything on the daemon that bears its owner's mark."""
+        sweep_docker(self.daemon, self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.folder.parent / f"{self.folder.name}.lock", ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port below the ephemeral range that nobody listens on now."""
+    for _ in range(100):
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchError("no free port was found between 20000 and 30000")
 
 
 def wait_until(what: str, done: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -60,9 +60,12 @@ class Results:
         """The file of an earlier run, killed or not. Raises BenchError when there is none."""
         results = cls(path)
         try:
-            lines = path.read_text().split("\n")[:-1]
+            text = path.read_text()
         except FileNotFoundError:
             raise BenchError(f"there is no earlier run to go on with: {path}") from None
+        *lines, torn = text.split("\n")
+        if torn:  # what a machine's death left of a line
+            os.truncate(path, len(text.encode()) - len(torn.encode()))
         for line in lines:
             results._take(json.loads(line))
         results._pending.clear()

@@ -27,7 +27,7 @@ from bench.load import Load
 from bench.machine import ask, filesystem
 from bench.measure import run
 from bench.peers import OURS, Peer
-from bench.project import Project, wait_until
+from bench.project import Project, free_port, wait_until
 from bench.results import Results, Series
 from bench.subjects import GIB, Subject, rows_in
 
@@ -38,7 +38,6 @@ REST, PREPARING = "p99 at rest", "p99 preparing"
 PATIENCE = 100.0
 REST_SECONDS = 6.0
 STEADY_SECONDS = 2.0
-PORT = 28600
 
 
 @dataclass
@@ -95,6 +94,7 @@ class Stopping:
     size: int
     results: Results
     work: Path
+    owner: str
     say: Callable[[str], None]
 
     def carry_out(self, rounds: int) -> None:
@@ -112,16 +112,16 @@ class Stopping:
 
     def _on_disk(self, rounds: list[int]) -> None:
         """Two projects take turns: one for the peers, one that is Lockstep's."""
-        daemon = Daemon()
+        daemon = Daemon(self.owner)
         root = Path(daemon.docker("info", "--format", "{{.DockerRootDir}}"))
         name = filesystem(root)
         with (
             grounds.disk(self.work / "stop") as ground,
-            self._project(ground, daemon, "plain", PORT) as plain,
+            self._project(ground, daemon, "plain") as plain,
         ):
             with plain.turn():
                 tools = self._prepared(plain, ground)
-            with self._project(ground, daemon, "ours", PORT + 1) as ours:
+            with self._project(ground, daemon, "ours") as ours:
                 with ours.turn():
                     self._adopt(ours)
                 for number in rounds:
@@ -138,20 +138,20 @@ class Stopping:
         size = 8 * self.size + 4 * GIB
         with (
             grounds.looped(kind, self.work / "image", size) as ground,
-            second(ground) as daemon,
-            self._project(ground, daemon, "ours", PORT + 2) as ours,
+            second(ground, self.owner) as daemon,
+            self._project(ground, daemon, "ours") as ours,
         ):
             self._adopt(ours)
             for number in rounds:
                 self.say(f"stopping on {kind}, round {number}")
-                with self.results.round(CHAPTER, kind, number), watched(ours, self.work) as seen:
+                with self.results.round(CHAPTER, kind, number), watched(ours, ground.path) as seen:
                     self._floor(seen, kind)
                     self._ours(seen, kind)
 
     @contextmanager
-    def _project(self, ground: Ground, daemon: Daemon, name: str, port: int) -> Iterator[Project]:
+    def _project(self, ground: Ground, daemon: Daemon, name: str) -> Iterator[Project]:
         folder = ground.path / name
-        project = Project(folder, daemon, self.size, rows_in(self.size), port)
+        project = Project(folder, daemon, self.size, rows_in(self.size), free_port())
         try:
             project.make(self.subject.state(1))
             yield project

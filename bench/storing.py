@@ -139,7 +139,8 @@ class Storing:
         grounds.clear(kept)
 
     def _measure(self, seat: Seat, what: str, command: Command) -> bool:
-        machine.cold([seat.ground.path, self.work])
+        if self.results.facts["cold"]:
+            machine.empty_caches()
         limit = LIMIT_SPARSE if self.subject.sparse else 900.0
         try:
             spent = run(command, limit=limit)

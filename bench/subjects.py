@@ -6,7 +6,6 @@ name until it is whole.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import time
@@ -59,7 +58,6 @@ class Subject:
         else:
             bring(self.state(number - 1), unfinished)
             self.churn(unfinished, number)
-        os.sync()
         unfinished.rename(place)
         return place
 
@@ -67,17 +65,17 @@ class Subject:
 # PostgreSQL ---------------------------------------------------------------------------------------
 
 
-def postgres(cache: Path, size: int) -> Subject:
+def postgres(cache: Path, size: int, owner: str) -> Subject:
     """A PostgreSQL data folder of about `size` bytes under pgbench's schema."""
 
     def build(folder: Path) -> None:
-        with server(folder, size) as container:
+        with server(folder, size, owner) as container:
             _fill(container, rows_in(size) // ROWS_PER_SCALE)
 
     def churn(folder: Path, number: int) -> None:
         # Each transaction dirties about one page of the accounts, and one of the log.
         transactions = round(CHURN * size / PAGE / 2)
-        with server(folder, size) as container:
+        with server(folder, size, owner) as container:
             _pgbench(container, "-n", "-t", str(transactions), "--random-seed", str(number))
 
     return Subject(
@@ -110,10 +108,10 @@ def settings(size: int) -> list[str]:
 
 
 @contextmanager
-def server(folder: Path, size: int) -> Iterator[str]:
+def server(folder: Path, size: int, owner: str) -> Iterator[str]:
     """A Postgres on the data folder; the container's id. Stopped cleanly afterwards."""
     container = ask(
-        "docker", "run", "--detach", "--label", images.LABEL, "--network", "none",
+        "docker", "run", "--detach", "--label", images.label(owner), "--network", "none",
         "--env", f"POSTGRES_USER={images.USER}", "--env", f"POSTGRES_PASSWORD={images.PASSWORD}",
         "--volume", f"{folder}:/var/lib/postgresql/data", images.POSTGRES,
         "postgres", *settings(size),

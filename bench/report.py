@@ -1,0 +1,249 @@
+"""docs/benchmarks.md, made from the results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench import stopping, storing
+from bench.goals import Goal, goals, ground_name, largest, number
+from bench.grounds import LOOPED
+from bench.plot import svg
+from bench.results import Figure, Results, Series
+from bench.stopping import FLOOR
+
+MIB = 1 << 20
+PAGE, PLOT = "benchmarks.md", "benchmarks.svg"
+STEPS = (storing.FIRST, storing.NEXT, storing.EMPTY, storing.IN_PLACE)
+PEERS = ("tar czf", "cp -a", "restic", "borg")
+OURS = ("lockstep", "lockstep on xfs", "lockstep on btrfs")
+ABSENT = "-"
+
+
+def write(results: Results, folder: Path) -> None:
+    """Both files, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLOT).write_text(svg(results))
+    (folder / PAGE).write_text("\n".join(page(results)) + "\n")
+
+
+def page(results: Results) -> Iterator[str]:
+    """The page's lines."""
+    facts = results.facts
+    machine = facts.get("machine", {})
+    yield "# Benchmarks"
+    yield ""
+    yield (
+        f"Made by `make bench` on {facts.get('date', '?')}, commit {facts.get('commit', '?')}; "
+        "every figure is a median, n is how many it is of."
+    )
+    if facts.get("scale", 1.0) != 1.0 or facts.get("rounds", 5) < 5:
+        yield ""
+        yield (
+            f"**A quick look, not the bench**: sizes x {facts['scale']:g}, "
+            f"{facts['rounds']} rounds. Start-up times weigh more in it than the work."
+        )
+    yield ""
+    yield "## Goals"
+    yield ""
+    yield from goals_table(goals(results))
+    yield ""
+    yield f"![the same as bars, on a log scale]({PLOT})"
+    yield ""
+    yield from _stopping(results)
+    for prefix in ("postgres-", "files-", "sparse-"):
+        subject = largest(results, storing.CHAPTER, prefix)
+        if subject is not None:
+            yield from _storing(results, title(subject), subject)
+    yield from _method(machine, facts)
+
+
+def title(subject: str) -> str:
+    """`PostgreSQL of 2 GiB`: what a subject's name (kind-size) means."""
+    kind, _, size = subject.partition("-")
+    amount = int(size)
+    if kind == "postgres":
+        return f"PostgreSQL of {f'{amount / 1024:g} GiB' if amount >= 1024 else f'{amount} MiB'}"
+    if kind == "files":
+        return f"{amount:,} small files".replace(",", " ")
+    return f"A sparse file of {amount} GiB"
+
+
+def goals_table(found: Sequence[Goal]) -> Iterator[str]:
+    """goal / measured / reached; missed ones and those without a measurement included."""
+    yield "| goal | to reach | measured | from | n | reached |"
+    yield "| --- | ---: | ---: | --- | ---: | --- |"
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    for goal in found:
+        bound = f"{'≤' if goal.at_most else '≥'} {goal.bound:g} {goal.unit}"
+        measured = ABSENT if goal.measured is None else f"{number(goal.measured)} {goal.unit}"
+        yield (
+            f"| {goal.text} | {bound} | {measured} | {goal.how or ABSENT} | {goal.n or ABSENT} "
+            f"| {words[goal.reached]} |"
+        )
+
+
+def _stopping(results: Results) -> Iterator[str]:
+    """Seconds without service; every ground has its own floor."""
+    rows = []
+    for kind, who in (
+        *(("disk", name) for name in (FLOOR, *PEERS, "lockstep")),
+        *((kind, name) for kind in LOOPED for name in (FLOOR, "lockstep")),
+    ):
+        figures = [
+            results.figure(Series(stopping.CHAPTER, kind, who, what))
+            for what in (stopping.FORWARD, stopping.BACK, stopping.BACK_RESTORE)
+        ]
+        if not any(figures):
+            continue
+        floor = results.figure(Series(stopping.CHAPTER, kind, FLOOR, stopping.FORWARD))
+        rows.append([who, ground_name(results, kind), *(_of(f, floor) for f in figures)])
+    if not rows:
+        return
+    yield "## How long the service is stopped"
+    yield ""
+    yield (
+        "Seen by a client that asks every 20 ms over a new connection, with 300 transactions/s on "
+        "the database. Forward: a new release (fork), or stop, back up, start. Back: the release "
+        "before with its data (attach), or stop, put back, start; restored: to a release that is "
+        "only in the store. In brackets: times the floor, n."
+    )
+    yield ""
+    yield from table(["", "file system", "forward", "back", "back, restored"], rows)
+    yield ""
+    latency = []
+    for kind in ("disk", *LOOPED):
+        pair = [
+            results.figure(Series(stopping.CHAPTER, kind, "lockstep", what))
+            for what in (stopping.REST, stopping.PREPARING)
+        ]
+        if any(pair):
+            cells = [f"{number(f.value * 1000)} ms (n={f.n})" if f else ABSENT for f in pair]
+            latency.append([ground_name(results, kind), *cells])
+    if latency:
+        yield "The 99th percentile of the transactions' latency, as pgbench counts it:"
+        yield ""
+        yield from table(["file system", "at rest", "while a fork is prepared"], latency)
+        yield ""
+
+
+def _of(figure: Figure | None, floor: Figure | None) -> str:
+    if figure is None:
+        return ABSENT
+    times = f"{number(figure.value / floor.value)} x, " if floor and floor.value else ""
+    return f"{number(figure.value)} s ({times}n={figure.n})"
+
+
+def _storing(results: Results, heading: str, subject: str) -> Iterator[str]:
+    def figure(who: str, what: str) -> Figure | None:
+        return results.figure(Series(storing.CHAPTER, subject, who, what))
+
+    present = [who for who in (*PEERS, *OURS) if figure(who, storing.FIRST)]
+    yield f"## {heading}"
+    yield ""
+    head = ["", "first capture", "next", "restore", "in place"]
+    head += ["kept after 1", "2", "3 releases", "peak memory", "CPU", "n"]
+    rows = []
+    for who in present:
+        peaks = [figure(who, f"{storing.MEMORY} {step}") for step in STEPS]
+        cpu = [figure(who, f"{storing.CPU} {step}") for step in STEPS]
+        first = figure(who, storing.FIRST)
+        rows.append(
+            [
+                _label(results, who),
+                *(_seconds(figure(who, step)) for step in STEPS),
+                *(_mib(figure(who, storing.STORE.format(n))) for n in (1, 2, 3)),
+                _mib(max((f for f in peaks if f), key=lambda f: f.value, default=None)),
+                f"{number(sum(f.value for f in cpu if f))} s" if all(cpu) else ABSENT,
+                str(first.n) if first else ABSENT,
+            ]
+        )
+    yield from table(head, rows)
+    yield ""
+    yield f"Times faster than each peer, on {ground_name(results, 'disk')} (bytes: times smaller):"
+    yield ""
+    kept = storing.STORE.format(3)
+    compared = []
+    for who in [w for w in present if w in PEERS]:
+        cells = [_times(figure(who, what), figure("lockstep", what)) for what in (*STEPS, kept)]
+        compared.append([who, *cells])
+    yield from table(["", *head[1:5], "3 releases"], compared)
+    yield ""
+
+
+def _times(theirs: Figure | None, ours: Figure | None) -> str:
+    if theirs is None or ours is None or not ours.value:
+        return ABSENT
+    return f"{'> ' if theirs.at_least else ''}{number(theirs.value / ours.value)}"
+
+
+def _seconds(figure: Figure | None) -> str:
+    if figure is None:
+        return ABSENT
+    return f"{'> ' if figure.at_least else ''}{number(figure.value)} s"
+
+
+def _mib(figure: Figure | None) -> str:
+    return ABSENT if figure is None else f"{number(figure.value / MIB)} MiB"
+
+
+def _label(results: Results, who: str) -> str:
+    name, _, place = who.partition(" on ")
+    if name != "lockstep":
+        return who
+    return f"**lockstep**, {ground_name(results, place or 'disk')}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table whose first column is text and whose others are figures."""
+    yield f"| {' | '.join(head)} |"
+    yield f"| --- |{' ---: |' * (len(head) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
+    versions = facts.get("versions", {})
+    peers = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""
+    cold = (
+        "emptied before each step"
+        if facts.get("cold")
+        else "left as it is (--warm), before each step"
+    )
+    yield "## How it was measured"
+    yield ""
+    yield (
+        f"- Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}. "
+        "XFS and btrfs lie in images on that disk, mounted through loop devices with direct I/O."
+    )
+    yield f"- Peers: {peers}."
+    yield (
+        "- Side by side: in each round every tool captures the same folder, which is changed in "
+        "place by 2 % between the releases, then each brings the last release back. What came "
+        "back was compared with what was there."
+    )
+    yield (
+        f"- Page cache: {cold} of the captures and restores, for all tools alike; around a stop "
+        "it is as the running database leaves it."
+    )
+    yield (
+        "- Peers as people use them: `tar czf` (`S` for the sparse file) and `cp -a` without a "
+        "sync; restic with its default compression and cache; borg with lz4 and no encryption, "
+        "for the sparse file with `--sparse` and 4 MiB blocks. None of them removes what is too "
+        "much, so their folder is emptied before a restore in place, which counts. Ours reads "
+        "back what it wrote and returns when it is on the disk."
+    )
+    yield (
+        "- CPU: of the first and next capture and both restores together. Memory: the highest of "
+        "any of these steps, all processes of a tool together. Bytes: as `du` counts."
+    )
+    yield (
+        "- A tool that takes long gets fewer rounds (its n says so); `>` means that it was ended "
+        "at its limit of two minutes."
+    )
+    yield (
+        "- Service stopped: `lockstep up` and `lockstep rollback --yes` as typed, on a compose "
+        "project of a PostgreSQL and a web service that answers from it; the floor is `docker "
+        "stop` and `docker start` of its two containers. On XFS and btrfs a second Docker daemon "
+        "has all its data there."
+    )

@@ -1,0 +1,293 @@
+"""What is made of measurements: medians, outages, percentiles, goals, the page and the picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import load, plot, prober, sizes, stopping, storing
+from bench.errors import BenchError
+from bench.goals import Goal, goals, number
+from bench.prober import Attempt
+from bench.report import goals_table, page, table, title, write
+from bench.results import Figure, Results, Series
+from bench.stopping import FLOOR
+
+MIB = 1 << 20
+FACTS = {
+    "date": "2026-01-01",
+    "commit": "abc",
+    "scale": 1.0,
+    "rounds": 5,
+    "machine": {"file system": "ext4"},
+    "versions": {"restic": "0.14.0"},
+    "cold": True,
+}
+ONE = Series("storing", "postgres-2048", "restic", storing.FIRST)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results.begin(tmp_path / "results.jsonl", FACTS)
+
+
+def measured(results: Results, *values: tuple[Series, float]) -> None:
+    with results.round("storing", "postgres-2048", 1):
+        for series, value in values:
+            results.add(series, value)
+
+
+@pytest.mark.parametrize(
+    ("values", "median"), [([3.0], 3.0), ([5.0, 1.0, 3.0], 3.0), ([4.0, 1.0, 2.0, 3.0], 2.5)]
+)
+def test_a_figure_is_the_median_of_its_rounds(
+    results: Results, values: list[float], median: float
+) -> None:
+    for at, value in enumerate(values):
+        with results.round("storing", "postgres-2048", at):
+            results.add(ONE, value)
+    assert results.figure(ONE) == Figure(median, len(values))
+
+
+def test_a_run_goes_on_where_it_was_killed(results: Results) -> None:
+    with results.round("storing", "postgres-2048", 1):
+        results.add(ONE, 10.0)
+    killed = results.round("storing", "postgres-2048", 2)
+    killed.__enter__()
+    results.add(ONE, 99.0)
+    again = Results.load(results.path)
+    assert again.facts == FACTS
+    assert again.has("storing", "postgres-2048", 1)
+    assert not again.has("storing", "postgres-2048", 2)
+    with again.round("storing", "postgres-2048", 2):
+        again.add(ONE, 20.0, at_least=True)
+    assert Results.load(results.path).figure(ONE) == Figure(15.0, 2, at_least=True)
+
+
+def test_what_a_dying_write_left_is_passed_over(results: Results) -> None:
+    measured(results, (ONE, 1.0))
+    with results.path.open("a") as file:
+        file.write('{"series": {"chap')
+    again = Results.load(results.path)
+    with again.round("storing", "postgres-2048", 2):
+        again.add(ONE, 3.0)
+    assert Results.load(results.path).figure(ONE) == Figure(2.0, 2)
+
+
+def test_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no earlier run"):
+        Results.load(tmp_path / "none.jsonl")
+
+
+def test_a_new_run_keeps_the_one_before_aside(results: Results) -> None:
+    measured(results, (ONE, 1.0))
+    Results.begin(results.path, FACTS)
+    before = Results.load(results.path.with_suffix(".before.jsonl"))
+    assert before.figure(ONE) == Figure(1.0, 1)
+    assert Results.load(results.path).figure(ONE) is None
+
+
+def test_seconds_that_one_tool_took_are_added_up_but_not_its_bytes(results: Results) -> None:
+    with results.round("storing", "postgres-2048", 1):
+        results.add(ONE, 10.0)
+        results.add(Series("storing", "postgres-2048", "restic", storing.NEXT), 5.0)
+        results.add(Series("storing", "postgres-2048", "restic", "bytes after 1"), 1e9)
+        results.add(Series("storing", "postgres-2048", "borg", storing.FIRST), 7.0)
+        assert results.spent("storing", "postgres-2048", "restic") == 15.0
+
+
+def answers(*spans: tuple[float, float, bool]) -> list[Attempt]:
+    """An attempt every 20 ms in each span, good or not, each answered after 1 ms."""
+    return [
+        Attempt(start + at * 0.02, start + at * 0.02 + 0.001, good)
+        for start, end, good in spans
+        for at in range(round((end - start) / 0.02))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"),
+    [
+        ([], 0.0),
+        (answers((0, 5, True)), 0.0),
+        (answers((0, 1, True), (1, 1.5, False), (1.5, 3, True)), 0.52),
+        (answers((0, 1, True), (1, 2, False), (2, 3, True), (3, 4, False), (4, 5, True)), 2.04),
+        (answers((0, 1, True), (3, 4, True)), 2.02),  # nobody failed, nobody was answered
+        (answers((0, 1, True), (1.8, 3, True)), 0.0),  # slow, but nobody was refused
+        (answers((0, 1, False), (1, 2, True), (2, 3, False)), 0.0),  # no answer before, or after
+    ],
+)
+def test_stopped_is_from_the_last_good_answer_to_the_first_one_after(
+    attempts: list[Attempt], seconds: float
+) -> None:
+    assert prober.stopped(attempts, 0, 10) == pytest.approx(seconds, abs=0.001)
+    assert prober.stopped(attempts[::-1], 0, 10) == pytest.approx(seconds, abs=0.001)
+
+
+def test_an_outage_outside_the_time_asked_for_does_not_count() -> None:
+    attempts = answers((0, 1, True), (1, 2, False), (2, 6, True))
+    assert prober.stopped(attempts, 3, 6) == 0
+
+
+def test_percentiles_of_the_load() -> None:
+    lines = [f"0 {n} {n * 1000} 0 1700000000 {n * 100} 5" for n in range(1, 201)]
+    lines += ["", "0 1 skipped 0 1700000000 7 5", "0 9 90"]
+    found = list(load.parse(lines))
+    assert len(found) == 200
+    assert load.p99(found, 1700000000, 1700000001) == pytest.approx(0.198)
+    assert load.p99(found, 1700000000, 1700000000.005) is None  # too few to say
+    assert load.percentile([5.0], 0.99) == 5.0
+    with pytest.raises(ValueError, match="no values"):
+        load.percentile([], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0123, "0.012"),
+        (0.5, "0.50"),
+        (9.876, "9.88"),
+        (45.67, "45.7"),
+        (1234.6, "1235"),
+    ],
+)
+def test_numbers_have_three_digits_that_count(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_every_goal_is_listed_though_nothing_was_measured(results: Results) -> None:
+    found = goals(results)
+    assert len(found) == 23
+    assert {goal.reached for goal in found} == {None}
+    lines = list(goals_table(found))
+    assert len(lines) == 2 + len(found)
+    assert all(line.endswith("| not measured |") for line in lines[2:])
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached"),
+    [
+        (Goal("", 1.5, True, "x", 1.5), True),
+        (Goal("", 1.5, True, "x", 1.51), False),
+        (Goal("", 3.0, False, "x", 3.0), True),
+        (Goal("", 3.0, False, "x", 2.99), False),
+        (Goal("", 3.0, False, "x"), None),
+    ],
+)
+def test_a_goal_is_reached_or_not(goal: Goal, reached: bool | None) -> None:
+    assert goal.reached is reached
+
+
+def a_run(results: Results) -> None:
+    """Figures of a run in which some goals are reached and some are missed."""
+
+    def stored(who: str, what: str, value: float) -> tuple[Series, float]:
+        return Series("storing", "postgres-2048", who, what), value
+
+    def stopped(who: str, what: str, value: float) -> tuple[Series, float]:
+        return Series("stopping", "disk", who, what), value
+
+    measured(
+        results,
+        stored("restic", storing.FIRST, 18.0),
+        stored("lockstep", storing.FIRST, 5.0),
+        stored("restic", storing.NEXT, 12.0),
+        stored("lockstep", storing.NEXT, 4.0),
+        stored("tar czf", storing.FIRST, 80.0),
+        stored("tar czf", storing.STORE.format(3), 2000 * MIB),
+        stored("lockstep", storing.STORE.format(3), 700 * MIB),
+        stored("lockstep", f"{storing.MEMORY} {storing.FIRST}", 90 * MIB),
+        stored("restic", f"{storing.MEMORY} {storing.FIRST}", 900 * MIB),
+        stopped(FLOOR, stopping.FORWARD, 0.8),
+        stopped("lockstep", stopping.FORWARD, 1.0),
+        stopped("lockstep", stopping.BACK, 0.7),
+        stopped("lockstep", stopping.REST, 0.006),
+        stopped("lockstep", stopping.PREPARING, 0.012),
+        (Series("sizes", "xfs", "postgres-512", sizes.FORK), 0.1),
+        (Series("sizes", "xfs", "postgres-2048", sizes.FORK), 0.11),
+    )
+
+
+def test_goals_are_compared_with_what_was_measured(results: Results) -> None:
+    a_run(results)
+    found = {g.text: g for g in goals(results) if g.reached is not None}
+    shown = {text: (round(g.measured or 0, 2), g.reached) for text, g in found.items()}
+    assert shown == {
+        "service stopped, forward (fork), ext4: of stop + start alone": (1.25, True),
+        "service stopped, back (attach), ext4: of stop + start alone": (0.87, False),
+        "p99 of the live service while preparing, ext4: of rest": (2.0, True),
+        "first capture: faster than restic": (3.6, True),
+        "next capture: faster than restic": (3.0, False),
+        "bytes kept for 3 releases: of tar's": (35.0, True),
+        "peak memory of any step of ours": (90.0, True),
+        "fork by reflink, XFS: no longer for 4 x the data": (1.1, True),
+    }
+
+
+def test_the_page_shows_missed_goals_and_the_ratio_to_each_peer(results: Results) -> None:
+    a_run(results)
+    lines = list(page(results))
+    missed = [line for line in lines if line.endswith("| **no** |")]
+    assert len(missed) == 2
+    assert "quick look" not in "\n".join(lines)
+    assert "## PostgreSQL of 2 GiB" in lines
+    (restic,) = [line for line in lines if line.startswith("| restic | 3.60")]
+    assert restic == "| restic | 3.60 | 3.00 | - | - | - |"
+    (ours,) = [line for line in lines if line.startswith("| lockstep | ext4")]
+    assert ours == "| lockstep | ext4 | 1.00 s (1.25 x, n=1) | 0.70 s (0.87 x, n=1) | - |"
+
+
+def test_a_page_of_a_quick_look_says_so(results: Results) -> None:
+    results.facts = {**FACTS, "scale": 0.05, "rounds": 1}
+    assert any("quick look" in line for line in page(results))
+
+
+def test_tables_have_as_many_cells_in_each_line() -> None:
+    lines = list(table(["", "a", "b"], [["x", "1", "2"], ["y", "3", "4"]]))
+    assert lines == ["|  | a | b |", "| --- | ---: | ---: |", "| x | 1 | 2 |", "| y | 3 | 4 |"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("postgres-2048", "PostgreSQL of 2 GiB"),
+        ("postgres-102", "PostgreSQL of 102 MiB"),
+        ("files-100000", "100 000 small files"),
+        ("sparse-100", "A sparse file of 100 GiB"),
+    ],
+)
+def test_headings_follow_the_sizes(name: str, text: str) -> None:
+    assert title(name) == text
+
+
+def test_the_picture_has_a_bar_for_each_figure(results: Results, tmp_path: Path) -> None:
+    a_run(results)
+    write(results, tmp_path / "out")
+    root = ElementTree.fromstring((tmp_path / "out" / "benchmarks.svg").read_text())
+    shapes = [e for e in root.iter() if e.tag.endswith("rect")]
+    bars = [e for e in shapes if e.get("class") in ("peer", "floor", "ours")]
+    assert len(bars) == 11
+    widths = {
+        e.get("class"): float(e.get("width", "0")) for e in bars[:2]
+    }  # forward: the floor's 0.8 s, ours 1.0 s
+    assert 0 < widths["floor"] < widths["ours"]
+    assert (tmp_path / "out" / "benchmarks.md").read_text().startswith("# Benchmarks\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [([1.0], -1, 0), ([2.0, 50.0], 0, 2), ([0.05, 0.07], -2, -1), ([100.0, 1000.0], 1, 3)],
+)
+def test_all_bars_lie_between_two_powers_of_ten(values: list[float], low: int, high: int) -> None:
+    assert plot.decades(values) == (low, high)
+
+
+def test_results_are_lines_that_other_programs_can_read(results: Results) -> None:
+    measured(results, (ONE, 1.5))
+    lines = [json.loads(line) for line in results.path.read_text().splitlines()]
+    assert [next(iter(line)) for line in lines] == ["facts", "begun", "series", "whole"]
+    assert lines[2]["value"] == 1.5
