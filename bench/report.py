@@ -205,11 +205,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
     versions = facts.get("versions", {})
     peers = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""
-    cold = (
-        "emptied before each step"
-        if facts.get("cold")
-        else "left as it is (--warm), before each step"
-    )
+    cold = "emptied" if facts.get("cold") else "left as it is"
     yield "## How it was measured"
     yield ""
     yield (
@@ -223,8 +219,8 @@ def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
         "back was compared with what was there."
     )
     yield (
-        f"- Page cache: {cold} of the captures and restores, for all tools alike; around a stop "
-        "it is as the running database leaves it."
+        f"- Page cache: {cold} before each capture and restore, for all tools alike; around a "
+        "stop it is as the running database leaves it."
     )
     yield (
         "- Peers as people use them: `tar czf` (`S` for the sparse file) and `cp -a` without a "

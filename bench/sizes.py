@@ -65,13 +65,11 @@ class Sizes:
         ):
             grounds.clear(target)
             kept.mkdir(exist_ok=True)
-            self._measure(ground, kind, subject, what, command)
+            self._measure(kind, subject, what, command)
         grounds.clear(target)
         grounds.clear(kept)
 
-    def _measure(
-        self, ground: Ground, kind: str, subject: Subject, what: str, command: Command
-    ) -> None:
+    def _measure(self, kind: str, subject: Subject, what: str, command: Command) -> None:
         if self.results.facts["cold"]:
             machine.empty_caches()
         spent = run(command)

@@ -79,7 +79,7 @@ def test_states_differ_by_about_two_percent(tmp_path: Path) -> None:
 
 
 def test_a_sparse_file_keeps_its_holes(tmp_path: Path) -> None:
-    subject = sparse(tmp_path / "cache", 1 << 30, 4 << 20)
+    subject = sparse(tmp_path / "cache", 64 << 20, 4 << 20)
     folder = tmp_path / "folder"
     for number in (1, 2):
         bring(subject.state(number), folder)
