@@ -16,6 +16,7 @@ from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
 from snapshots.capture import capture
 from snapshots.errors import Damaged, SnapshotError, StoreBusy
+from snapshots.pace import Pace
 from snapshots.store import Store
 
 BACKUP = "backup"
@@ -37,7 +38,7 @@ def pay(
     """
     try:
         store = Store.open(stack.store)
-        capture_sealed(catalog, docker, store, progress)
+        capture_sealed(catalog, docker, store, progress, pace=places.pace(stack))
     except (SnapshotError, OSError) as error:
         raise DebtsUnpaid(
             f"{plan.to_world} is live, but sealed data is not in the store yet: {error}",
@@ -55,8 +56,12 @@ def capture_sealed(
     store: Store,
     progress: Callable[[str], None],
     only: frozenset[str] | None = None,
+    pace: Pace | None = None,
 ) -> None:
-    """Bring sealed generations (all, or `only` the named ones) into the store, one event each."""
+    """Bring sealed generations (all, or `only` the named ones) into the store, one event each.
+
+    `pace`: where nobody waits for it but a live world uses the disk.
+    """
     for departure, dataset in catalog.state().debts():
         generation = departure.generations[dataset]
         if only is not None and generation not in only:
@@ -77,6 +82,7 @@ def capture_sealed(
             parent=_parent_snapshot(state, generation, store),
             twins=_twins(catalog, state, generation),
             tags={"release": departure.release, "world": departure.world},
+            pace=pace,
         )
         catalog.ledger.append(
             Captured(

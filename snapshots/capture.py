@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from snapshots.errors import SnapshotError, SourceChanging, naming, shown
 from snapshots.inorder import InOrder
 from snapshots.known import KnownFiles
 from snapshots.livepoint import LivePoint, never, nothing
+from snapshots.pace import Pace
 from snapshots.progress import Meter, Progress
 from snapshots.reading import SMALL, FileReader
 from snapshots.splice import Insertion, opened_below, splice, split
@@ -42,6 +44,7 @@ def capture(
     paranoid: bool = False,
     streams: Callable[[bytes], bool] = never,
     twins: Path | None = None,
+    pace: Pace | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """Capture the folder `source`; returns the record, which is durable and proved readable.
@@ -51,7 +54,8 @@ def capture(
     a difference, nothing is reused; nor is it with `paranoid`, or on file systems whose times
     prove nothing. `twins`: the file that a fork of the parent's folder, or a restore of the
     parent, left when it made `source`. Sockets and devices are skipped and named in the record.
-    `streams`: files (by path) whose content never repeats in place, such as an RDB.
+    `streams`: files (by path) whose content never repeats in place, such as an RDB. `pace`: for the
+    sake of a service that uses the disk meanwhile.
 
     `source` must be at rest: SourceChanging if a file changes or vanishes meanwhile. With `live`
     (from a driver) such a file is captured as it was read, or left out, and named in `skipped`.
@@ -61,11 +65,11 @@ def capture(
     fs.insist_apart(source, store.path)
     with naming(*doing), store.locked(fcntl.LOCK_SH):
         try:
-            first = _Capture(source, store, live, streams, progress)
+            first = _Capture(source, store, live, streams, pace, progress)
             return first.run(dataset, parent, tags, reuse=not paranoid, twins=twins)
         except ReuseDisproved as disproved:
             note = f"{disproved}; everything was read"
-            again = _Capture(source, store, live, streams, progress)
+            again = _Capture(source, store, live, streams, pace, progress)
             again.skipped.append(note)
             return again.run(dataset, parent, tags, reuse=False)
 
@@ -77,8 +81,10 @@ class _Capture:
         store: Store,
         live: LivePoint | None,
         streams: Callable[[bytes], bool],
+        pace: Pace | None,
         progress: Progress | None,
     ) -> None:
+        self.pace = pace
         self.source, self.store, self.streams, self.progress = source, store, streams, progress
         self.at_rest, self.point = live is None, live or LivePoint()
         self.skipped: list[str] = []
@@ -104,12 +110,12 @@ class _Capture:
                 self.store, parent if trusted else None, packs=index.names, twins=twins
             )
             sink, self._draft = BlockSink(index), Draft(self.store)
-            self._jobs = InOrder()
+            self._jobs = InOrder(begin=self.pace.yield_to_others if self.pace else None)
             self._out = Batch(self._jobs, self._write)
-            self._reader = FileReader(sink, self._out)
+            self._reader = FileReader(sink, self._out, self.pace)
             self._taking = TakeOver(self._known, index, self._reader, self._out)
             try:
-                with self._jobs:
+                with self._watched(), self._jobs:
                     if self.point.later is never and self.point.finish is nothing:
                         self._directory(root, b"", b"", 0)
                     else:
@@ -125,6 +131,9 @@ class _Capture:
                 self._reader.close()
                 sink.discard()
                 self._draft.discard()
+
+    def _watched(self) -> AbstractContextManager[None]:
+        return self.pace.watching(self.store.path) if self.pace else nullcontext()
 
     def _total(self, root: int, parent: str | None) -> int:
         """About how many bytes there are, for progress."""

@@ -31,7 +31,8 @@ FLOOR = 20 << 20  # bytes per second, if nothing else is asked for
 UNNOTICED = 32 << 20  # bytes of one pass that nobody waits for
 INTERVAL = 0.1  # seconds between two looks at the host
 LOOKS_AT_REST = 8  # before the first byte, at a shorter interval
-GROWTH = 4 << 20  # bytes per second more, each calm interval
+GROWTH = 4 << 20  # bytes per second more, each calm interval;
+FIRST_GROWTH = 0.2  # or this share of the rate, as long as there was no strain at all
 FALL = 0.5  # of the rate is left after a strained one
 SLOWER = 2.0  # times the latency at rest is a strain,
 NOTICEABLE = 0.002  # unless it is less than so many seconds more
@@ -78,9 +79,13 @@ class AtRest:
         return look.latency > max(self.latency * SLOWER, self.latency + NOTICEABLE)
 
 
-def next_rate(rate: int, floor: int, cap: int, *, strained: bool) -> int:
-    """Additive increase, multiplicative decrease, within floor and cap (0: none)."""
-    wanted = int(rate * FALL) if strained else rate + GROWTH
+def next_rate(rate: int, floor: int, cap: int, *, strained: bool, ever: bool = True) -> int:
+    """Additive increase, multiplicative decrease, within floor and cap (0: none).
+
+    `ever`: there was a strain before; until then the increase is multiplicative as well.
+    """
+    growth = GROWTH if ever else max(GROWTH, int(rate * FIRST_GROWTH))
+    wanted = int(rate * FALL) if strained else rate + growth
     wanted = max(wanted, floor)
     return min(wanted, cap) if cap else wanted
 
@@ -130,9 +135,12 @@ class Pace:
                 host = _Host(probe, ended)
                 at_rest = AtRest.of([host.look(INTERVAL / 4) for _ in range(LOOKS_AT_REST)])
                 self._ready.set()
+                ever = False
                 while not ended.is_set():
                     strained = at_rest.is_strained(host.look(INTERVAL, self._busy_since_last))
-                    self.rate = next_rate(self.rate, self.floor, self.cap, strained=strained)
+                    ever = ever or strained
+                    bounds = self.floor, self.cap
+                    self.rate = next_rate(self.rate, *bounds, strained=strained, ever=ever)
         finally:
             self._ready.set()
 

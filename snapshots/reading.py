@@ -20,6 +20,7 @@ from snapshots.batch import Batch
 from snapshots.blocks import BlockSink
 from snapshots.draft import Piece, Seen, piece_of
 from snapshots.errors import SourceChanging, naming, shown
+from snapshots.pace import Pace
 from snapshots.tree import BLOCK, Blocks, File
 
 JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
@@ -34,8 +35,8 @@ class FileReader:
     `changed`: path and what happened, of files that did not keep still; not in order.
     """
 
-    def __init__(self, sink: BlockSink, out: Batch) -> None:
-        self._sink, self._out = sink, out
+    def __init__(self, sink: BlockSink, out: Batch, pace: Pace | None = None) -> None:
+        self._sink, self._out, self._pace = sink, out, pace
         self._open: set[int] = set()
         self._buffers = threading.local()
         self.changed: deque[tuple[bytes, str]] = deque()
@@ -157,7 +158,10 @@ class FileReader:
             done = fs.read_into(fd, buffer, start)
             if done < len(buffer):  # it shrank, which is noticed when it is looked at again
                 buffer[done:] = bytes(len(buffer) - done)
-            return piece_of(self._blocks(buffer, first, parts), size)
+            blocks = self._blocks(buffer, first, parts)
+        if self._pace:
+            self._pace.spend(len(buffer))
+        return piece_of(blocks, size)
 
     def _blocks(self, data: memoryview, first: int, parts: Parts) -> Blocks:
         put = self._sink.put

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.fork import Fork
 from snapshots.pace import GROWTH, UNNOTICED, AtRest, Look, Pace, next_rate
+from snapshots.store import Store
 from tests.snapshots.trees import MIB
 
 RATES = st.integers(1, 10**10)
@@ -24,7 +27,8 @@ def test_the_rate_stays_within_floor_and_cap(
 ) -> None:
     cap = floor + more
     assert floor <= next_rate(rate, floor, cap, strained=strained) <= cap
-    assert next_rate(rate, floor, 0, strained=False) >= rate + GROWTH
+    assert next_rate(rate, floor, 0, strained=False) == max(rate + GROWTH, floor)
+    assert next_rate(rate, floor, 0, strained=False, ever=False) >= rate * 1.19
     assert next_rate(rate, floor, 0, strained=True) == max(rate // 2, floor)
 
 
@@ -106,3 +110,20 @@ def test_only_copying_threads_give_way() -> None:
     thread.start()
     thread.join()
     assert (priority(), inside) == (before, [19])
+
+
+def test_a_paced_capture_waits_for_what_it_reads(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(UNNOTICED + 20 * MIB))
+    time.sleep(0.1)
+    monkeypatch.setattr("snapshots.pace.time.sleep", waited.append)
+    pace = Pace(floor=MIB, cap=MIB)
+    record = capture(source, store, dataset="db", pace=pace)
+    assert sum(waited) > 10, "20 MiB at 1 MiB/s, less what the capture itself took"
+    waited.clear()
+    capture(source, store, dataset="db", parent=record.id, pace=pace)
+    assert waited == [], "nothing was read"
