@@ -267,6 +267,14 @@ class Data:
             had = ", ".join(f"{what} {count}" for what, count in list(before.items())[:5])
             raise NotProved(f"{engine.dataset} is empty, although it held {had}")
 
+    def advice(self, world: HostWorld, record: Release | None) -> list[str]:
+        """What is not wrong with the data, but wants somebody's hand, as far as it can be asked."""
+        found: list[str] = []
+        for engine in self.engines(world, record, None):
+            with suppress(*_FOREIGN):
+                found += [f"{engine.dataset}: {a}" for a in engine.driver.advise(engine.run)]
+        return found
+
     # the rest -------------------------------------------------------------------------------
 
     def engines(

@@ -73,6 +73,7 @@ def finish(u: Undertaking) -> list[str]:
     crash_point("after-commit")
     _warned(warnings, u.catalog.write_manifest)
     u.file.remove()
+    _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
     return warnings
 
 

@@ -62,5 +62,11 @@ def test_a_database_that_could_not_go_along_is_refused_by_name(trial: Trial) -> 
     written_by.write_text("14\n")
     insist_on_refusal(trial, "written by PostgreSQL 14, and the image has PostgreSQL 15")
     written_by.write_text("15\n")
+
+    icu = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' ENCODING 'UTF8' TEMPLATE template0"
+    trial.exec(trial.world(1), "db", *SQL, f"CREATE DATABASE sorted {icu}")
+    older = "UPDATE pg_database SET datcollversion = '2.1' WHERE datname = 'sorted'"
+    trial.exec(trial.world(1), "db", *SQL, older)
     assert trial.up().move is Move.FORWARD
     trial.insist_on_one_world(trial.world(3))
+    assert any('REINDEX DATABASE "sorted"' in text for text in trial.said)
