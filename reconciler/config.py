@@ -182,8 +182,8 @@ class Settings(Setting):
     def _each_dataset_is_in_one_group(self) -> Self:
         seen: dict[str, str] = {}
         for group, datasets in self.groups.items():
-            if len(datasets) < 2:
-                raise ValueError(f"groups.{group}: a group has at least two datasets")
+            if not datasets:
+                raise ValueError(f"groups.{group}: a group has at least one dataset")
             for dataset in datasets:
                 if dataset in seen:
                     raise ValueError(

@@ -57,6 +57,7 @@ def make(
     warnings += defined.warnings
     warnings += worldmodel.engine_warnings(model, docker.api_version)
     _insist_on_drivers(stack, defined)
+    _insist_on_groups(stack, defined)
     _insist_on_proof(stack, defined.model, found)
     parent, before, datasets = _ancestry(stack, catalog, docker, composer, defined, warnings)
     _insist_on_identity(before, defined, parent, warnings)
@@ -174,6 +175,18 @@ def _insist_on_drivers(stack: Stack, defined: Definition) -> None:
                 f"dataset {name} has driver: {COMMAND_DRIVER}, but no commands",
                 next_step=f"lockstep config set --path datasets.{name}.commands.probe COMMAND",
             )
+
+
+def _insist_on_groups(stack: Stack, defined: Definition) -> None:
+    known = ", ".join(sorted(defined.datasets)) or "none"
+    for group, datasets in stack.settings.groups.items():
+        for name in datasets:
+            if name not in defined.datasets:
+                raise BadInput(
+                    f"config groups.{group} names {name}, but the compose file has no such "
+                    f"dataset; it has {known}",
+                    next_step=f"lockstep config rm --path groups.{group}",
+                )
 
 
 def _insist_on_proof(stack: Stack, model: compose.Model, images: Mapping[str, ImageInfo]) -> None:

@@ -64,6 +64,10 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
             "either dump and restore",
         ),
         ({"datasets": {"d": {"commands": {}, "driver": "redis"}}}, "only for driver: command"),
+        ({"groups": {"all": []}}, "groups.all: a group has at least one"),
+        ({"groups": {"a": ["db", "db"]}}, "groups.a: dataset db is in group a already"),
+        ({"groups": {"a": ["x", "y"], "b": ["z", "y"]}}, "dataset y is in group a already"),
+        ({"groups": {"a": ["x", "y/z"]}}, "dataset name"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
@@ -76,6 +80,12 @@ def test_commands_imply_their_driver_and_are_its_options() -> None:
     assert settings.datasets["d"].named_driver == "command"
     assert settings.commands("d") == {"probe": "echo a 1", "timeout": "5.0", "freeze_limit": "30"}
     assert settings.commands("e") == {}
+
+
+def test_a_group_is_known_by_each_of_its_datasets() -> None:
+    settings = read(groups={"orders": ["db", "uploads"]}).settings
+    assert settings.together_with("uploads") == ("db", "uploads")
+    assert settings.together_with("cache") == ("cache",)
 
 
 @given(st.integers(0, 999_999))

@@ -175,3 +175,5 @@ def test_a_group_that_is_not_there_is_refused_by_name(counting: Trial) -> None:
     counting.settings["groups"] = {"all": ["first", "frist"]}
     with pytest.raises(BadInput, match="names frist, which prod-001 does not have"):
         onepoint.datasets_of(counting.stack, record, "all")
+    with pytest.raises(BadInput, match=r"config groups.all names frist, but .* it has first, num"):
+        counting.new()

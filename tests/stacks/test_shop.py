@@ -145,9 +145,18 @@ def infra(shop: Shop) -> Iterator[str]:
 def test_a_backup_says_what_it_could_not_take(shop: Shop) -> None:
     shop.init()
     shop.release("one")
+    docker("exec", shop.container("postgres"), "install", "-d", "-o", "postgres", "/fast")
+    shop.sql("CREATE TABLESPACE fast LOCATION '/fast'")
     partial = shop.run("snapshot", code=1)
     assert "no snapshot of db-data" in partial.err
+    assert "/fast" in partial.out
     assert shop.run("snapshot", "uploads").code == 0
+    shop.sql("DROP TABLESPACE fast")
+    shop.run("config", "set", "--path", "groups.orders[0]", "db-data")
+    shop.run("config", "set", "--path", "groups.orders[1]", "uploads")
+    group = shop.run("snapshot", "--group", "orders", "--freeze-limit", "60", "--json").json()
+    assert set(group["datasets"]) == {"db-data", "uploads"}
+    assert "no group" in shop.run("snapshot", "--group", "order", code=2).err
     shop.run("stop", "--yes")
     whole = shop.run("snapshot", "--json").json()["datasets"]
     assert all(taken["snapshot"] for taken in whole.values()), whole
