@@ -1,67 +1,82 @@
 """Which block lies where: an index over all packs of a store, and threads that use it.
 
-The packs' own indexes are the truth. This one is made from them for each operation, in a private
-temporary SQLite database, so that its size does not show in memory and nothing can be stale.
+The packs' own indexes are the truth. This one is made from them for each operation, so that nothing
+in it can be stale.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import itertools
+import os
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from blake3 import blake3
 
+from snapshots import fs
+from snapshots.blocktable import BlockTable
 from snapshots.errors import Damaged
-from snapshots.pack import SUFFIX, PackReader, PackWriter, Placed, is_hash, read_index
-from snapshots.tree import Blocks, block_length
+from snapshots.groups import Groups
+from snapshots.pack import (
+    ENTRY,
+    SUFFIX,
+    PackReader,
+    PackWriter,
+    Placed,
+    PlainBlocks,
+    index_of,
+    is_hash,
+)
+from snapshots.tree import HASH, Blocks, block_length
 
 # Where a block lies: number of the pack, then offset, stored, raw, crc, codec as in `Placed`.
 Place = tuple[int, int, int, int, int, int]
+Entry = tuple[bytes, int, int, int, int, int]
 
 
 class BlockIndex:
     """All blocks of the packs in `folder`. Safe for several threads; closes with the `with`.
 
-    `load=False` begins with no block, so that everything is written anew.
+    `load=False` begins with no block, so that everything is written anew. In memory are 12 bytes
+    for each block, and one more where it is needed; the rest is in a temporary file.
     """
 
     def __init__(self, folder: Path, *, load: bool = True) -> None:
         self.folder = folder
         self.damaged: dict[str, str] = {}  # pack name -> why none of its blocks can be used
         self._lock = threading.Lock()
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA cache_size = -32768")
-        self._db.execute(
-            "CREATE TABLE blocks (hash BLOB PRIMARY KEY, pack INT, offset INT, stored INT, raw INT,"
-            " crc INT, codec INT, marked INT DEFAULT 0) WITHOUT ROWID"
-        )
+        self._table = BlockTable()
+        self._entries = tempfile.TemporaryFile()  # noqa: SIM115  # indexes, then claimed hashes
         self._packs: list[str] = []
-        self._db.execute("BEGIN")
+        self._starts: list[int] = []  # of each pack, the number of its first entry
+        self._loaded = 0
         for name in pack_names(folder) if load else ():
             self._load(name)
-        self._db.execute("COMMIT")
+        self._entries.flush()
+        self._count = self._loaded
+        self._needed = bytearray(self._loaded)
 
     def _load(self, name: str) -> None:
         try:
-            entries = list(read_index(self.folder / (name + SUFFIX), name))
+            index = index_of(self.folder / (name + SUFFIX), name)
         except Damaged as damage:
             self.damaged[name] = str(damage)
             return
-        number = len(self._packs)
         self._packs.append(name)
-        self._db.executemany(
-            "INSERT OR IGNORE INTO blocks VALUES (?,?,?,?,?,?,?,0)",
-            ((e.hash, number, e.offset, e.stored, e.raw, e.crc, e.codec) for e in entries),
-        )
+        self._starts.append(self._loaded)
+        self._entries.write(index)
+        hashes = (index[at : at + HASH] for at in range(0, len(index), ENTRY.size))
+        self._loaded = self._table.add_all(hashes, self._loaded)
 
     def __enter__(self) -> BlockIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._db.close()
+        self._entries.close()
 
     @property
     def names(self) -> list[str]:
@@ -71,36 +86,30 @@ class BlockIndex:
     def claim(self, digest: bytes) -> bool:
         """True, once, for a block that the store does not have: the caller writes it."""
         with self._lock:
-            done = self._db.execute(
-                "INSERT OR IGNORE INTO blocks (hash) VALUES (?)", (digest,)
-            ).rowcount
-        return done == 1
+            if self._number(digest) is not None:
+                return False
+            fs.write_all(self._entries.fileno(), digest, self._count * ENTRY.size)
+            self._table.add(digest, self._count)
+            self._count += 1
+            return True
 
     def has(self, digest: bytes) -> bool:
-        with self._lock:
-            row = self._db.execute("SELECT 1 FROM blocks WHERE hash = ?", (digest,)).fetchone()
-        return row is not None
+        return self._number(digest) is not None
 
     def find(self, digest: bytes) -> tuple[Path, Placed] | None:
         """The pack and the place of a block; None if no readable pack has it."""
-        with self._lock:
-            row = self._db.execute(
-                "SELECT pack, offset, stored, raw, crc, codec FROM blocks WHERE hash = ?", (digest,)
-            ).fetchone()
-        if row is None or row[0] is None:
-            return None
-        return self.folder / (self._packs[row[0]] + SUFFIX), Placed(digest, *row[1:])
+        place = self._place(digest)
+        return (self.pack_path(place[0]), Placed(digest, *place[1:])) if place else None
 
-    def find_many(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
-        """The places of those of these blocks (at most 10,000) that a readable pack has."""
-        marks = ",".join("?" * len(digests))
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT hash, pack, offset, stored, raw, crc, codec FROM blocks"
-                f" WHERE pack IS NOT NULL AND hash IN ({marks})",
-                digests,
-            ).fetchall()
-        return {row[0]: row[1:] for row in rows}
+    def find_many(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
+        """The places of those of these blocks that a readable pack has."""
+        places = ((digest, self._place(digest)) for digest in digests)
+        return {digest: place for digest, place in places if place}
+
+    def find_all(self, digests: Iterable[bytes]) -> dict[bytes, tuple[Path, Placed]]:
+        """As `find`, for those of these blocks that are there."""
+        found = ((digest, self.find(digest)) for digest in digests)
+        return {digest: where for digest, where in found if where}
 
     def pack_path(self, number: int) -> Path:
         """The file of the pack with this number, as in a Place."""
@@ -108,34 +117,48 @@ class BlockIndex:
 
     def mark(self, digests: Iterable[bytes]) -> None:
         """Remember that these blocks are needed."""
-        with self._lock:
-            self._db.executemany(
-                "UPDATE blocks SET marked = 1 WHERE hash = ?", ((d,) for d in digests)
-            )
+        for digest in digests:
+            number = self._number(digest)
+            if number is not None and number < self._loaded:
+                self._needed[number] = 1
 
     def packs(self) -> Iterator[tuple[Path, int, int]]:
         """Of each readable pack: its path, its marked bytes, and all its stored bytes.
 
         A block that lies in two packs counts for the one that `find` names.
         """
-        for number, name in enumerate(self._packs):
-            path = self.folder / (name + SUFFIX)
-            with self._lock:
-                (marked,) = self._db.execute(
-                    "SELECT coalesce(sum(stored), 0) FROM blocks WHERE pack = ? AND marked = 1",
-                    (number,),
-                ).fetchone()
-            yield path, marked, sum(entry.stored for entry in read_index(path, name))
+        for number in range(len(self._packs)):
+            start, entries = self._entries_of(number)
+            stored = [entry[2] for entry in entries]
+            needed = sum(itertools.compress(stored, self._needed[start : start + len(stored)]))
+            yield self.pack_path(number), needed, sum(stored)
 
     def marked_in(self, path: Path) -> list[Placed]:
         """The needed blocks that `find` names in this pack, in the order in which they lie."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT hash, offset, stored, raw, crc, codec FROM blocks"
-                " WHERE pack = ? AND marked = 1 ORDER BY offset",
-                (self._packs.index(path.stem),),
-            ).fetchall()
-        return [Placed(*row) for row in rows]
+        start, entries = self._entries_of(self._packs.index(path.stem))
+        needed = itertools.compress(entries, self._needed[start : start + len(entries)])
+        return sorted((Placed(*entry) for entry in needed), key=lambda placed: placed.offset)
+
+    def _entries_of(self, pack: int) -> tuple[int, list[Entry]]:
+        start = self._starts[pack]
+        end = self._starts[pack + 1] if pack + 1 < len(self._starts) else self._loaded
+        size = ENTRY.size
+        packed = os.pread(self._entries.fileno(), (end - start) * size, start * size)
+        return start, list(ENTRY.iter_unpack(packed))
+
+    def _number(self, digest: bytes) -> int | None:
+        fd, size = self._entries.fileno(), ENTRY.size
+        for number in self._table.candidates(digest):
+            if os.pread(fd, HASH, number * size) == digest:
+                return number
+        return None
+
+    def _place(self, digest: bytes) -> Place | None:
+        number = self._number(digest)
+        if number is None or number >= self._loaded:
+            return None
+        entry = ENTRY.unpack(os.pread(self._entries.fileno(), ENTRY.size, number * ENTRY.size))
+        return (bisect_right(self._starts, number) - 1, *entry[1:])
 
 
 class BlockSource:
@@ -148,6 +171,8 @@ class BlockSource:
 
     def __init__(self, index: BlockIndex) -> None:
         self.index = index
+        self._plain = PlainBlocks(index.find_all)
+        self.groups = Groups(self._plain.joined)
         self._local = threading.local()
         self._readers: list[PackReader] = []
 
@@ -200,18 +225,24 @@ class BlockSource:
         return reader
 
     def close(self) -> None:
+        self._plain.close()
         for reader in self._readers:
             reader.close()
 
 
 class BlockSink:
-    """Takes blocks from several threads; each thread fills packs of its own."""
+    """Takes blocks from several threads; each thread fills packs of its own.
+
+    A full pack is made durable and read back by a thread of its own, while others are filled.
+    """
 
     def __init__(self, index: BlockIndex) -> None:
         self._index = index
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[PackWriter] = []
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._sealing: list[tuple[Future[None], PackWriter]] = []
         self.sealed: set[str] = set()  # names of the packs that are durable and proved
 
     def put(self, data: memoryview | bytes) -> bytes:
@@ -220,10 +251,27 @@ class BlockSink:
         if self._index.claim(digest):
             writer = self._writer()
             writer.append(digest, data)
-            if writer.full:
-                self._forget(writer)
-                self._seal(writer)
+            self._seal_if_full(writer)
         return digest
+
+    def put_as_is(self, digest: bytes, raw: int, codec: int, payload: bytes) -> None:
+        """A block whose payload is made already, unless the store has it."""
+        if self._index.claim(digest):
+            writer = self._writer()
+            writer.append_as_is(digest, raw, codec, payload)
+            self._seal_if_full(writer)
+
+    def seal(self) -> None:
+        """Make everything durable and prove it. Call when no thread puts any more."""
+        while self._open:
+            self._give_to_seal(self._open[-1])
+        self._wait(0)
+
+    def discard(self) -> None:
+        """Throw away packs that were not sealed; harmless after `seal`."""
+        self._sealer.shutdown(wait=True, cancel_futures=True)
+        for writer in (*self._open, *(writer for _, writer in self._sealing)):
+            writer.discard()
 
     def _writer(self) -> PackWriter:
         writer: PackWriter | None = getattr(self._local, "writer", None)
@@ -233,16 +281,25 @@ class BlockSink:
                 self._open.append(writer)
         return writer
 
-    def _forget(self, writer: PackWriter) -> None:
-        self._local.writer = None
+    def _seal_if_full(self, writer: PackWriter) -> None:
+        if writer.full:
+            self._local.writer = None
+            self._give_to_seal(writer)
+            self._wait(2)
+
+    def _give_to_seal(self, writer: PackWriter) -> None:
         with self._lock:
+            self._sealing.append((self._sealer.submit(self._seal, writer), writer))
             self._open.remove(writer)
 
-    def seal(self) -> None:
-        """Make everything durable and prove it. Call when no thread puts any more."""
-        while self._open:
-            self._seal(self._open[-1])
-            self._open.pop()
+    def _wait(self, most: int) -> None:
+        """Until at most so many packs are being sealed. Raises what sealing one raised."""
+        while True:
+            with self._lock:
+                if len(self._sealing) <= most:
+                    return
+                first, _ = self._sealing.pop(0)
+            first.result()
 
     def _seal(self, writer: PackWriter) -> None:
         try:
@@ -252,11 +309,6 @@ class BlockSink:
             raise
         if name:
             self.sealed.add(name)
-
-    def discard(self) -> None:
-        """Throw away packs that were not sealed; harmless after `seal`."""
-        while self._open:
-            self._open.pop().discard()
 
 
 def pack_names(folder: Path) -> list[str]:

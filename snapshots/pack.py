@@ -13,9 +13,10 @@ import secrets
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import zstandard
@@ -23,19 +24,22 @@ from blake3 import blake3
 
 from snapshots import fs
 from snapshots.errors import Damaged
+from snapshots.groups import Groups
 from snapshots.tree import BLOCK, HASH
 
 MAGIC = b"LSPACK01"
 ENTRY = struct.Struct("<32sQIIIB3x")  # the fields of Placed
 TRAILER = struct.Struct("<QQ32s8s")
 SUFFIX = ".pack"
-RAW, ZSTD = 0, 1
+RAW, ZSTD, MEMBER = 0, 1, 2
 LEVEL = 1
 
 PACK_BYTES = 64 << 20  # a pack is closed when its payloads or its entries reach this
 PACK_BLOCKS = 16384
-GAP, TOGETHER = 32 << 10, 4 << 20  # bytes read along between neighbours; read at once
+GAP, TOGETHER = 32 << 10, 1 << 20  # bytes read along between neighbours; read at once
 MAX_BLOCKS = 1 << 20  # no pack with more is believed
+
+Find = Callable[[Collection[bytes]], "Mapping[bytes, tuple[Path, Placed]]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,12 @@ class PackWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
-        self._file = open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
-        self._file.write(MAGIC)
-        self._offset = len(MAGIC)
-        self._entries: list[Placed] = []
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file = open(fd, "wb", buffering=1 << 20)  # noqa: SIM115
+        self._hash = blake3()  # of all that was written
+        self._offset = 0
+        self._write(MAGIC)
+        self._entries: list[bytes] = []
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
 
     @property
@@ -74,32 +80,36 @@ class PackWriter:
         payload, codec = self._compressor.compress(data), ZSTD
         if len(payload) >= len(data):
             payload, codec = bytes(data), RAW
-        self._file.write(payload)
-        crc = crc_of(payload)
-        self._entries.append(Placed(digest, self._offset, len(payload), len(data), crc, codec))
-        self._offset += len(payload)
+        self.append_as_is(digest, len(data), codec, payload)
+
+    def append_as_is(self, digest: bytes, raw: int, codec: int, payload: bytes) -> None:
+        """A block of `raw` bytes whose payload is made already."""
+        at = self._offset
+        self._entries.append(ENTRY.pack(digest, at, len(payload), raw, crc_of(payload), codec))
+        self._write(payload)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._offset += len(data)
 
     def seal(self) -> str | None:
         """Durable, read back from the device, and named. None if nothing was written."""
         if not self._entries:
             self.discard()
             return None
-        index = b"".join(
-            ENTRY.pack(e.hash, e.offset, e.stored, e.raw, e.crc, e.codec)
-            for e in sorted(self._entries, key=lambda e: e.hash)
-        )
+        count, end = len(self._entries), self._offset
+        index = b"".join(sorted(self._entries))
         digest = blake3(index).digest()
-        self._file.write(index)
-        self._file.write(TRAILER.pack(len(self._entries), self._offset, digest, MAGIC))
+        self._write(index)
+        self._write(TRAILER.pack(count, end, digest, MAGIC))
         self._file.flush()
         fd = self._file.fileno()
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # so that reading back means the device
+        if _hash_of(fd) != self._hash.digest():
+            raise Damaged(f"pack {digest.hex()[:12]} did not come back from the disk as written")
         self._file.close()
-        reader = PackReader()
-        for placed in read_index(self._path, digest.hex()):
-            reader.block(self._path, placed)
-        reader.close()
         os.replace(self._path, self._folder / (digest.hex() + SUFFIX))
         fs.sync_folder(self._folder)
         return digest.hex()
@@ -111,8 +121,21 @@ class PackWriter:
         self._path.unlink(missing_ok=True)
 
 
+def _hash_of(fd: int) -> bytes:
+    digest, at = blake3(), 0
+    while data := os.pread(fd, 1 << 20, at):
+        digest.update(data)
+        at += len(data)
+    return digest.digest()
+
+
 def read_index(path: Path, name: str) -> Iterator[Placed]:
     """The entries of the pack `path` that is, or shall be, called `name`. Raises Damaged."""
+    return (Placed(*entry) for entry in ENTRY.iter_unpack(index_of(path, name)))
+
+
+def index_of(path: Path, name: str) -> bytes:
+    """The index itself, all of it checked. Raises Damaged."""
     try:
         with open(path, "rb") as file:
             head = file.read(len(MAGIC))
@@ -131,24 +154,24 @@ def read_index(path: Path, name: str) -> Iterator[Placed]:
         raise Damaged(f"pack {name[:12]} cannot be read: {error}") from error
     if blake3(index).digest() != digest or digest.hex() != name:
         raise Damaged(f"the index of pack {name[:12]} was altered")
-    for entry in ENTRY.iter_unpack(index):
-        placed = Placed(*entry)
-        if placed.offset + placed.stored > offset or not 0 < placed.stored <= placed.raw <= BLOCK:
+    for _, at, stored, raw, _, _ in ENTRY.iter_unpack(index):
+        if at + stored > offset or not 0 < stored <= raw <= BLOCK:
             raise Damaged(f"the index of pack {name[:12]} is impossible")
-        yield placed
+    return index
 
 
 class PackReader:
     """Reads blocks and checks each against its hash. Not shared between threads.
 
     `payloads_too`: also against the checksum of what is stored; a restore, which wants nothing but
-    the content, does without.
+    the content, does without. `groups`: decodes what is stored in groups; without it, where the
+    rest of a group lies is found out from the packs beside.
     """
 
     OPEN = 64  # descriptors of packs kept
 
-    def __init__(self, *, payloads_too: bool = True) -> None:
-        self._payloads_too = payloads_too
+    def __init__(self, *, payloads_too: bool = True, groups: Groups | None = None) -> None:
+        self._payloads_too, self._groups = payloads_too, groups
         self._fds: OrderedDict[Path, int] = OrderedDict()
         self._decompressor = zstandard.ZstdDecompressor()
 
@@ -189,14 +212,16 @@ class PackReader:
         if self._payloads_too and crc_of(payload) != placed.crc:
             raise Damaged(f"{_named(path, placed)} was altered: its bytes have another checksum")
         try:
-            data = self._decoded(payload, placed)
+            data = self._decoded(path, payload, placed)
         except zstandard.ZstdError as error:
             raise Damaged(f"{_named(path, placed)} cannot be read: {error}") from error
         if len(data) != placed.raw or blake3(data).digest() != placed.hash:
             raise Damaged(f"{_named(path, placed)} was altered: its content has another hash")
         return data
 
-    def _decoded(self, payload: bytes | memoryview, placed: Placed) -> bytes | memoryview:
+    def _decoded(
+        self, path: Path, payload: bytes | memoryview, placed: Placed
+    ) -> bytes | memoryview:
         if placed.codec == RAW:
             return payload
         if placed.codec == ZSTD:
@@ -204,6 +229,10 @@ class PackReader:
             if zstandard.frame_content_size(payload) != placed.raw:
                 raise zstandard.ZstdError("the frame claims another size than the index")
             return self._decompressor.decompress(payload, max_output_size=placed.raw)
+        if placed.codec == MEMBER:
+            if self._groups is None:
+                self._groups = Groups(PlainBlocks(partial(find_beside, path.parent)).joined)
+            return self._groups.member(bytes(payload), placed.raw)
         raise zstandard.ZstdError(f"codec {placed.codec} is not known to this version")
 
     def _fd(self, path: Path) -> int:
@@ -215,9 +244,55 @@ class PackReader:
         self._fds.move_to_end(path)
         return fd
 
+    def payload(self, path: Path, placed: Placed) -> bytes:
+        """What is stored of a block, as it is. Raises Damaged."""
+        try:
+            payload = os.pread(self._fd(path), placed.stored, placed.offset)
+        except OSError as error:
+            raise Damaged(f"{_named(path, placed)} cannot be read: {error}") from error
+        if crc_of(payload) != placed.crc:
+            raise Damaged(f"{_named(path, placed)} was altered: its bytes have another checksum")
+        return payload
+
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+
+class PlainBlocks:
+    """Content of blocks that are stored by themselves. `find`: tells where they lie."""
+
+    def __init__(self, find: Find) -> None:
+        self._find, self._reader = find, PackReader()
+
+    def joined(self, digests: Sequence[bytes]) -> bytearray:
+        """One after the other. Raises Damaged."""
+        places = self._find(set(digests))
+        for digest in digests:
+            if digest not in places:
+                raise Damaged(f"block {digest.hex()[:12]}, which a group needs, is missing")
+            if places[digest][1].codec == MEMBER:
+                raise Damaged(f"block {digest.hex()[:12]}, which a group needs, is in a group")
+        content, at = bytearray(sum(places[digest][1].raw for digest in digests)), 0
+        for digest in digests:
+            path, placed = places[digest]
+            content[at : at + placed.raw] = self._reader.block(path, placed)
+            at += placed.raw
+        return content
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def find_beside(folder: Path, wanted: Collection[bytes]) -> dict[bytes, tuple[Path, Placed]]:
+    """Where these blocks lie in the packs of a folder, by a look into all of them."""
+    found: dict[bytes, tuple[Path, Placed]] = {}
+    for path in folder.glob("*" + SUFFIX):
+        with suppress(Damaged):
+            for placed in read_index(path, path.stem):
+                if placed.hash in wanted:
+                    found.setdefault(placed.hash, (path, placed))
+    return found
 
 
 def _named(path: Path, placed: Placed) -> str:
