@@ -39,9 +39,14 @@ def bar(here: Context) -> Iterator[Progress | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("", start=True, total=None)
+        task = shown.add_task("")
+        doing = ""
 
         def report(what: str, done: int, total: int) -> None:
-            shown.update(task, description=what, completed=done, total=total)
+            nonlocal doing
+            if what != doing:  # other work has a speed of its own
+                doing = what
+                shown.reset(task, description=what, total=total)
+            shown.update(task, completed=done, total=total)
 
         yield report

@@ -17,6 +17,7 @@ LABEL = "lockstep.drill"
 
 _FILES_TELL = ("directory", "sqlite")
 """Drivers that look at files alone: whatever service has them need not run for that."""
+_SHORTEST_ID = 6
 _NOT_ALONE = (
     "depends_on", "dns", "dns_opt", "dns_search", "expose", "external_links", "extra_hosts",
     "links", "logging", "mac_address", "networks", "ports", "scale", "volumes_from",
@@ -34,7 +35,8 @@ class Wanted:
 
 
 def wanted(state: State, record: Release, at: str, present: Mapping[str, str]) -> list[Wanted]:
-    """The datasets of a release as it was at `at`: departure, arrival, or one snapshot's id.
+    """The datasets of a release as it was at `at`: departure, arrival, or one snapshot (its id, or
+    how that begins).
 
     `present`: snapshot -> dataset, of the store. Raises BadInput when there is no such content.
     """
@@ -45,9 +47,11 @@ def wanted(state: State, record: Release, at: str, present: Mapping[str, str]) -
             for dataset in record.datasets.values()
             if {dataset.name, dataset.was} & {*content.generations, *content.snapshots}
         ]
+    begins = [s for s in present if len(at) >= _SHORTEST_ID and s.startswith(at)]
+    meant = [at] if at in present else begins
     for dataset in record.datasets.values():
-        if at in present and present[at] in (dataset.name, dataset.was):
-            return [Wanted(dataset, at, _counts(state, at))]
+        if len(meant) == 1 and present[meant[0]] in (dataset.name, dataset.was):
+            return [Wanted(dataset, meant[0], _counts(state, meant[0]))]
     raise BadInput(
         f"the store has no snapshot {at[:40]!r} of a dataset of {record.name}",
         next_step=f"lockstep info {record.name}   shows its snapshots",
