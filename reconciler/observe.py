@@ -20,7 +20,7 @@ from reconciler.ledger import State
 from reconciler.release import Release
 from snapshots.compare import measure
 from snapshots.errors import Damaged, UnknownSnapshot
-from snapshots.fork import can_reflink
+from snapshots.reflink import can_reflink
 from snapshots.store import Store
 
 _PROBE_SECONDS = 5.0

@@ -40,6 +40,9 @@ _RANGES_ARE_WAITED_FOR = tuple(int(n) for n in re.findall(r"\d+", os.uname().rel
 _EXT4, _XFS, _BTRFS = 0xEF53, 0x58465342, 0x9123683E
 _HONEST_TIMES = (_EXT4, _XFS, _BTRFS)
 
+# What opening a name reports when the entry was removed or exchanged since it was listed.
+EXCHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE)
+
 # Two writes within one clock tick leave the same time. A file that changed this shortly before it
 # was looked at is looked at again next time.
 SETTLE_NS = 50_000_000

@@ -16,8 +16,9 @@ import pytest
 
 from snapshots.compare import tree_equal
 from snapshots.errors import SourceChanging, TargetNotEmpty, Unsupported
-from snapshots.fork import Fork, can_reflink, measure
+from snapshots.fork import Fork, measure
 from snapshots.fs import MAX_DEPTH
+from snapshots.reflink import can_reflink
 from tests.snapshots.conftest import mounted
 from tests.snapshots.trees import ACL, MIB, everything, holes
 
@@ -246,6 +247,7 @@ FIRST_PASS = """
 import sys
 from pathlib import Path
 from snapshots.fs import MAX_DEPTH
+from snapshots.reflink import can_reflink
 from snapshots.fork import Fork
 print("ready", flush=True)
 while True:
@@ -353,10 +355,10 @@ def test_a_changed_file_is_cloned_again_as_a_whole(
 ) -> None:
     """One call, whatever its size: nothing of it is read, compared or written."""
     source, target, index = folders(sharing)
-    with open(source / "large", "wb") as file:
-        file.write(os.urandom(MIB))
-        os.posix_fallocate(file.fileno(), 0, 300 * MIB)
-        file.truncate(1 << 30)
+    with open(source / "large", "wb") as large:
+        large.write(os.urandom(MIB))
+        os.posix_fallocate(large.fileno(), 0, 300 * MIB)
+        large.truncate(1 << 30)
     (source / "still").write_bytes(os.urandom(MIB))
     time.sleep(0.1)
     Fork(source, target, index=index).first_pass()
@@ -370,9 +372,9 @@ def test_a_changed_file_is_cloned_again_as_a_whole(
         os.pwrite(file.fileno(), b"changed", 299 * MIB)
     stats = Fork(source, target, index=index).final_pass()
     assert (stats.changed, stats.reflinked, stats.bytes_written) == (1, 1, 0)
-    with open(target / "large", "rb") as file:
-        assert os.pread(file.fileno(), 7, 299 * MIB) == b"changed"
-        assert os.fstat(file.fileno()).st_size == 1 << 30
+    with open(target / "large", "rb") as copy:
+        assert os.pread(copy.fileno(), 7, 299 * MIB) == b"changed"
+        assert os.fstat(copy.fileno()).st_size == 1 << 30
 
 
 def test_a_reflink_fork_under_a_writer(sharing: Path, tmp_path: Path) -> None:
