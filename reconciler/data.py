@@ -141,6 +141,7 @@ class Data:
             parent=parent,
             tags={**tags, "kind": "advance"},
             live=LivePoint(),
+            streams=self._driver(planned).is_stream,
         ).id
 
     def insist_on_whole(self, planned: DatasetPlan) -> None:
@@ -190,7 +191,10 @@ class Data:
         self.say(f"taking a safety snapshot of {planned.name}")
         advance = self._advances.pop(planned.name, None)
         parent = advance or self._parent(planned.name)
-        taken = capture(path, self.store, dataset=planned.name, parent=parent, tags=tags).id
+        streams = self._driver(planned).is_stream
+        taken = capture(
+            path, self.store, dataset=planned.name, parent=parent, tags=tags, streams=streams
+        ).id
         if advance is not None:
             with suppress(SnapshotError):  # it only costs its record's space
                 self.store.forget(advance)

@@ -11,11 +11,13 @@ from reconciler import names, places, retention, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
-from reconciler.errors import DebtsUnpaid, LockstepError
+from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
 from snapshots.capture import capture
-from snapshots.errors import Damaged, SnapshotError, StoreBusy
+from snapshots.drivers import driver_for
+from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
+from snapshots.livepoint import never
 from snapshots.pace import Pace
 from snapshots.store import Store
 
@@ -82,6 +84,7 @@ def capture_sealed(
             parent=_parent_snapshot(state, generation, store),
             twins=_twins(catalog, state, generation),
             tags={"release": departure.release, "world": departure.world},
+            streams=_streams(catalog, departure.release, dataset),
             pace=pace,
         )
         catalog.ledger.append(
@@ -121,6 +124,13 @@ def capture_before_use(
             "what was left there can no longer be told from what is written now"
         )
     return None
+
+
+def _streams(catalog: Catalog, release: str, dataset: str) -> Callable[[bytes], bool]:
+    """What its driver says of its files; without a record they are files like any."""
+    with suppress(CatalogDamaged, Unsupported, KeyError):
+        return driver_for(catalog.record(release).datasets[dataset].driver).is_stream
+    return never
 
 
 def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:

@@ -108,6 +108,25 @@ def test_log_that_is_gone_before_it_was_captured_leaves_no_snapshot(
     assert store.ids() == []
 
 
+def test_the_files_of_a_server_that_stands_still_are_a_point(store: Store, tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with POSTGRES.running(data) as old:
+        insist(old(["pgbench", "-q", "-i", "-s", "1", "-U", "shop", "shop"]))
+        with load(old):
+            while (before := DRIVER.probe(old)["shop.public.pgbench_history"]) == 0:
+                pass
+            with DRIVER.still(old, data, 60) as point, old.frozen(60):
+                record = capture(data, store, dataset="data", live=point)
+    assert record.skipped == [], "nothing changed meanwhile"
+    restore(store, record.id, copy)
+    assert not (copy / "postmaster.pid").exists()
+    with POSTGRES.running(copy) as new:
+        accounts, tellers, branches, history, count = sql(new, BALANCES, "shop").split("|")
+        assert accounts == tellers == branches == history
+        assert int(count) >= before
+        assert DRIVER.check(new) == []
+
+
 def test_a_data_folder_below_the_mount_is_found(store: Store, tmp_path: Path) -> None:
     data = tmp_path / "data"
     below = {"PGDATA": "/var/lib/postgresql/data/pgdata"}
