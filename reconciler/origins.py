@@ -145,11 +145,18 @@ class Origins:
             return self._restore(dataset, snapshot, source, text)
         if generation is None and dataset.name not in (live.generations if live else {}):
             return self._along(dataset)
+        gone = "its volume is gone or was changed and no snapshot of it is in the store"
+        return self._not_to_be_had(dataset, text, gone)
+
+    def _not_to_be_had(self, dataset: Dataset, text: str, why: str) -> Refusal:
         return Refusal(
-            f"dataset {dataset.name}: {text} is not to be had: its volume is gone or was changed "
-            "and no snapshot of it is in the store",
+            f"dataset {dataset.name}: {text} is not to be had: {why}, or damaged there",
+            "lockstep repair   mends what can be mended; "
             "lockstep config set data keep   goes back with the data as it is now",
         )
+
+    def _is_there(self, snapshot: str) -> bool:
+        return snapshot in self.now.facts.snapshots
 
     def _restore(
         self, dataset: Dataset, snapshot: str, source: Departure | None, text: str
@@ -170,11 +177,13 @@ class Origins:
             driver=dataset.driver,
         )
 
-    def _in_place(self, dataset: Dataset, source: Departure | None) -> DatasetPlan:
+    def _in_place(self, dataset: Dataset, source: Departure | None) -> DatasetPlan | Refusal:
         place = dataset.source or dataset.name
         snapshot = source.snapshots.get(dataset.name) if source else None
-        if snapshot is not None and snapshot not in self.now.facts.snapshots:
-            snapshot = None
+        if source is not None and snapshot is not None and not self._is_there(snapshot):
+            return self._not_to_be_had(
+                dataset, f"the data {source.release} left", "its snapshot is not in the store"
+            )
         text = "stays in place; a safety snapshot is taken first"
         if snapshot is not None and source is not None:
             text = f"the data {source.release} left, put back in place after a safety snapshot"

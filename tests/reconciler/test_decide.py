@@ -13,6 +13,7 @@ from reconciler.decide import decide, rollback_target, undo_target
 from reconciler.facts import Disk, PortHolder
 from reconciler.ledger import Reverted
 from reconciler.plan import Action, Move
+from reconciler.release import Strategy
 from tests.reconciler.hostmodel import AT, Host, with_wish
 
 
@@ -257,6 +258,22 @@ def test_not_enough_disk_says_the_numbers_and_the_ways_out() -> None:
     assert "in-place" in refusal.remedy
     reflink = replace(facts, disk=Disk(100, 1 << 40, True))
     assert decide(host.stack(), host.state, reflink).refusals == ()
+
+
+def test_a_snapshot_that_is_to_be_put_in_place_and_cannot_be_read_is_refused() -> None:
+    """Going back without the data, because its record is damaged, would be a surprise."""
+    host = three_releases()
+    record = host.records["prod-001"]
+    files = record.datasets["files"].model_copy(update={"strategy": Strategy.IN_PLACE})
+    datasets = {**record.datasets, "files": files}
+    host.records["prod-001"] = record.model_copy(update={"datasets": datasets})
+    host.release = "prod-001"
+    snapshot = host.plan().datasets["files"].snapshot
+    assert snapshot is not None
+    del host.snapshots[snapshot]
+    (refusal,) = host.plan().refusals
+    assert "files" in refusal.message
+    assert "lockstep repair" in refusal.remedy
 
 
 def test_a_foreign_user_of_a_volume_is_refused() -> None:
