@@ -40,8 +40,8 @@ WAITING = 0.25  # so much more of the time that others wait for the disk is a st
 
 _PRESSURE = Path("/proc/pressure/io")
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-_IOPRIO_IDLE = 3 << 13
-_LOWEST = 19
+_IOPRIO_LAST = (2 << 13) | 7  # of those that are served at all on a busy disk: the floor holds
+_NICE = 10  # about a tenth of a busy processor
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -150,12 +150,14 @@ class Pace:
         return busy
 
     def yield_to_others(self) -> None:
-        """The calling thread gets disk and processor only where nobody else wants them."""
+        """The calling thread comes after others, at the disk and at the processor."""
+        thread = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+            nice = max(_NICE, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
         number = _IOPRIO_SET.get(platform.machine())
         if number is not None:
-            _libc.syscall(number, 1, 0, _IOPRIO_IDLE)  # refused or not: the rate holds
+            _libc.syscall(number, 1, 0, _IOPRIO_LAST)  # refused or not: the rate holds
 
     def spend(self, count: int) -> None:
         """Wait until so many bytes, which the calling thread has just worked on, are paid for."""
