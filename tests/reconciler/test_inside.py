@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.docker import PROJECT
 from reconciler.errors import DockerFailed
 from reconciler.inside import Inside
 from snapshots.errors import EngineFailed
-from tests.reconciler.trial import PYTHON, Trial, docker_cli
+from tests.reconciler.trial import POSTGRES, PYTHON, Trial, docker_cli
 
 SLEEP = ("python3", "-c", "import time; time.sleep(600)")
 
@@ -29,7 +30,7 @@ def trial(tmp_path: Path) -> Iterator[Trial]:
 
 @pytest.fixture
 def run(trial: Trial) -> Inside:
-    label = f"com.docker.compose.project={trial.project}"
+    label = f"{PROJECT}={trial.project}"
     return Inside(
         trial.docker, docker_cli("run", "-d", "--init", "--label", label, PYTHON, *SLEEP).strip()
     )
@@ -91,6 +92,26 @@ def test_a_session_loses_its_input_when_its_holder_is_killed(run: Inside) -> Non
     assert eventually(lambda: "--show-ends" not in commands(run))
 
 
+def test_a_killed_snapshot_leaves_nothing_in_the_database(trial: Trial) -> None:
+    data = trial.folder / "data"
+    made = docker_cli(
+        "run", "-d", "--label", f"{PROJECT}={trial.project}", "--network", "none",
+        "--env", "POSTGRES_PASSWORD=hush", "--volume", f"{data}:/var/lib/postgresql/data", POSTGRES,
+    )  # fmt: skip
+    run = Inside(trial.docker, made.strip())
+    assert eventually(lambda: run(["pg_isready", "-h", "127.0.0.1"]).code == 0)
+
+    def slots() -> str:
+        query = "SELECT count(*) FROM pg_replication_slots"
+        return run(["psql", "-U", "postgres", "-tAc", query]).stdout.strip()
+
+    held = holder(run, f"driver_for('postgres').live(run, Path({str(data)!r}))")
+    assert slots() == "1"
+    held.kill()
+    held.wait()
+    assert eventually(lambda: slots() == "0")
+
+
 # standstill
 
 
@@ -124,7 +145,7 @@ def test_who_freezes_and_is_killed_leaves_nothing_frozen(run: Inside) -> None:
 
 
 def test_what_does_not_run_cannot_be_frozen_and_the_others_go_on(trial: Trial, run: Inside) -> None:
-    label = f"com.docker.compose.project={trial.project}"
+    label = f"{PROJECT}={trial.project}"
     stopped = docker_cli("create", "--label", label, PYTHON, *SLEEP).strip()
     with (
         pytest.raises(DockerFailed, match="freeze container"),
@@ -139,7 +160,9 @@ def holder(run: Inside, context: str) -> subprocess.Popen[str]:
     script = (
         "import sys, time\n"
         "from reconciler.docker import connect\n"
+        "from pathlib import Path\n"
         "from reconciler.inside import Inside\n"
+        "from snapshots.drivers import driver_for\n"
         "run = Inside(connect(), sys.argv[1])\n"
         f"with {context}:\n"
         "    time.sleep(1)\n"
