@@ -13,6 +13,7 @@ import pytest
 
 from cli import main
 from snapshots.compare import tree_equal
+from snapshots.pack import read_index
 from tests.stacks.harness import Ran, base_image, docker
 
 LABEL = "lockstep.test.alone"
@@ -107,6 +108,36 @@ def test_a_folder_there_and_back_without_release_and_pulumi(command: Command) ->
         s["snapshot"] for s in command.run("snapshot", "list", "--json").json()["snapshots"]
     ] == [first]
     assert command.run("verify", "--read-data", "--json").json()["sound"] is True
+
+
+def flip_bits(command: Command) -> None:
+    """One bit of every block."""
+    for pack in (command.folder / "store" / "packs").glob("*.pack"):
+        content = bytearray(pack.read_bytes())
+        for placed in read_index(pack, pack.stem):
+            content[placed.offset + placed.stored // 2] ^= 0x10
+        pack.write_bytes(content)
+
+
+def test_damage_is_told_and_mended_from_the_folder_at_rest(command: Command) -> None:
+    snapshot = command.create("./wiki")
+    flip_bits(command)
+    assert "nothing is damaged" in command.run("verify").out, "what is there is not read"
+    ran = command.run("verify", "--read-data", code=7)
+    assert "wiki index" in ran.out
+    assert "lockstep repair" in ran.err
+    assert str(command.folder / "wiki") in ran.out
+    assert command.run("snapshot", "restore", snapshot, "./again", code=1).err
+    assert command.run("repair", "--json").json()["blocks"] == 3
+    command.run("verify", "--read-data")
+    command.run("snapshot", "restore", snapshot, "./again", "--in-place", "--yes")
+    assert tree_equal(command.folder / "wiki", command.folder / "again") == []
+
+    (command.folder / "wiki" / "index").unlink()
+    flip_bits(command)
+    ran = command.run("repair", code=7)
+    assert "wiki index" in ran.out
+    assert "kept aside" in ran.out
 
 
 @pytest.mark.parametrize(
