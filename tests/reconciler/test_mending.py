@@ -1,0 +1,75 @@
+"""Damage where a move needs the store: mended from a folder that has the content, or refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reconciler import mending
+from reconciler.errors import Exit, Refused
+from snapshots.capture import capture
+from snapshots.pack import read_index
+from snapshots.store import Store
+from snapshots.verify import verify
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    folder = tmp_path / "volume"
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "table").write_bytes(os.urandom(300_000))
+    (folder / "log").write_bytes(b"nothing to tell")
+    return folder
+
+
+def flip_bits(store: Store) -> None:
+    for pack in store.packs.glob("*.pack"):
+        content = bytearray(pack.read_bytes())
+        for placed in read_index(pack, pack.stem):
+            content[placed.offset + placed.stored // 2] ^= 0x10
+        pack.write_bytes(content)
+
+
+def test_what_is_whole_is_left_alone(store: Store, volume: Path) -> None:
+    record = capture(volume, store, dataset="db")
+    before = {path.name: path.read_bytes() for path in store.packs.iterdir()}
+
+    def folders() -> dict[str, list[Path]]:
+        raise AssertionError("nobody has to be asked")
+
+    mending.insist_on_whole(store, [record.id], folders, lambda _: None)
+    assert {path.name: path.read_bytes() for path in store.packs.iterdir()} == before
+
+
+def test_damage_is_mended_from_whoever_has_the_content(
+    store: Store, volume: Path, tmp_path: Path
+) -> None:
+    record = capture(volume, store, dataset="db")
+    shutil.copytree(volume, tmp_path / "spoiled")
+    (tmp_path / "spoiled" / "base" / "table").write_bytes(b"rewritten")
+    flip_bits(store)
+    said: list[str] = []
+    folders = {"db": [tmp_path / "spoiled", volume], "files": [tmp_path / "nowhere"]}
+    mending.insist_on_whole(store, [record.id], lambda: folders, said.append)
+    assert any("base/table" in line for line in said)
+    assert any(line.startswith("mended") for line in said)
+    assert verify(store, record.id, read_data=True) == []
+
+
+def test_what_nobody_has_any_more_is_refused_by_name(store: Store, volume: Path) -> None:
+    record = capture(volume, store, dataset="db")
+    flip_bits(store)
+    (volume / "base" / "table").write_bytes(os.urandom(300_000))
+    with pytest.raises(Refused, match="base/table") as refused:
+        mending.insist_on_whole(store, [record.id], lambda: {"db": [volume]}, lambda _: None)
+    assert refused.value.exit_code == Exit.REFUSED
+    assert "log" not in refused.value.message, "that was mended"
+    assert "lockstep verify" in refused.value.next_step
