@@ -11,7 +11,7 @@ from blake3 import blake3
 from snapshots import fs
 from snapshots.blocks import BlockSource, Place
 from snapshots.copies import whole_copies
-from snapshots.errors import Damaged, naming, shown
+from snapshots.errors import Damaged, named, naming, shown
 from snapshots.plan import Run
 from snapshots.tree import BLOCK, block_length
 
@@ -58,9 +58,11 @@ class Contents:
         )
         written = 0
         for piece in pieces:
-            with naming("restore", piece.path):
+            try:
                 for run in piece.runs:
                     written += _write(piece, run, content, missing.get(id(piece)))
+            except OSError as error:
+                raise named(error, "restore", piece.path) from error
         return written
 
     def _compared(self, piece: Piece) -> set[int]:

@@ -59,15 +59,20 @@ def shown(name: bytes) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) or "."
 
 
+def named(error: OSError, doing: str, path: bytes) -> SnapshotError:
+    """An operating system error as ours: `doing` ("read") and the path."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotEnoughSpace(
+            f"cannot {doing} {shown(path)}: {reason}; free some space and run it again"
+        )
+    return SnapshotError(f"cannot {doing} {shown(path)}: {reason}")
+
+
 @contextmanager
 def naming(doing: str, path: bytes) -> Iterator[None]:
-    """Turn an operating system error inside the block into ours: `doing` ("read") and the path."""
+    """Turn an operating system error inside the block into ours, as `named`."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NotEnoughSpace(
-                f"cannot {doing} {shown(path)}: {reason}; free some space and run it again"
-            ) from error
-        raise SnapshotError(f"cannot {doing} {shown(path)}: {reason}") from error
+        raise named(error, doing, path) from error

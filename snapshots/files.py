@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from snapshots import fs
 from snapshots.contents import Contents, Piece
-from snapshots.errors import SnapshotError, naming, shown
+from snapshots.errors import SnapshotError, named, shown
 from snapshots.plan import Run
 from snapshots.tree import File
 
@@ -34,6 +34,11 @@ class FileTask:
         self.runs.append(run)
         self.blocks += len(run.blocks)
         self.data += sum(length for _, length in run.parts)
+
+    def reaches_its_end(self) -> bool:
+        """Whether writing the runs that came gives the file its size."""
+        parts = self.runs[-1].parts if self.runs else ()
+        return self.file.size == (sum(parts[-1]) if parts else 0)
 
     def piece(self, made: Made, *, last: bool) -> Piece:
         """What came since the piece before; `last`: up to the end of the file."""
@@ -71,9 +76,10 @@ class Files:
         """Restore files from the first byte to their metadata; also returns the bytes written."""
         made: list[Made] = []
         try:
+            pieces = []
             for task in tasks:
                 made.append(self.make(task))
-            pieces = [task.piece(file, last=True) for task, file in zip(tasks, made, strict=True)]
+                pieces.append(task.piece(made[-1], last=True))
             written = self._contents.fill(pieces)
             return [self.finish(t, file) for t, file in zip(tasks, made, strict=True)], written
         finally:
@@ -82,16 +88,17 @@ class Files:
 
     def make(self, task: FileTask) -> Made:
         """Open the file, of its final size; one that is there is kept if it is nobody else's."""
-        with naming("restore", task.path):
+        try:
             made = self._taken_over(task) if self._in_place else None
             if made is None:
-                fd = fs.open_file(task.dir_fd, task.file.name, fs.CREATE)
-                made, size = Made(fd, kept=False), 0
-            else:
-                size = os.fstat(made.fd).st_size
-            if size != task.file.size:
+                made = Made(fs.open_file(task.dir_fd, task.file.name, fs.CREATE), kept=False)
+                if not task.reaches_its_end():
+                    os.ftruncate(made.fd, task.file.size)
+            elif os.fstat(made.fd).st_size != task.file.size:
                 os.ftruncate(made.fd, task.file.size)
             return made
+        except OSError as error:
+            raise named(error, "restore", task.path) from error
 
     def _taken_over(self, task: FileTask) -> Made | None:
         name = task.file.name
@@ -114,12 +121,14 @@ class Files:
 
     def finish(self, task: FileTask, made: Made) -> Finished:
         """Its metadata, when all of its content is there."""
-        with naming("restore", task.path):
-            meta = task.file.meta
+        fd, meta = made.fd, task.file.meta
+        try:
             if made.kept or meta.xattrs or not self._plain:
-                fs.apply_meta(made.fd, meta)
+                fs.apply_meta(fd, meta)
             else:
-                os.chown(made.fd, meta.uid, meta.gid)
-                os.chmod(made.fd, meta.mode)
-                os.utime(made.fd, ns=(meta.mtime_ns, meta.mtime_ns))
-            return Finished(task, os.fstat(made.fd))
+                os.chown(fd, meta.uid, meta.gid)
+                os.chmod(fd, meta.mode)
+                os.utime(fd, ns=(meta.mtime_ns, meta.mtime_ns))
+            return Finished(task, os.fstat(fd))
+        except OSError as error:
+            raise named(error, "restore", task.path) from error
