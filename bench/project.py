@@ -90,6 +90,8 @@ class Project:
     size: int
     rows: int
     port: int
+    log: Path
+    """All that `lockstep` prints, with the seconds since the command began."""
     name: str = ""
     version: int = 1
     _waiting: list[str] = field(default_factory=list)
@@ -191,12 +193,16 @@ class Project:
         overdue = threading.Timer(LIMIT, process.kill)
         overdue.start()
         lines = []
-        try:
-            for line in process.stdout or ():
-                lines.append(line.rstrip())
-                heard(line.rstrip())
-        finally:
-            overdue.cancel()
+        with self.log.open("a") as log:
+            print(f"$ lockstep {' '.join(words)}", file=log)
+            began = time.monotonic()
+            try:
+                for line in process.stdout or ():
+                    lines.append(line.rstrip())
+                    print(f"{time.monotonic() - began:7.3f} {lines[-1]}", file=log)
+                    heard(lines[-1])
+            finally:
+                overdue.cancel()
         if process.wait() != 0:
             said = "\n".join(lines[-30:])
             raise BenchError(f"lockstep {' '.join(words)} ended with {process.returncode}:\n{said}")

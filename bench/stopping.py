@@ -97,7 +97,12 @@ class Stopping:
     owner: str
     say: Callable[[str], None]
 
+    @property
+    def log(self) -> Path:
+        return self.work / "lockstep.log"
+
     def carry_out(self, rounds: int) -> None:
+        self.log.unlink(missing_ok=True)
         for kind in ("disk", *grounds.LOOPED):
             missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
             if not missing:
@@ -151,7 +156,7 @@ class Stopping:
     @contextmanager
     def _project(self, ground: Ground, daemon: Daemon, name: str) -> Iterator[Project]:
         folder = ground.path / name
-        project = Project(folder, daemon, self.size, rows_in(self.size), free_port())
+        project = Project(folder, daemon, self.size, rows_in(self.size), free_port(), self.log)
         try:
             project.make(self.subject.state(1))
             yield project

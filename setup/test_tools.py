@@ -15,6 +15,8 @@ PACKAGES = {
     "setfacl": "acl",
     "setfattr": "attr",
     "setcap": "libcap2-bin",
+    "restic": "restic",
+    "borg": "borgbackup",
 }
 PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
