@@ -20,7 +20,8 @@ from snapshots.blocks import BlockIndex, BlockSink
 from snapshots.capture import capture
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, SnapshotError, naming
-from snapshots.pack import SUFFIX, PackReader, read_index
+from snapshots.hints import Hints
+from snapshots.pack import MEMBER, SUFFIX, PackReader, Placed, read_index
 from snapshots.progress import Progress
 from snapshots.report import BadCopy, Finding, by_dataset, explained, users_of
 from snapshots.salvage import Folders
@@ -63,6 +64,7 @@ def repair(
     with naming("repair", os.fsencode(store.path)):
         work.mend_records()
         work.mend_trees()
+        work.drop_hints()
         work.examine()
         if work.damaged_packs or work.bad:
             with store.locked(fcntl.LOCK_EX):
@@ -81,7 +83,7 @@ class _Repair:
         self.bad: list[BadCopy] = []
         self.damaged_packs: set[str] = set()
 
-    # -- records and trees ---------------------------------------------------------------------
+    # -- records, trees, hints -------------------------------------------------------------------
 
     def mend_records(self) -> None:
         """A record proves itself by its name: one bit that turned over is found by trying."""
@@ -128,6 +130,15 @@ class _Repair:
         self._store.forget(record.id)
         return record.root == root
 
+    def drop_hints(self) -> None:
+        """Damaged hints only cost time: the next capture reads everything and writes new ones."""
+        for path in sorted(self._store.hints.glob("*.hints")):
+            try:
+                Hints(path)
+            except Damaged:
+                path.unlink(missing_ok=True)
+                self.mended.append(f"the hints of snapshot {path.stem[:12]} were dropped")
+
     # -- blocks ----------------------------------------------------------------------------------
 
     def examine(self) -> None:
@@ -155,11 +166,13 @@ class _Repair:
         elsewhere = whole_copies(self._store.packs, users, but=self.damaged_packs)
         lost = set(users) - {digest for digest, _ in elsewhere}
         for path in damaged:
-            lost -= {digest for digest, _ in _whole_in(path)}
-        if lost:
-            lost -= self._take_from_folders(lost)
+            lost -= _whole_in(path)
+        found = self._take_from_folders(lost) if lost else set()
         for path in sorted(damaged):
-            self._write_anew(path, lost)
+            self._write_anew(path, lost - found, found)
+        lost -= found
+        # A group can be read again when what it consists of is whole again.
+        lost -= {digest for digest, _ in whole_copies(self._store.packs, lost)}
         self.blocks = len(users) - len(lost)
         if self.blocks:
             self.mended.append(f"{self.blocks} blocks that snapshots need")
@@ -174,14 +187,24 @@ class _Repair:
             found = salvage.from_folders(self._store, self.roots, lost, self._folders)
             return {sink.put(data) for _, data in found}
 
-    def _write_anew(self, path: Path, lost: set[bytes]) -> None:
+    def _write_anew(self, path: Path, lost: set[bytes], found: set[bytes]) -> None:
         """Everything that is whole in a damaged pack goes into a new one, then the old one goes.
 
-        It is kept aside if something may be in it that somebody needs.
+        It is kept aside if something may be in it that somebody needs. What was `found` lies in
+        another pack by now, and by itself.
         """
-        with _new_packs(self._store) as sink:
-            for _, data in _whole_in(path):
-                sink.put(data)
+        sound, entries = _entries(path)
+        members = [placed for placed in entries if sound and placed.codec == MEMBER]
+        others = [placed for placed in entries if not (sound and placed.codec == MEMBER)]
+        with _new_packs(self._store) as sink, closing(PackReader()) as reader:
+            for _, data in reader.blocks(path, others):
+                if not isinstance(data, Damaged):
+                    sink.put(data)
+            for placed in members:  # whether they can be decoded depends on other blocks
+                if placed.hash not in found:
+                    with suppress(Damaged):
+                        payload = reader.payload(path, placed)
+                        sink.put_as_is(placed.hash, placed.raw, MEMBER, payload)
         self.mended.append(f"pack {path.stem[:12]} was written anew")
         if path.stem in sink.sealed:  # the same blocks, packed alike: it took the old one's place
             return
@@ -203,16 +226,19 @@ class _Repair:
         return not lost.isdisjoint(known) if known else bool(lost)
 
 
-def _whole_in(path: Path) -> Iterator[tuple[bytes, bytes | memoryview]]:
-    """Hash and content of all that is whole in a damaged pack, in the order in which it lies."""
+def _entries(path: Path) -> tuple[bool, list[Placed]]:
+    """Whether the index of a pack is sound, and its entries, or what they may have been."""
     try:
-        entries = list(read_index(path, path.stem))
+        return True, list(read_index(path, path.stem))
     except Damaged:
-        entries = salvage.entries_left(path)
+        return False, salvage.entries_left(path)
+
+
+def _whole_in(path: Path) -> set[bytes]:
+    """The hashes of all that is whole in a damaged pack."""
     with closing(PackReader()) as reader:
-        for placed, content in reader.blocks(path, entries):
-            if not isinstance(content, Damaged):
-                yield placed.hash, content
+        blocks = reader.blocks(path, _entries(path)[1])
+        return {placed.hash for placed, data in blocks if not isinstance(data, Damaged)}
 
 
 @contextmanager

@@ -187,6 +187,16 @@ def test_a_record_with_one_bit_turned_over(folder: Path, store: Store) -> None:
     assert "altered" in left.reason
 
 
+def test_damaged_hints_are_dropped(folder: Path, store: Store) -> None:
+    record = capture(folder, store, dataset="db")
+    (hints,) = store.hints.iterdir()
+    assert repair(store, {}).mended == []
+    flip(hints, 20)
+    (mended,) = repair(store, {}).mended
+    assert record.id[:12] in mended
+    assert list(store.hints.iterdir()) == []
+
+
 def test_nothing_is_written_where_nothing_is_wrong(folder: Path, store: Store) -> None:
     capture(folder, store, dataset="db")
     before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
