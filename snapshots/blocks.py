@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from blake3 import blake3
 from snapshots import fs
 from snapshots.blocktable import BlockTable
 from snapshots.errors import Damaged
-from snapshots.groups import Groups
+from snapshots.groups import Groups, head_of
 from snapshots.pack import (
     ENTRY,
+    MEMBER,
     SUFFIX,
     PackReader,
     PackWriter,
@@ -111,6 +112,11 @@ class BlockIndex:
         found = ((digest, self.find(digest)) for digest in digests)
         return {digest: where for digest, where in found if where}
 
+    def is_member(self, digest: bytes) -> bool:
+        """Whether a block is stored in a group."""
+        place = self._place(digest)
+        return place is not None and place[5] == MEMBER
+
     def pack_path(self, number: int) -> Path:
         """The file of the pack with this number, as in a Place."""
         return self.folder / (self._packs[number] + SUFFIX)
@@ -138,6 +144,32 @@ class BlockIndex:
         start, entries = self._entries_of(self._packs.index(path.stem))
         needed = itertools.compress(entries, self._needed[start : start + len(entries)])
         return sorted((Placed(*entry) for entry in needed), key=lambda placed: placed.offset)
+
+    def mark_needs(self, source: BlockSource) -> list[tuple[Placed, Damaged]]:
+        """Mark also what the marked blocks that are in groups need to be read.
+
+        Returns those for which it is not there, and why.
+        """
+        members: dict[bytes, list[Placed]] = {}  # by the head of their group
+        lost: list[tuple[Placed, Damaged]] = []
+        for path, _, _ in self.packs():
+            for placed in self.marked_in(path):
+                if placed.codec == MEMBER:
+                    try:
+                        head = head_of(source.payload(path, placed))
+                        members.setdefault(head, []).append(placed)
+                    except Damaged as damage:
+                        lost.append((placed, damage))
+        for head, blocks in members.items():
+            try:
+                needs = source.groups.needs(head)
+                self.mark(needs)
+                for digest in needs:
+                    if self.find(digest) is None:
+                        raise Damaged(f"block {digest.hex()[:12]}, which a group needs, is missing")
+            except Damaged as damage:
+                lost += [(placed, damage) for placed in blocks]
+        return lost
 
     def _entries_of(self, pack: int) -> tuple[int, list[Entry]]:
         start = self._starts[pack]
@@ -207,6 +239,14 @@ class BlockSource:
             raise Damaged(f"block {digest.hex()[:12]} has {found[1].raw} bytes instead of {length}")
         return found
 
+    def payload(self, path: Path, placed: Placed) -> bytes:
+        """What is stored of a block, as it is. Raises Damaged."""
+        return self._reader().payload(path, placed)
+
+    def joined(self, digests: Sequence[bytes]) -> bytearray:
+        """The content of blocks that are not in groups, one after the other. Raises Damaged."""
+        return self._plain.joined(digests)
+
     def find_all(self, run: Blocks, size: int) -> None:
         """Damaged unless all blocks of this run of a file of `size` bytes are there."""
         for index, digest in enumerate(run.hashes, start=run.at):
@@ -220,7 +260,9 @@ class BlockSource:
     def _reader(self) -> PackReader:
         reader: PackReader | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = PackReader(payloads_too=self.payloads_too)
+            reader = self._local.reader = PackReader(
+                payloads_too=self.payloads_too, groups=self.groups
+            )
             self._readers.append(reader)
         return reader
 

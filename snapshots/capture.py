@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snapshots import fs
 from snapshots.batch import Batch
-from snapshots.blocks import BlockIndex, BlockSink
+from snapshots.blocks import BlockIndex, BlockSink, BlockSource
 from snapshots.draft import Draft, Piece, Seen, piece_of
 from snapshots.errors import SnapshotError, SourceChanging, naming, shown
 from snapshots.inorder import InOrder
@@ -26,6 +26,7 @@ from snapshots.progress import Meter, Progress
 from snapshots.reading import SMALL, FileReader
 from snapshots.splice import Insertion, opened_below, splice, split
 from snapshots.store import SnapshotRecord, Store
+from snapshots.streams import StreamWriter
 from snapshots.takeover import ReuseDisproved, TakeOver
 from snapshots.tree import Dir, Fifo, Hard, Symlink, Up
 
@@ -66,12 +67,13 @@ def capture(
     with naming(*doing), store.locked(fcntl.LOCK_SH):
         try:
             first = _Capture(source, store, live, streams, pace, progress)
-            return first.run(dataset, parent, tags, reuse=not paranoid, twins=twins)
+            known = parent, twins, not paranoid
+            return first.run(dataset, parent, tags, known)
         except ReuseDisproved as disproved:
             note = f"{disproved}; everything was read"
             again = _Capture(source, store, live, streams, pace, progress)
             again.skipped.append(note)
-            return again.run(dataset, parent, tags, reuse=False)
+            return again.run(dataset, parent, tags, (None, None, False))
 
 
 class _Capture:
@@ -99,17 +101,22 @@ class _Capture:
         dataset: str,
         parent: str | None,
         tags: Mapping[str, str],
-        *,
-        reuse: bool,
-        twins: Path | None = None,
+        known: tuple[str | None, Path | None, bool],
     ) -> SnapshotRecord:
+        """`known`: the snapshot to compare with, its twins, whether unchanged is left unread."""
+        snapshot, twins, reuse = known
         with fs.opened_root(self.source) as root, BlockIndex(self.store.packs) as index:
+            self.store.upgrade()
             self._meter = Meter("capture", self._total(root, parent), self.progress)
-            trusted = reuse and fs.times_are_honest(root)
             self._known = KnownFiles(
-                self.store, parent if trusted else None, packs=index.names, twins=twins
+                self.store,
+                snapshot,
+                packs=index.names,
+                twins=twins,
+                trusted=reuse and fs.times_are_honest(root),
             )
             sink, self._draft = BlockSink(index), Draft(self.store)
+            self._index, self._source, self._sink = index, BlockSource(index), sink
             self._jobs = InOrder(begin=self.pace.yield_to_others if self.pace else None)
             self._out = Batch(self._jobs, self._write)
             self._reader = FileReader(sink, self._out, self.pace)
@@ -129,6 +136,7 @@ class _Capture:
             finally:
                 self._out.close()
                 self._reader.close()
+                self._source.close()
                 sink.discard()
                 self._draft.discard()
 
@@ -257,7 +265,11 @@ class _Capture:
                 seen = Seen(folder, name, now, link is not None)
                 self._taking.file(dir_fd, seen, hint, link)
                 return
-        if link is None and st.st_size <= SMALL and st.st_blocks * 512 >= st.st_size:
+        if self._by_path and st.st_size > SMALL and self.streams(fs.below(folder, name)):
+            before = self._taking.blocks(hint) if hint else []
+            writer = StreamWriter(self._index, self._source, self._sink, before)
+            self._reader.stream(dir_fd, folder, name, link, writer)
+        elif link is None and st.st_size <= SMALL and st.st_blocks * 512 >= st.st_size:
             self._reader.small(dir_fd, folder, name, st.st_size)
         else:
             self._reader.large(dir_fd, folder, name, link)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 import zstandard
@@ -21,7 +22,8 @@ import zstandard
 from snapshots.errors import Damaged
 from snapshots.tree import BLOCK, HASH
 
-GROUP = 512  # blocks: 32 MiB are decoded at once
+GROUP = 256  # blocks: 16 MiB are decoded at once
+KEPT = 3  # groups; several threads read several at a time
 REFERENCES = BLOCK // HASH  # blocks, 128 MiB: their list fills one block
 _MEMBER = struct.Struct("<32sI")
 _HEAD = struct.Struct("<32sI")
@@ -50,16 +52,16 @@ def head_of(payload: bytes) -> bytes:
 
 
 class Groups:
-    """Decodes groups and keeps the last one, with its dictionary. Safe for several threads.
+    """Decodes groups and keeps the last ones, with their dictionary. Safe for several threads.
 
     `joined`: gives the content of ordinary blocks, one after the other, or raises Damaged. In
-    memory are the dictionary (128 MiB at most), twice while it is made, and one group (32 MiB).
+    memory are the dictionary (128 MiB at most), twice while it is made, and the groups.
     """
 
     def __init__(self, joined: Callable[[Sequence[bytes]], bytearray]) -> None:
         self._joined = joined
         self._lock = threading.Lock()
-        self._head, self._group = b"", b""
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()  # by the hash of their head
         self._list = b""
         self._decompressor = zstandard.ZstdDecompressor()
 
@@ -68,11 +70,13 @@ class Groups:
         head_hash = head_of(payload)
         number = _MEMBER.unpack(payload)[1]
         with self._lock:
-            if head_hash != self._head:
-                self._head = b""
-                self._group = self._decode(head_hash)
-                self._head = head_hash
-            return self._group[number * BLOCK : number * BLOCK + raw]
+            group = self._kept.pop(head_hash, None)
+            if group is None:
+                while len(self._kept) >= KEPT:
+                    self._kept.popitem(last=False)
+                group = self._decode(head_hash)
+            self._kept[head_hash] = group
+            return group[number * BLOCK : number * BLOCK + raw]
 
     def needs(self, head_hash: bytes) -> list[bytes]:
         """All blocks without which a group cannot be decoded, itself among them."""

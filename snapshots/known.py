@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import zstandard
 
 from snapshots import fs
-from snapshots.errors import SnapshotError
+from snapshots.errors import Damaged, SnapshotError
+from snapshots.groups import hashes_in
 from snapshots.hints import Hint, Hints
 from snapshots.store import Store
 from snapshots.tree import TreeLines
@@ -20,7 +22,8 @@ class KnownFiles:
     """Asked for in the order of a walk. `snapshot_id` None, or one without hints: no file at all.
 
     `twins`: what a fork or a restore left beside the folder, for one made from that snapshot's.
-    `packs`: those that can be read; `whole` says whether no other one is needed.
+    `packs`: those that can be read; `whole` says whether no other one is needed. Without `trusted`
+    no file counts as unchanged.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class KnownFiles:
         *,
         packs: Collection[str] = (),
         twins: Path | None = None,
+        trusted: bool = True,
     ) -> None:
-        self.whole = False
+        self.whole, self._trusted = False, trusted
         self._groups: Iterator[tuple[bytes, list[bytes], list[Hint]]] = iter(())
         self._tree: TreeLines | None = None
         root = None
@@ -61,6 +65,8 @@ class KnownFiles:
 
     def unchanged(self, hint: Hint, folder: bytes, name: bytes, now: fs.Key) -> bool:
         """Whether the file that was found has, as it is `now`, all that it had then."""
+        if not self._trusted:
+            return False
         if hint[:4] == now:
             return True
         return self._twins.equal((*_steps(folder, name),), now, hint.key)
@@ -72,6 +78,17 @@ class KnownFiles:
         """
         assert self._tree is not None
         return self._tree.take(hint.at, hint.length)
+
+    def hashes(self, hint: Hint) -> list[bytes]:
+        """Of the blocks of a file, in place of `lines`. Raises Damaged."""
+        found: list[bytes] = []
+        try:
+            for lines in self.lines(hint):
+                for line in lines.splitlines():
+                    found += hashes_in(bytes.fromhex(json.loads(line).get("h", "")))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Damaged(f"the tree of the parent snapshot: {error}") from error
+        return found
 
     def finish(self) -> None:
         """Damaged unless all that was taken over is what the snapshot's root says."""

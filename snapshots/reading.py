@@ -21,6 +21,7 @@ from snapshots.blocks import BlockSink
 from snapshots.draft import Piece, Seen, piece_of
 from snapshots.errors import SourceChanging, naming, shown
 from snapshots.pace import Pace
+from snapshots.streams import GROUP, StreamWriter
 from snapshots.tree import BLOCK, Blocks, File
 
 JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
@@ -109,6 +110,25 @@ class FileReader:
             view = memoryview(content)[first * BLOCK : (first + count) * BLOCK]
             self._out.ready(piece_of(self._blocks(view, first, None), len(content)))
         self._out.ready(Piece(b"", ends=Seen(folder, name, None)))
+
+    def stream(
+        self, dir_fd: int, folder: bytes, name: bytes, link: int | None, writer: StreamWriter
+    ) -> None:
+        """A file in groups, each against older content; on the caller's thread."""
+        path = fs.below(folder, name)
+        with naming("capture", path), fs.opened(dir_fd, name, fs.READ) as fd:
+            st, now = self._settle(fd, path)
+            size = st.st_size
+            self._out.ready(piece_of(File(name, fs.meta_of(st, fd), size, link)))
+            buffer = memoryview(bytearray(min(size, GROUP * BLOCK)))
+            for start in range(0, size, GROUP * BLOCK):
+                data = buffer[: min(len(buffer), size - start)]
+                done = fs.read_into(fd, data, start)
+                data[done:] = bytes(len(data) - done)
+                run = Blocks(start // BLOCK, tuple(writer.put(start // BLOCK, data)))
+                self._out.ready(piece_of(run, size))
+            key = self._look_again(fd, path, st, now)
+            self._out.ready(Piece(b"", ends=Seen(folder, name, key, link is not None)))
 
     def opened(self, dir_fd: int, name: bytes) -> int:
         """A descriptor that `run` may use and `end` closes."""

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from snapshots.errors import (
 from snapshots.pack import is_hash
 from snapshots.tree import Blocks, read_tree
 
-FORMAT = b'{"format": "lockstep-store", "version": 1}\n'
+VERSION = 2
+FORMATS = {n: b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, VERSION)}
 ID = re.compile(r"[0-9a-f]{32}")
 MAX_RECORD = 1 << 20
 LOCK_SECONDS = 60.0
@@ -108,7 +109,7 @@ class Store:
             folder.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if not marker.exists():
-            fs.write_durably(marker, FORMAT)
+            fs.write_durably(marker, FORMATS[VERSION])
         probe = self.path / f".write-{os.getpid()}.tmp"
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         probe.unlink()
@@ -118,11 +119,18 @@ class Store:
             found = (self.path / "format").read_bytes()[:200]
         except FileNotFoundError as error:
             raise StoreUnusable(f"there is no store at {self.path}") from error
-        if found != FORMAT:
+        if found not in FORMATS.values():
             raise StoreUnusable(
                 f"the store {self.path} has a format that this version cannot read "
-                f"({shown(found.strip())}): use the version that wrote it, or a newer one"
+                f"({shown(found.strip())}; it reads versions 1 to {VERSION}): use the version of "
+                "Lockstep that wrote it, or a newer one"
             )
+
+    def upgrade(self) -> None:
+        """Before something is written that version 1 does not have: say that it may be there."""
+        marker = self.path / "format"
+        if marker.read_bytes() == FORMATS[1]:
+            fs.write_durably(marker, FORMATS[VERSION])
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -271,6 +279,8 @@ class Store:
                         index.mark(entry.hashes)
             except Damaged as damage:
                 held_back.append(str(damage))
+        with closing(BlockSource(index)) as source:
+            held_back += [str(damage) for _, damage in index.mark_needs(source)]
         return held_back
 
     def _remove_unused_files(self, roots: set[str]) -> None:
@@ -296,7 +306,8 @@ class Store:
                         continue
                     try:
                         for placed in index.marked_in(path):
-                            sink.put(source.get(placed.hash, placed.raw))
+                            payload = source.payload(path, placed)
+                            sink.put_as_is(placed.hash, placed.raw, placed.codec, payload)
                     except Damaged:
                         continue  # what cannot be read cannot be moved: the pack stays as it is
                     emptied.append(path)

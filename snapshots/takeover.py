@@ -48,6 +48,13 @@ class TakeOver:
         except (Damaged, ValueError, LookupError, TypeError) as error:
             raise ReuseDisproved(f"the tree of the parent snapshot: {error}") from error
 
+    def blocks(self, hint: Hint) -> list[bytes]:
+        """The hashes of the blocks that a changed file had."""
+        try:
+            return self._known.hashes(hint)
+        except Damaged as error:
+            raise ReuseDisproved(str(error)) from error
+
     def finish(self) -> None:
         """When the last file was taken over."""
         try:

@@ -132,6 +132,8 @@ class Examination:
                 if (record.files, record.bytes) != sums:
                     self._note("its record and its tree do not agree", record.dataset, record.id)
         meter.finish()
+        for placed, reason in self._source.index.mark_needs(self._source):
+            self.bad[placed.hash, ""] = BadCopy(placed.hash, "", str(reason))
 
     def _check_tree(
         self, root: str, records: list[SnapshotRecord], meter: Meter
