@@ -17,6 +17,7 @@ from bench.images import mark
 from bench.machine import ask
 from bench.report import PAGE, write
 from bench.results import Results
+from bench.shares import Share, share
 from bench.sizes import Sizes
 from bench.stopping import Stopping
 from bench.storing import Storing
@@ -82,6 +83,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="medians of how many (5)")
+    parser.add_argument(
+        "--minutes", type=float, default=35, help="about how long a whole run may take (35)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes (1.0)")
     parser.add_argument("--only", default="", help="chapters or subjects, with commas")
     parser.add_argument("--resume", action="store_true", help="go on with the last run")
@@ -125,6 +129,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, results: Results, say: Log) -> None:
         self.results, self.say = results, say
         self.only, self.rounds = options.only, results.facts["rounds"]
+        self.minutes: float = options.minutes
         self.folder: Path = options.folder
         self.owner = mark(options.folder)
         self.scale = float(results.facts["scale"])
@@ -132,16 +137,23 @@ class Bench:
     def carry_out(self) -> None:
         if self._wanted("storing"):
             for subject in self._subjects():
-                Storing(subject, self.results, self.folder, self.say).carry_out(self.rounds)
-        if self._wanted("sizes") and self._wanted("postgres"):
-            small, large = (self._postgres(share) for share in (0.25, 1.0))
-            Sizes(small, large, self.results, self.folder, self.say).carry_out(min(3, self.rounds))
-        if self._wanted("stopping") and self._wanted("postgres"):
+                storing = Storing(subject, self.results, self.folder, self.say)
+                storing.carry_out(self.rounds, self._share(f"storing {subject.kind}"))
+        if not self._wanted("postgres"):
+            return
+        if self._wanted("sizes"):
+            small, large = self._postgres(0.25), self._postgres(1.0)
+            sizes = Sizes(small, large, self.results, self.folder, self.say)
+            sizes.carry_out(self.rounds, self._share("sizes"))
+        if self._wanted("stopping"):
             size = round(2 * GIB * self.scale)
-            subject = self._postgres(1.0)
-            Stopping(subject, size, self.results, self.folder, self.owner, self.say).carry_out(
-                self.rounds
+            stopping = Stopping(
+                self._postgres(1.0), size, self.results, self.folder, self.owner, self.say
             )
+            stopping.carry_out(self.rounds, lambda kind: self._share(f"stopping {kind}"))
+
+    def _share(self, part: str) -> Share:
+        return share(self.minutes, part)
 
     def _wanted(self, name: str) -> bool:
         """Nothing named of a kind (chapters, subjects) means all of that kind."""
@@ -161,8 +173,8 @@ class Bench:
             found.append(sparse_file(cache, size, round(SPARSE_DATA * min(1.0, scale * 4))))
         return found
 
-    def _postgres(self, share: float) -> Subject:
-        return postgres(self.folder / "cache", round(2 * GIB * self.scale * share), self.owner)
+    def _postgres(self, part: float) -> Subject:
+        return postgres(self.folder / "cache", round(2 * GIB * self.scale * part), self.owner)
 
 
 if __name__ == "__main__":

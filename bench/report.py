@@ -234,8 +234,8 @@ def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
         "any of these steps, all processes of a tool together. Bytes: as `du` counts."
     )
     yield (
-        "- A tool that takes long gets fewer rounds (its n says so); `>` means that it was ended "
-        "at its limit of two minutes."
+        "- A run has to end in time: what takes long gets fewer rounds (its n says so); `>` means "
+        "that it was ended at its limit of one minute."
     )
     yield (
         "- Service stopped: `lockstep up` and `lockstep rollback --yes` as typed, on a compose "

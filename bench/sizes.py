@@ -15,6 +15,7 @@ from bench.grounds import Ground
 from bench.measure import Command, run
 from bench.peers import OURS
 from bench.results import Results, Series
+from bench.shares import Share
 from bench.storing import CPU, MEMORY
 from bench.subjects import GIB, MIB, Subject
 from bench.work import bring
@@ -33,13 +34,13 @@ class Sizes:
     work: Path
     say: Callable[[str], None]
 
-    def carry_out(self, rounds: int) -> None:
+    def carry_out(self, rounds: int, share: Share) -> None:
         for kind in ("disk", *grounds.LOOPED):
             missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
             if missing:
-                self._on(kind, missing)
+                self._on(kind, missing, share)
 
-    def _on(self, kind: str, rounds: list[int]) -> None:
+    def _on(self, kind: str, rounds: list[int], share: Share) -> None:
         states = {s: s.state(1) for s in (self.small, self.large)}
         with ExitStack() as stack:
             if kind == "disk":
@@ -50,6 +51,8 @@ class Sizes:
             for subject, state in states.items():
                 bring(state, ground.path / subject.name)
             for number in rounds:
+                if number > 1 and not share.lasts():
+                    return
                 self.say(f"sizes on {ground.name}, round {number}")
                 with self.results.round(CHAPTER, kind, number):
                     for subject in states:

@@ -29,14 +29,14 @@ from bench.measure import run
 from bench.peers import OURS, Peer
 from bench.project import Project, free_port, wait_until
 from bench.results import Results, Series
+from bench.shares import PEER, Share, takes_part
 from bench.subjects import GIB, Subject, rows_in
 
 CHAPTER = "stopping"
 FLOOR = "stop + start alone"
 FORWARD, BACK, BACK_RESTORE = "seconds forward", "seconds back", "seconds back restored"
 REST, PREPARING = "p99 at rest", "p99 preparing"
-PATIENCE = 100.0
-REST_SECONDS = 6.0
+REST_SECONDS = 5.0
 STEADY_SECONDS = 2.0
 
 
@@ -101,7 +101,7 @@ class Stopping:
     def log(self) -> Path:
         return self.work / "lockstep.log"
 
-    def carry_out(self, rounds: int) -> None:
+    def carry_out(self, rounds: int, share: Callable[[str], Share]) -> None:
         self.log.unlink(missing_ok=True)
         for kind in ("disk", *grounds.LOOPED):
             missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
@@ -109,13 +109,13 @@ class Stopping:
                 continue
             self.subject.state(1)
             if kind == "disk":
-                self._on_disk(missing)
+                self._on_disk(missing, share(kind))
             else:
-                self._on_image(kind, missing)
+                self._on_image(kind, missing, share(kind))
 
     # grounds --------------------------------------------------------------------------------------
 
-    def _on_disk(self, rounds: list[int]) -> None:
+    def _on_disk(self, rounds: list[int], share: Share) -> None:
         """Two projects take turns: one for the peers, one that is Lockstep's."""
         daemon = Daemon(self.owner)
         root = Path(daemon.docker("info", "--format", "{{.DockerRootDir}}"))
@@ -130,16 +130,20 @@ class Stopping:
                 with ours.turn():
                     self._adopt(ours)
                 for number in rounds:
+                    if number > 1 and not share.lasts():
+                        return
                     self.say(f"stopping on {name}, round {number}")
                     with self.results.round(CHAPTER, "disk", number):
                         with plain.turn(), watched(plain, ground.path) as seen:
                             self._floor(seen, "disk")
                             for tool in tools:
-                                self._peer(seen, tool, ground, number)
+                                spent = self.results.spent(CHAPTER, "disk", tool.name)
+                                if takes_part(number, spent, PEER / 2 * share.seconds):
+                                    self._peer(seen, tool, ground, number)
                         with ours.turn(), watched(ours, ground.path) as seen:
                             self._ours(seen, "disk")
 
-    def _on_image(self, kind: str, rounds: list[int]) -> None:
+    def _on_image(self, kind: str, rounds: list[int], share: Share) -> None:
         size = 8 * self.size + 4 * GIB
         with (
             grounds.looped(kind, self.work / "image", size) as ground,
@@ -148,6 +152,8 @@ class Stopping:
         ):
             self._adopt(ours)
             for number in rounds:
+                if number > 1 and not share.lasts():
+                    return
                 self.say(f"stopping on {kind}, round {number}")
                 with self.results.round(CHAPTER, kind, number), watched(ours, ground.path) as seen:
                     self._floor(seen, kind)
@@ -192,9 +198,6 @@ class Stopping:
         self._measure(seen, kind, FLOOR, FORWARD, lambda: _shell(seen, script))
 
     def _peer(self, seen: Watched, tool: Peer, ground: Ground, number: int) -> None:
-        spent = self.results.spent(CHAPTER, "disk", tool.name)
-        if number > 1 and not 0 < spent < PATIENCE:
-            return
         there, kept = seen.project.live(), _kept(ground, tool)
         stop = f"docker stop {there.web}; docker stop {there.db}"
         start = _start(there.db, there.web)
@@ -225,7 +228,7 @@ class Stopping:
         copying: list[float] = []
 
         def heard(line: str) -> None:
-            wanted = "fork of data" if not copying else "stopping"
+            wanted = "forking data" if not copying else "stopping"
             if len(copying) < 2 and wanted in line:
                 copying.append(time.time())
 

@@ -17,8 +17,9 @@ from bench import grounds, machine, peers
 from bench.errors import BenchError, TooSlow
 from bench.grounds import Ground
 from bench.measure import Command, Spent, run
-from bench.peers import OURS, Tool
+from bench.peers import OURS, Ours, Tool
 from bench.results import Results, Series
+from bench.shares import IMAGE, PEER, Share, takes_part
 from bench.subjects import GIB, MIB, STATES, Subject
 from bench.work import bring
 
@@ -27,7 +28,7 @@ FIRST, NEXT, THIRD = "seconds capture first", "seconds capture next", "seconds c
 EMPTY, IN_PLACE = "seconds restore", "seconds restore in place"
 STORE = "bytes after {}"
 MEMORY, CPU = "memory", "cpu"
-LIMIT_SPARSE = 120.0
+LIMIT_SPARSE = 60.0
 
 Say = Callable[[str], None]
 
@@ -62,12 +63,18 @@ class Storing:
     work: Path
     say: Say
 
-    def carry_out(self, rounds: int) -> None:
-        for number in range(1, rounds + 1):
-            if self.results.has(CHAPTER, self.subject.name, number):
-                continue
-            with self._grounds() as found, self._round(number):
-                self._all(self._seats(found, number), number)
+    def carry_out(self, rounds: int, share: Share) -> None:
+        name = self.subject.name
+        missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, name, r)]
+        if not missing:
+            return
+        with self._grounds() as found:
+            for number in missing:
+                if number > 1 and not share.lasts():
+                    self.say(f"{self.subject.title}: no time for round {number}")
+                    return
+                with self._round(number):
+                    self._all(self._seats(found, number, share.seconds), number)
 
     @contextmanager
     def _round(self, number: int) -> Iterator[None]:
@@ -87,16 +94,19 @@ class Storing:
                 found.append(stack.enter_context(image))
             yield found
 
-    def _seats(self, found: list[Ground], number: int) -> list[Seat]:
+    def _seats(self, found: list[Ground], number: int, seconds: float) -> list[Seat]:
+        """Who takes part in a round; ours on the disk always does."""
         disk, *images = found
         tools = peers.PEERS_SPARSE if self.subject.sparse else peers.PEERS
-        seats = [Seat(tool.name, tool, disk) for tool in tools if self._has_time(tool.name, number)]
+        there = [Seat(tool.name, tool, disk) for tool in tools]
+        seats = [s for s in there if self._takes_part(s, number, PEER * seconds)]
         seats.append(Seat(OURS.name, OURS, disk))
-        return seats + [Seat(f"{OURS.name} on {g.name}", OURS, g) for g in images]
+        there = [Seat(f"{OURS.name} on {g.name}", OURS, g) for g in images]
+        return seats + [s for s in there if self._takes_part(s, number, IMAGE * seconds)]
 
-    def _has_time(self, who: str, number: int) -> bool:
-        spent = self.results.spent(CHAPTER, self.subject.name, who)
-        return number == 1 or 0 < spent < self.subject.patience
+    def _takes_part(self, seat: Seat, number: int, allowed: float) -> bool:
+        spent = self.results.spent(CHAPTER, self.subject.name, seat.who)
+        return takes_part(number, spent, allowed)
 
     def _all(self, seats: list[Seat], number: int) -> None:
         places = {seat.source: seat.ground for seat in seats}
@@ -132,7 +142,8 @@ class Storing:
             return
         if compare:
             self._insist_equal(seat, wanted)
-        bring(self.subject.state(1), target)
+        if isinstance(seat.tool, Ours):  # the others empty it first
+            bring(self.subject.state(1), target)
         if self._measure(seat, IN_PLACE, seat.tool.replace(kept, last, target)) and compare:
             self._insist_equal(seat, wanted)
         grounds.clear(target)

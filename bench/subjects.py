@@ -33,7 +33,7 @@ PAGE = 8192
 
 @dataclass(frozen=True)
 class Subject:
-    """Data with a name, and how its states are made. `patience`: seconds for one tool."""
+    """Data with a name, and how its states are made."""
 
     name: str
     title: str
@@ -42,8 +42,12 @@ class Subject:
     """Makes state 1 in an empty folder."""
     churn: Callable[[Path, int], None]
     """Turns a copy of the state before into state `number`."""
-    patience: float
     sparse: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`postgres`, `files` or `sparse`."""
+        return self.name.partition("-")[0]
 
     def state(self, number: int) -> Path:
         """The folder of a state, which is built now if it is not there."""
@@ -84,7 +88,6 @@ def postgres(cache: Path, size: int, owner: str) -> Subject:
         folder=cache / f"postgres-{size // MIB}",
         build=build,
         churn=churn,
-        patience=130,
     )
 
 
@@ -193,7 +196,6 @@ def small_files(cache: Path, count: int) -> Subject:
         folder=cache / f"files-{count}",
         build=build,
         churn=churn,
-        patience=45,
     )
 
 
@@ -236,7 +238,6 @@ def sparse(cache: Path, size: int, data: int) -> Subject:
         folder=cache / f"sparse-{size // GIB}",
         build=build,
         churn=churn,
-        patience=20,
         sparse=True,
     )
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import load, plot, prober, sizes, stopping, storing
+from bench import load, plot, prober, shares, sizes, stopping, storing
 from bench.errors import BenchError
 from bench.goals import Goal, goals, number
 from bench.prober import Attempt
@@ -291,3 +291,20 @@ def test_results_are_lines_that_other_programs_can_read(results: Results) -> Non
     lines = [json.loads(line) for line in results.path.read_text().splitlines()]
     assert [next(iter(line)) for line in lines] == ["facts", "begun", "series", "whole"]
     assert lines[2]["value"] == 1.5
+
+
+def test_a_part_of_the_bench_has_its_share_of_the_time() -> None:
+    assert sum(shares.PARTS.values()) == pytest.approx(1.0)
+    now = 100.0
+    part = shares.Share(60.0, clock=lambda: now)
+    assert part.lasts()
+    now = 161.0
+    assert not part.lasts()
+
+
+@pytest.mark.parametrize(
+    ("number", "spent", "takes_part"),
+    [(1, 0.0, True), (2, 9.0, True), (2, 11.0, False), (1, 99.0, True), (2, 0.0, False)],
+)
+def test_a_tool_that_used_up_its_part_sits_out(number: int, spent: float, takes_part: bool) -> None:
+    assert shares.takes_part(number, spent, 10.0) is takes_part
