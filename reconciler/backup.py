@@ -12,10 +12,10 @@ from reconciler.config import Stack
 from reconciler.debts import BACKUP
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
-from reconciler.facts import Container
 from reconciler.inside import Inside
 from reconciler.ledger import World
 from reconciler.release import Dataset, Release
+from reconciler.users import engine, users
 from snapshots.capture import capture
 from snapshots.drivers import Driver, driver_for
 from snapshots.errors import Unsupported
@@ -106,7 +106,7 @@ def _capture(
 ) -> SnapshotRecord:
     """Raises Unsupported where the engine gives no usable point."""
     path, parent = places.place(docker, source), _parent(store, source)
-    owner = _owner(docker, world, dataset, source)
+    owner = engine(docker, driver, users(docker, source, first=world.name), source)
     if owner is not None:
         run = Inside(docker, owner.id)
         return capture_live(
@@ -116,17 +116,6 @@ def _capture(
         raise Unsupported("its engine does not run and did not end cleanly")
     live = LivePoint()
     return capture(path, store, dataset=dataset.name, parent=parent, tags=tags, live=live)
-
-
-def _owner(docker: Docker, world: World, dataset: Dataset, source: str) -> Container | None:
-    """The running container whose data it is: one of ours that writes it, else whoever has it."""
-    writers = {mount.service for mount in dataset.mounts if not mount.read_only}
-    ours = docker.containers(project=world.name, running=True)
-    for container in ours:
-        if source in container.volumes.values() and container.service in writers:
-            return container
-    others = docker.containers(volume=source, running=True)
-    return others[0] if others else None
 
 
 def _ended_cleanly(docker: Docker, world: World, dataset: Dataset, source: str) -> bool:

@@ -22,8 +22,10 @@ from reconciler.ledger import State
 from reconciler.plan import DatasetPlan
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved
+from reconciler.users import engine as engine_of
+from reconciler.users import users as users_of
 from snapshots.capture import capture
-from snapshots.drivers import NO_IMAGE_TELLS, Driver, Exec, driver_for
+from snapshots.drivers import Driver, Exec, driver_for
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
 from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
@@ -107,20 +109,18 @@ class Data:
         """A snapshot of a shared dataset while others use it; None when its engine cannot give
         one, which is said."""
         driver = self._driver(planned)
-        users = self._users(planned.generation)
-        serving = [u for u in users if _serves(self.docker, driver, u, planned.generation)]
-        if driver.name in NO_IMAGE_TELLS:
-            serving = users
+        users = users_of(self.docker, planned.generation)
+        serving = engine_of(self.docker, driver, users, planned.generation)
         self.say(f"taking a snapshot of shared dataset {planned.name}")
         path = places.place(self.docker, planned.generation)
         parent = self._parent(planned.name)
         try:
-            if not serving:
+            if serving is None:
                 live = LivePoint() if users else None
                 return capture(
                     path, self.store, dataset=planned.name, parent=parent, tags=tags, live=live
                 ).id
-            run = Inside(self.docker, serving[0].id)
+            run = Inside(self.docker, serving.id)
             return capture_live(
                 driver, run, path, self.store, dataset=planned.name, parent=parent, tags=tags
             ).id
@@ -219,7 +219,7 @@ class Data:
 
         Raises Refused when there are some and the config does not let them be stopped.
         """
-        users = [u for u in self._users(planned.generation) if u.id not in ours]
+        users = [u for u in users_of(self.docker, planned.generation) if u.id not in ours]
         if users and not planned.stop_owner:
             names = ", ".join(u.name for u in users)
             raise Refused(
@@ -316,15 +316,6 @@ class Data:
         counts = engine.driver.probe(engine.run)
         return counts or engine.driver.probe_path(places.place(self.docker, engine.place))
 
-    def _users(self, place: str) -> list[ContainerDetails]:
-        """Running containers that mount a volume or a host path."""
-        found = []
-        for listed in self.docker.listing(running=True):
-            if place in listed.mounts:
-                with suppress(LockstepError):
-                    found.append(self.docker.inspect(listed.id))
-        return found
-
     def _parent(self, dataset: str) -> str | None:
         """The newest snapshot of the dataset that the store has."""
         state: State = self.catalog.state()
@@ -334,13 +325,6 @@ class Data:
             if snapshot in present:
                 return snapshot
         return None
-
-
-def _serves(docker: Docker, driver: Driver, user: ContainerDetails, place: str) -> bool:
-    targets = [target for target, source in user.volumes.items() if source == place]
-    image = docker.image(user.image_id)
-    names = (user.image, *(image.tags if image else ()))
-    return any(driver.recognises(name, target) for name in names for target in targets)
 
 
 def _text(error: Exception) -> str:

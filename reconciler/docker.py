@@ -48,9 +48,8 @@ from reconciler.dockervalues import (
 from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
 from reconciler.execstream import Conversation, converse
 from reconciler.facts import Container
-from reconciler.frozen import Watchdog
+from reconciler.frozen import Freezer
 from snapshots.drivers.base import ExecResult
-from snapshots.errors import EngineFailed
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -264,25 +263,10 @@ class Docker:
 
     @contextmanager
     def frozen(self, container_ids: Sequence[str], seconds: float) -> Iterator[None]:
-        """Running containers stand still inside the context, for at most `seconds`.
-
-        They go on when it is left, when the time is over, and when this process dies: the second
-        and third see to it a process apart. Raises EngineFailed on exit when they did not stand
-        still all the time, DockerFailed when one could not be frozen.
-        """
-        with Watchdog(container_ids, seconds, self.endpoint) as watchdog:
-            try:
-                for container_id in container_ids:
-                    self.pause(container_id)
-                yield
-                still = all(self.inspect(each).state == "paused" for each in container_ids)
-            finally:
-                for container_id in container_ids:
-                    self.unpause(container_id)
-                watchdog.dismiss()
-        if not still:
-            names = ", ".join(self._name(each) for each in container_ids)
-            raise EngineFailed(f"{names} went on before the time: {seconds:g} s were over")
+        """Running containers stand still inside the context, for at most `seconds`; see
+        `frozen.Freezer`."""
+        with Freezer(self, container_ids, seconds) as freezer, freezer.frozen(container_ids):
+            yield
 
     def pause(self, container_id: str) -> None:
         """Freeze all its processes."""

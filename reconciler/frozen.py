@@ -1,8 +1,9 @@
-"""The watchdog of frozen containers: a process apart that thaws them, whatever becomes of us.
+"""Containers that stand still, and a process apart that thaws them, whatever becomes of us.
 
-Its standard input ends with whoever holds the other end. When that happens, or the time is over, it
-thaws what it was given; who has thawed everything himself kills it. It is on the watch before the
-first container is frozen. `python -m reconciler.frozen SECONDS CONTAINER ...` is that process.
+The standard input of that watchdog ends with whoever holds the other end. When that happens, or
+the time is over, it thaws what it was given; who has thawed everything himself kills it. It is on
+the watch before the first container is frozen. `python -m reconciler.frozen SECONDS CONTAINER ...`
+is that process.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from reconciler.errors import LockstepError, Unavailable
+from snapshots.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from reconciler.docker import Docker
 
 _READY = b"ready\n"
 _THAW_AFTER = (0.0, 0.2, 1.0, 3.0, 10.0, 30.0)
@@ -26,38 +32,39 @@ _THAW_AFTER = (0.0, 0.2, 1.0, 3.0, 10.0, 30.0)
 meanwhile, so the first attempt may come before it."""
 
 
-class Watchdog:
-    """The end of who freezes. Inside its context the watchdog is on the watch."""
+class Freezer:
+    """Freezes containers. Inside its context a watchdog sees to it that none stays frozen for
+    longer than `seconds`, or when this process dies. Raises Unavailable when there is none."""
 
-    def __init__(self, containers: Sequence[str], seconds: float, endpoint: str | None) -> None:
+    def __init__(self, docker: Docker, containers: Collection[str], seconds: float) -> None:
+        self._docker = docker
+        self._seconds = seconds
+        self._argv = [sys.executable, "-m", "reconciler.frozen", f"{seconds:g}", *containers]
+        self._all_thawed = True
+
+    def __enter__(self) -> Freezer:
         package = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
-        self._environment = {**os.environ, "PYTHONPATH": path}
-        if endpoint is not None:
-            self._environment["DOCKER_HOST"] = endpoint
-        self._argv = [sys.executable, "-m", "reconciler.frozen", f"{seconds:g}", *containers]
-
-    def __enter__(self) -> Watchdog:
-        self._process = subprocess.Popen(
+        endpoint = self._docker.endpoint
+        self._watchdog = subprocess.Popen(
             self._argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=self._environment,
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                **({"DOCKER_HOST": endpoint} if endpoint else {}),
+            },
             cwd="/",
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != _READY:
-            self._process.kill()
-            self._process.wait()
+        assert self._watchdog.stdout is not None
+        if self._watchdog.stdout.readline() != _READY:
+            self._dismiss()
             raise Unavailable("nobody would thaw what is frozen: nothing was frozen")
+        self._until = time.monotonic() + self._seconds
         return self
-
-    def dismiss(self) -> None:
-        """Everything is thawed: nothing is left to do for it."""
-        self._process.kill()
-        self._process.wait()
 
     def __exit__(
         self,
@@ -65,10 +72,42 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """One that was not dismissed thaws now, and for as long as that takes nobody waits."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        """Where thawing failed the watchdog does it, now that its input ends."""
+        if self._all_thawed:
+            self._dismiss()
+        for pipe in (self._watchdog.stdin, self._watchdog.stdout):
             assert pipe is not None
             pipe.close()
+
+    @contextmanager
+    def frozen(self, containers: Collection[str]) -> Iterator[None]:
+        """Some of the containers stand still inside the context.
+
+        Raises DockerFailed when one could not be frozen, EngineFailed on exit when they did not
+        stand still all the time, because it was over.
+        """
+        try:
+            for container in containers:
+                self._docker.pause(container)
+            yield
+            states = [self._docker.inspect(container).state for container in containers]
+            in_time = time.monotonic() <= self._until
+        finally:
+            self._thaw(containers)
+        if not in_time or any(state != "paused" for state in states):
+            raise EngineFailed(f"nothing may stand still for more than {self._seconds:g} s")
+
+    def _thaw(self, containers: Collection[str]) -> None:
+        try:
+            for container in containers:
+                self._docker.unpause(container)
+        except LockstepError:
+            self._all_thawed = False
+            raise
+
+    def _dismiss(self) -> None:
+        self._watchdog.kill()
+        self._watchdog.wait()
 
 
 def _watch(seconds: float, containers: Sequence[str]) -> None:

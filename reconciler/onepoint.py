@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler import hostworld, places
+from reconciler import places, users
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
-from reconciler.data import Data, Engine
 from reconciler.debts import BACKUP
-from reconciler.docker import ContainerDetails, Docker
+from reconciler.docker import Docker
 from reconciler.errors import BadInput, LockstepError
+from reconciler.frozen import Freezer
+from reconciler.inside import Inside
 from reconciler.ledger import World
 from reconciler.release import Dataset, Release
 from snapshots.capture import capture
@@ -46,9 +47,10 @@ class Member:
     source: str
     path: Path
     driver: Driver
-    engine: Engine | None
-    """None when nothing serves it now."""
-    writers: tuple[ContainerDetails, ...]
+    engine: Inside | None
+    """The container that serves it; None when nobody writes it now."""
+    writers: frozenset[str]
+    """Ids of all containers that may write it."""
 
 
 def take(
@@ -87,22 +89,20 @@ def take(
 def _members(
     stack: Stack, catalog: Catalog, docker: Docker, world: World, group: str
 ) -> list[Member]:
-    record = catalog.record(world.release)
-    data = Data(stack, catalog, docker, lambda _: None)
-    now = hostworld.look(docker, world.name, record, stack.settings)
-    running = docker.listing(running=True)
     members = []
-    for dataset in datasets_of(stack, record, group):
+    for dataset in datasets_of(stack, catalog.record(world.release), group):
         source = world.generations.get(dataset.name) or dataset.source or dataset.name
-        users = [docker.inspect(listed.id) for listed in running if source in listed.mounts]
+        driver = driver_for(dataset.driver, stack.settings.commands(dataset.name))
+        using = users.users(docker, source, first=world.name)
+        serving = users.engine(docker, driver, using, source)
         members.append(
             Member(
                 dataset,
                 source,
                 places.place(docker, source),
-                driver_for(dataset.driver, stack.settings.commands(dataset.name)),
-                next(iter(data.engines(now, record, [dataset.name])), None),
-                tuple(user for user in users if _writes(user, source)),
+                driver,
+                Inside(docker, serving.id) if serving is not None else None,
+                frozenset(user.id for user in using if users.writes(user, source)),
             )
         )
     return members
@@ -126,11 +126,6 @@ def datasets_of(stack: Stack, record: Release, group: str) -> list[Dataset]:
     return [record.datasets[name] for name in named]
 
 
-def _writes(user: ContainerDetails, source: str) -> bool:
-    targets = {target for target, mounted in user.volumes.items() if mounted == source}
-    return bool(targets - user.read_only)
-
-
 @contextmanager
 def _in_advance(
     members: Sequence[Member], store: Store, tags: dict[str, str], limit: float, progress: Say
@@ -148,7 +143,7 @@ def _in_advance(
                 name = member.dataset.name
                 progress(f"reading {name} in advance")
                 if member.engine is not None:
-                    member.driver.before_stop(member.engine.run)
+                    member.driver.before_stop(member.engine)
                 record = capture(
                     member.path,
                     store,
@@ -183,9 +178,9 @@ class _Still:
     ) -> dict[str, SnapshotRecord]:
         """What changed since the parents, while all stand still; all of it or nothing."""
         taken: dict[str, SnapshotRecord] = {}
-        began = time.monotonic()
         try:
             with self._all_still() as points:
+                began = time.monotonic()
                 point = f"{group} {datetime.now(UTC).isoformat(timespec='milliseconds')}"
                 for member in self.members:
                     name = member.dataset.name
@@ -210,41 +205,31 @@ class _Still:
     def _all_still(self) -> Iterator[dict[str, LivePoint]]:
         """Who is no engine first, then engines, which are told before: so each has in its files
         what it has acknowledged, and at the end nothing moves."""
-        engines = {m.engine.container.id for m in self.members if m.engine is not None}
-        writers = {writer.id for m in self.members for writer in m.writers}
-        began = time.monotonic()
-        with ExitStack() as standing:
-            standing.enter_context(self._frozen(writers - engines, self.limit))
-            points = {}
-            for member in self.members:
-                points[member.dataset.name] = standing.enter_context(self._told(member))
-            left = self.limit - (time.monotonic() - began)
-            if left <= 0:
-                raise EngineFailed(f"the freeze took more than {self.limit:g} s")
-            standing.enter_context(self._frozen(engines & writers, left))
-            yield points
+        engines = {m.engine.container_id for m in self.members if m.engine is not None}
+        writers = {writer for m in self.members for writer in m.writers}
+        with (
+            Freezer(self.docker, engines | writers, self.limit) as freezer,
+            freezer.frozen(writers - engines),
+            ExitStack() as told,
+        ):
+            points = {m.dataset.name: told.enter_context(self._told(m)) for m in self.members}
+            with freezer.frozen(engines):
+                yield points
 
     @contextmanager
     def _told(self, member: Member) -> Iterator[LivePoint]:
         if member.engine is None:
             yield LivePoint()
             return
-        with member.driver.still(member.engine.run, member.path, self.limit) as point:
+        with member.driver.still(member.engine, member.path, self.limit) as point:
             yield point
-
-    @contextmanager
-    def _frozen(self, containers: set[str], seconds: float) -> Iterator[None]:
-        if not containers:
-            yield
-            return
-        with self.docker.frozen(sorted(containers), seconds):
-            yield
 
     def _not_for_longer(self, until: float) -> Progress:
         """A capture that takes too long is given up: nothing stands still any more by then."""
 
         def look(what: str, done: int, total: int) -> None:  # noqa: ARG001
-            if time.monotonic() > until:
+            # What is captured to the end is a snapshot by then, which only its caller can forget.
+            if done < total and time.monotonic() > until:
                 raise EngineFailed(f"what changed could not be captured within {self.limit:g} s")
 
         return look

@@ -70,7 +70,8 @@ ROLLBACK;
 """
 
 # Columns that older servers lack are null in a row's JSON.
-_BAD_CHECKSUMS = """
+_STATE = """
+SELECT json_build_array(pg_is_in_recovery());
 SELECT json_build_array(d.datname, to_jsonb(d) ->> 'checksum_failures') FROM pg_stat_database d
  WHERE (to_jsonb(d) ->> 'checksum_last_failure')::timestamptz > pg_postmaster_start_time();
 """
@@ -106,12 +107,14 @@ def damaged_indexes(run: Exec) -> list[str]:
     ]
 
 
-def bad_checksums(run: Exec) -> list[str]:
-    """Pages whose checksum was wrong since the server started."""
-    return [
+def state(run: Exec) -> list[str]:
+    """Whether it takes writes; pages whose checksum was wrong since the server started."""
+    (standby,), *failed = rows(run, _STATE, "asking for the state")
+    problems = ["PostgreSQL is in recovery and takes no writes"] if standby else []
+    return problems + [
         f"{count} pages that were read had a wrong checksum ({database or 'shared tables'}): "
         "the disk or the copy is damaged; the server's log names them"
-        for database, count in rows(run, _BAD_CHECKSUMS, "asking for wrong checksums")
+        for database, count in failed
     ]
 
 

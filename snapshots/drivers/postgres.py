@@ -143,15 +143,13 @@ class PostgresDriver(DirectoryDriver):
         ]
 
     def check(self, run: Exec) -> list[str]:
-        problems = []
-        if psql(run, "SELECT pg_is_in_recovery();", "asking for the state").strip() != "f":
-            problems.append("PostgreSQL is in recovery and takes no writes")
+        problems = pgchecks.state(run)
         for database in databases(run):
             try:
                 psql(run, "SELECT count(*) FROM pg_class;", f"reading {database}", database)
             except EngineFailed as failure:
                 problems.append(str(failure))
-        return problems + pgchecks.bad_checksums(run)
+        return problems
 
     def examine(self, run: Exec) -> list[str]:
         """Every B-tree, by amcheck."""
