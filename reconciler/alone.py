@@ -128,19 +128,29 @@ def create(
     Raises Refused where somebody writes there whom no driver knows (unless `asked.live`), BadInput
     for an unknown container, and errors of `snapshots`.
     """
-    using = _chosen(users(docker, place), place, asked.container)
-    engine = _engine(docker, using, place, asked.driver)
-    driver = engine[0] if engine else driver_for(asked.driver or "directory")
+    using = users(docker, place)
+    engine = _engine(docker, _chosen(using, place, asked.container), place, asked.driver)
     dataset = asked.name or (place.path.name if place.is_folder else place.name)
-    tags = {"kind": ALONE, "of": place.name, "driver": driver.name}
+    tags = {"kind": ALONE, "of": place.name}
     parent = _parent(store, place)
     if engine is not None:
         assert docker is not None
-        run = Inside(docker, engine[1].id)
+        driver, run = engine[0], Inside(docker, engine[1].id)
         return capture_live(
             driver, run, place.path, store,
-            dataset=dataset, parent=parent, tags=tags, progress=progress,
+            dataset=dataset, parent=parent, tags={**tags, "driver": driver.name}, progress=progress,
         )  # fmt: skip
+    driver = driver_for(asked.driver) if asked.driver else looks_like(place.path)
+    _insist_on_rest(place, driver, using, asked)
+    return capture(
+        place.path, store,
+        dataset=dataset, parent=parent, tags={**tags, "driver": driver.name},
+        live=LivePoint() if asked.live else None, streams=driver.is_stream, progress=progress,
+    )  # fmt: skip
+
+
+def _insist_on_rest(place: Place, driver: Driver, using: Sequence[User], asked: Asked) -> None:
+    """Raises Refused where files would be captured that are no use as they are."""
     writing = [user.name for user in using if user.writes]
     if writing and not asked.live:
         raise Refused(
@@ -149,11 +159,15 @@ def create(
             next_step="stop it first; or --driver NAME says what it is; or --live takes each file "
             "as it is",
         )
-    live = LivePoint() if asked.live else None
-    return capture(
-        place.path, store,
-        dataset=dataset, parent=parent, tags=tags, live=live, progress=progress,
-    )  # fmt: skip
+    as_files = "--driver directory   takes the files as they are"
+    if problems := driver.check_path(place.path):
+        raise Refused("; ".join(problems), next_step=as_files)
+    if asked.live and driver.name not in ("directory", "sqlite"):
+        raise Refused(
+            f"{place.name} holds data of {driver.name}, and no container runs that could give a "
+            "point of it",
+            next_step=f"without --live once it is stopped; {as_files}",
+        )
 
 
 def _chosen(using: Sequence[User], place: Place, asked: str | None) -> Sequence[User]:
@@ -178,7 +192,7 @@ def _engine(
         driver = driver_for(asked)
         serving = [u for u in using if u.writes and u.targets and driver.name != "directory"]
         return (driver, serving[0].container) if serving else None
-    for user in using:
+    for user in sorted(using, key=lambda user: not user.writes):
         for target in user.targets:
             for image in _names(docker, user.container):
                 driver = detect(image, target)

@@ -140,6 +140,25 @@ def test_damage_is_told_and_mended_from_the_folder_at_rest(command: Command) -> 
     assert "kept aside" in ran.out
 
 
+def test_files_that_would_be_no_use_are_not_captured(command: Command) -> None:
+    server = command.folder / "server"
+    (server / "global").mkdir(parents=True)
+    (server / "global" / "pg_control").write_bytes(bytes(8192))
+    (server / "PG_VERSION").write_text("15\n")
+    (server / "pg_wal").symlink_to(command.folder / "wiki")
+    create = ("snapshot", "create", "./server", "--driver", "postgres")
+    assert "outside" in command.run(*create, code=3).err
+    (server / "pg_wal").unlink()
+    (server / "pg_wal").mkdir()
+    live = command.run(*create, "--live", code=3)
+    assert "no container runs" in live.err
+    assert "--driver directory" in live.err
+    command.create("./server", "--live", "--driver", "directory")
+    command.run(*create)
+    (newest, _) = command.run("snapshot", "list", "--json").json()["snapshots"]
+    assert newest["tags"]["driver"] == "postgres"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -1,0 +1,198 @@
+"""A store in which bits flip, under a real stack: found before anything stops, mended where the
+content still is, refused where it is not; and drills, which tell beforehand what comes back."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snapshots.pack import read_index
+from tests.stacks.harness import Project, base_image, docker, notes_project
+
+ROWS = 2000
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Notes in a volume, uploads in a bind directory, orders in a Postgres; prod-002 is live."""
+    project = notes_project(tmp_path_factory.mktemp("integrity") / "notes")
+    (project.folder / "uploads").mkdir()
+    project.compose_file(
+        a="- notes:/notes=>- notes:/notes\n      - ./uploads:/uploads",
+        b="volumes:\n  notes:\n=>"
+        f"""  db:
+    image: {base_image("postgres:15")}
+    environment: {{POSTGRES_PASSWORD: "${{DB_PASSWORD}}"}}
+    volumes: [db-data:/var/lib/postgresql/data]
+    ports: ["127.0.0.1::5432"]
+    healthcheck:
+      test: ["CMD", "pg_isready", "--host=127.0.0.1", "--username=postgres"]
+volumes:
+  notes:
+  db-data:
+""",
+    )
+    (project.folder / ".env").write_text("DB_PASSWORD=a-secret\n")
+    try:
+        project.init()
+        project.release("one")
+        sql(project, f"CREATE TABLE orders AS SELECT g FROM generate_series(1, {ROWS}) g")
+        project.note("by one")
+        (project.folder / "uploads" / "photo").write_bytes(b"the first photo" * 1000)
+        project.release("two")
+        rewrite(project, "by two")
+        (project.folder / "uploads" / "photo").write_bytes(b"another photo" * 1000)
+        yield project
+    finally:
+        project.remove()
+
+
+def rewrite(project: Project, text: str) -> None:
+    """Other notes altogether, so that no part of the old ones is in the new."""
+    (name,) = [n for n in project.containers().values() if "-app-" in n]
+    docker("exec", name, "sh", "-c", f"echo {text} > /notes/notes.txt")
+
+
+def sql(project: Project, query: str) -> str:
+    (name,) = [n for n in project.containers().values() if "-db-" in n]
+    return docker("exec", name, "psql", "-U", "postgres", "-XqtAc", query).strip()
+
+
+def standing(project: Project) -> dict[str, str]:
+    """Container -> when it was started, of all that run."""
+    shown = "{{.State.StartedAt}}"
+    return {c: docker("inspect", "--format", shown, c) for c in project.containers()}
+
+
+def snapshot_of(project: Project, release: str, dataset: str) -> str:
+    departures = project.run("info", release, "--json").json()["departures"]
+    return str(departures[-1]["snapshots"][dataset])
+
+
+def flip_bits(project: Project) -> dict[Path, bytes]:
+    """One bit of every block in every pack; what the packs were before."""
+    before = {}
+    for pack in (project.folder / "releases" / "store" / "packs").glob("*.pack"):
+        before[pack] = pack.read_bytes()
+        damaged = bytearray(before[pack])
+        for placed in read_index(pack, pack.stem):
+            damaged[placed.offset + placed.stored // 2] ^= 0x10
+        pack.write_bytes(damaged)
+    return before
+
+
+def put_back(before: dict[Path, bytes]) -> None:
+    """The packs are whole again; a repair may have written them anew, or put them aside."""
+    for pack, content in before.items():
+        pack.write_bytes(content)
+
+
+def verified(project: Project) -> list[dict[str, Any]]:
+    """What `verify --read-data` finds."""
+    ran = project.run("verify", "--read-data", "--json", code=None)
+    assert (ran.code, ran.json()["sound"]) in ((0, True), (7, False))
+    return list(ran.json()["damages"])
+
+
+def drills(project: Project) -> list[str]:
+    label = f"label=lockstep.drill={project.name}/prod"
+    found = docker("ps", "-aq", "--filter", label).split()
+    return found + docker("volume", "ls", "-q", "--filter", label).split()
+
+
+def test_a_drill_brings_everything_back_beside_the_live_world(stack: Project) -> None:
+    before = standing(stack)
+    drilled = stack.run("drill", "--json").json()
+    assert (drilled["release"], drilled["at"], drilled["passed"]) == ("prod-001", "departure", True)
+    db = drilled["datasets"]["db-data"]
+    assert (db["engine"], db["counts"]["postgres.public.orders"]) == ("db", ROWS)
+    assert db["recorded"] == db["counts"]
+    assert set(db["seconds"]) == {"restore", "start", "ready", "probe"}
+    assert drilled["datasets"]["notes"]["counts"]["bytes"] == len("by one\n")
+    assert drilled["datasets"]["uploads"]["engine"] is None
+    assert standing(stack) == before
+    assert drills(stack) == []
+    assert stack.run("info", "prod-001", "--json").json()["drill"]["passed"] is True
+
+
+def test_what_a_killed_drill_leaves_is_shown_and_removed_by_the_next(stack: Project) -> None:
+    label = f"label=lockstep.drill={stack.name}/prod"
+    drill = stack.start("drill")
+    deadline = time.monotonic() + 60
+    while not docker("ps", "-q", "--filter", label):
+        assert drill.poll() is None, drill.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    shown = "{{.HostConfig.NetworkMode}} {{.HostConfig.PortBindings}}"
+    for container in docker("ps", "-q", "--filter", label).split():
+        assert docker("inspect", "--format", shown, container) == "none map[]\n"
+    drill.send_signal(signal.SIGKILL)
+    drill.communicate()
+    left = drills(stack)
+    assert left
+    checks = stack.run("doctor", "--json").json()["checks"]
+    assert [c["level"] for c in checks if c["check"] == "drill"] == ["warning"]
+    notes = snapshot_of(stack, "prod-001", "notes")
+    again = stack.run("drill", "prod-001", "--at", notes[:10])
+    assert "which a drill left" in again.err
+    assert "1 files" in again.out
+    assert drills(stack) == []
+
+
+def test_a_flipped_bit_is_named_and_mended_from_what_is_sealed(stack: Project) -> None:
+    before = flip_bits(stack)
+    found = stack.run("verify", "prod-001", "--read-data", "--json", code=7).json()
+    damages = {damage["dataset"]: damage for damage in found["damages"]}
+    assert set(damages) == {"notes", "uploads", "db-data"}
+    notes = damages["notes"]
+    assert notes["files"] == ["notes.txt"]
+    assert notes["releases"] == {"prod-001": ["left"], "prod-002": ["started from"]}
+    assert notes["still_in_volume"] == [f"{stack.name}-prod_notes_g1"]
+    assert damages["uploads"]["still_in_volume"] == []
+    repaired = stack.run("repair", "--json", code=7).json()
+    assert repaired["blocks"] >= 2
+    (lost,) = repaired["unmended"]
+    assert (lost["dataset"], lost["files"]) == ("uploads", ["photo"])
+    assert set(lost["releases"]) == {"prod-001", "prod-002"}
+    put_back(before)
+    assert verified(stack) == []
+
+
+def test_a_move_that_needs_damaged_content_stops_nothing(stack: Project) -> None:
+    """The bind directory's content as prod-001 left it is nowhere but in the store."""
+    before, running = flip_bits(stack), standing(stack)
+    refused = stack.run("rollback", "--yes", code=3)
+    assert "photo" in refused.text
+    assert "uploads" in refused.text
+    assert standing(stack) == running
+    assert stack.live() == "prod-002"
+    put_back(before)
+
+
+def test_a_restore_that_finds_damage_is_mended_on_its_way(stack: Project) -> None:
+    before = flip_bits(stack)
+    uploads = [d["reason"] for d in verified(stack) if d["dataset"] == "uploads"]
+    put_back({p: b for p, b in before.items() if any(p.stem[:12] in why for why in uploads)})
+    stack.run("config", "set", "--path", "restore.release", "prod-002")
+    stack.run("config", "set", "--path", "restore.at", "arrival")
+    said = stack.up()
+    assert "mended" in said.text
+    assert stack.notes() == ["by one"]
+    assert sql(stack, "SELECT count(*) FROM orders") == str(ROWS)
+    assert (stack.folder / "uploads" / "photo").read_bytes() == b"the first photo" * 1000
+
+
+def test_a_restore_that_cannot_be_mended_stops_nothing(stack: Project) -> None:
+    """The volume that prod-001 left went with its world: its notes are nowhere but in the store."""
+    assert f"{stack.name}-prod_notes_g1" not in stack.volumes()
+    flip_bits(stack)
+    running = standing(stack)
+    refused = stack.run("rollback", "--yes", code=3)
+    assert "notes.txt" in refused.text
+    assert standing(stack) == running
+    assert stack.notes() == ["by one"]
