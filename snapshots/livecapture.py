@@ -7,8 +7,12 @@ from pathlib import Path
 
 from snapshots.capture import capture
 from snapshots.drivers.base import Driver, Exec
+from snapshots.livepoint import LivePoint
 from snapshots.progress import Progress
 from snapshots.store import SnapshotRecord, Store
+
+ADVANCE = {"kind": "advance"}
+"""Tags of a snapshot that is no point: what only a killed run leaves in the store."""
 
 
 def capture_live(
@@ -28,13 +32,19 @@ def capture_live(
     there is no snapshot then.
     """
     record: SnapshotRecord | None = None
+    advance: SnapshotRecord | None = None
     try:
+        if driver.stands_still:
+            # No point by itself: it lets the one that follows read only what changed since.
+            advance = capture(
+                source, store, dataset=dataset, parent=parent, live=LivePoint(), tags=ADVANCE
+            )
         with driver.live(run, source) as point:
             record = capture(
                 source,
                 store,
                 dataset=dataset,
-                parent=parent,
+                parent=advance.id if advance else parent,
                 tags=tags,
                 live=point,
                 streams=driver.is_stream,
@@ -44,4 +54,7 @@ def capture_live(
         if record is not None:  # what was captured turned out to be no point
             store.forget(record.id)
         raise
+    finally:
+        if advance is not None:
+            store.forget(advance.id)
     return record

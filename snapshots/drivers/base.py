@@ -70,9 +70,14 @@ class Exec(Protocol):
 
 
 class Driver(Protocol):
-    """One engine. No method keeps state; those with `run` need the engine to answer."""
+    """One engine. No method keeps state; those with `run` need the engine to answer.
+
+    `stands_still`: nobody is served while a live point is captured, so all that can be read is
+    read before.
+    """
 
     name: str
+    stands_still: bool
 
     def recognises(self, image: str, target: str) -> bool:
         """Whether a volume at the path `target` in a container of `image` is this engine's data."""
@@ -158,6 +163,7 @@ class DirectoryDriver:
     """Any files. Base of the others, for what an engine has nothing special to say about."""
 
     name = "directory"
+    stands_still = False
 
     def recognises(self, image: str, target: str) -> bool:  # noqa: ARG002
         return True

@@ -58,6 +58,7 @@ class MysqlDriver(DirectoryDriver):
     """The volume is the data folder."""
 
     name = "mysql"
+    stands_still = True
 
     def recognises(self, image: str, target: str) -> bool:
         return (
@@ -83,27 +84,18 @@ class MysqlDriver(DirectoryDriver):
             )
 
     @contextmanager
-    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:  # noqa: ARG002
+    def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:
         """The files as a crash at one moment would leave them, which InnoDB recovers from.
 
         All processes of the container stand still from the first file that is read to the last,
         so the folder is what `kill -9` would have left: every write that was acknowledged is in
         it, and no two files are from different moments. A page that was on its way to the disk at
         that moment may be torn; the doublewrite buffer, written and synced before, has it whole,
-        so a server without one is refused. Tables that no log protects (MyISAM, CSV) and changes
-        of definitions are kept out of the moment by a lock taken just before: MariaDB's backup
-        stages, or MySQL's FLUSH TABLES WITH READ LOCK, which both wait for what runs, for at most
-        LOCK_SECONDS. The standstill ends after FREEZE_SECONDS in any case, and then fails.
+        so a server without one is refused. The standstill ends after FREEZE_SECONDS in any case,
+        and then fails.
         """
-        doing = "asking for a live point"
-        if query(run, "SELECT @@innodb_doublewrite;", doing).strip() in ("0", "OFF"):
-            raise Unsupported(
-                "innodb_doublewrite is off: pages of a running server may be torn, stop it first"
-            )
         with ExitStack() as undo:
-            locked = undo.enter_context(run.session(["sh", "-c", CLIENT]))
-            locked.send(_LOCK)
-            locked.read_until("locked", LOCK_SECONDS + 30)
+            undo.enter_context(self.still(run, path, FREEZE_SECONDS))
             undo.enter_context(run.frozen(FREEZE_SECONDS))
 
             def finish() -> Mapping[bytes, bytes]:
@@ -111,6 +103,21 @@ class MysqlDriver(DirectoryDriver):
                 return {}
 
             yield LivePoint(finish=finish)
+
+    @contextmanager
+    def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
+        """A lock that keeps tables which no log protects (MyISAM, CSV) and changes of definitions
+        out of the moment: MariaDB's backup stages, or MySQL's FLUSH TABLES WITH READ LOCK, which
+        both wait for what runs, for at most LOCK_SECONDS."""
+        doing = "asking for a live point"
+        if query(run, "SELECT @@innodb_doublewrite;", doing).strip() in ("0", "OFF"):
+            raise Unsupported(
+                "innodb_doublewrite is off: pages of a running server may be torn, stop it first"
+            )
+        with run.session(["sh", "-c", CLIENT]) as locked:
+            locked.send(_LOCK)
+            locked.read_until("locked", LOCK_SECONDS + 30)
+            yield LivePoint()
 
     def align(self, run: Exec) -> None:
         """Give root and $MARIADB_USER (or MYSQL_...) the passwords of the environment.

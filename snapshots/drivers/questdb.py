@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name,
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
 
+SECONDS = 60.0
 CHECKPOINT_SECONDS = 600.0
+EXAMINE_SECONDS = 3600.0
 APPLY_SECONDS = 10.0  # how long a count waits for rows that are written but not yet in their table
 
 _NOT_THE_SERVER = re.compile(r"exporter|operator|connect|client|backup")
@@ -114,20 +116,34 @@ class QuestdbDriver(DirectoryDriver):
     def check(self, run: Exec) -> list[str]:
         """Tables whose log is not applied any more, or whose first and last rows, all columns,
         cannot be read. QuestDB keeps no checksums: a changed value is not found."""
-        problems = [
+        suspended = "SELECT name, errorMessage FROM wal_tables() WHERE suspended"
+        return [
             f"table {name} takes no more rows (suspended): {message or 'see the log of QuestDB'}"
-            for name, message in _rows(
-                run, "SELECT name, errorMessage FROM wal_tables() WHERE suspended"
-            )
-        ]
-        for table in _tables(run):
-            for end in ("1", "-1"):
-                try:
-                    _rows(run, f"SELECT * FROM {_named(table)} LIMIT {end}")
-                except EngineFailed as error:
-                    problems.append(f"table {table} cannot be read: {error}")
-                    break
-        return problems
+            for name, message in _rows(run, suspended)
+        ] + _unreadable(run, lambda table: [f"SELECT * FROM {table} LIMIT {n}" for n in (1, -1)])
+
+    def examine(self, run: Exec) -> list[str]:
+        """Reads every column of every table."""
+
+        def read_all(table: str) -> list[str]:
+            columns = [_named(row[0]) for row in _rows(run, f"SHOW COLUMNS FROM {table}")]
+            return [f"SELECT {', '.join(f'count({each})' for each in columns)} FROM {table}"]
+
+        return _unreadable(run, read_all, EXAMINE_SECONDS)
+
+
+def _unreadable(
+    run: Exec, queries: Callable[[str], list[str]], timeout: float = SECONDS
+) -> list[str]:
+    """The tables for which one of the `queries`, made from a table's quoted name, fails."""
+    problems = []
+    for table in _tables(run):
+        try:
+            for query in queries(_named(table)):
+                _sql(run, query, timeout)
+        except EngineFailed as error:
+            problems.append(f"table {table} cannot be read: {error}")
+    return problems
 
 
 def _in_checkpoint(run: Exec) -> bool:
@@ -157,7 +173,7 @@ def _rows(run: Exec, sql: str) -> list[list[Any]]:
     return rows
 
 
-def _sql(run: Exec, sql: str, timeout: float = 60) -> dict[str, Any]:
+def _sql(run: Exec, sql: str, timeout: float = SECONDS) -> dict[str, Any]:
     request = f"GET /exec?query={quote(sql)} HTTP/1.1\r\nHost: localhost\r\n"
     command = ["bash", "-c", _HTTP, "bash", f"{timeout:.0f}"]
     output = completed(run(command, stdin=request, timeout=timeout + 5), f"asking QuestDB: {sql}")

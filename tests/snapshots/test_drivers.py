@@ -1,4 +1,4 @@
-"""One contract for all drivers, kept on the real engines, and what each adds to it."""
+"""What the drivers of PostgreSQL and Redis add to the contract of all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from snapshots.capture import capture
 from snapshots.compare import tree_equal
-from snapshots.drivers import DRIVERS, Exec, detect, driver_for
-from snapshots.errors import EngineFailed, Unsupported
+from snapshots.drivers import driver_for
+from snapshots.errors import EngineFailed
 from snapshots.fork import Fork
-from snapshots.restore import restore
-from snapshots.store import Store
 from tests.snapshots.engines import (
     FILES,
     POSTGRES,
     REDIS,
     REDIS_AOF,
-    Container,
     Engine,
     insist,
     insist_on_images,
@@ -29,163 +25,12 @@ from tests.snapshots.engines import (
     sql,
 )
 
-ENGINES = {"directory": FILES, "postgres": POSTGRES, "redis": REDIS, "redis-aof": REDIS_AOF}
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return needs(ENGINES[request.param])
-
 
 def needs(engine: Engine) -> Engine:
     if os.geteuid() != 0:
         pytest.skip("only root can read and copy what an engine in a container wrote")
     insist_on_images(engine.image)
     return engine
-
-
-# -- the contract --------------------------------------------------------------------------------
-
-
-def test_a_fork_made_while_it_ran_has_the_same_data(engine: Engine, tmp_path: Path) -> None:
-    driver = driver_for(engine.driver)
-    data, copy = tmp_path / "data", tmp_path / "copy"
-    copy.mkdir()
-    with engine.running(data) as old:
-        engine.write(old, 500)
-        fork = Fork(data, copy, index=tmp_path / "index")
-        fork.first_pass()
-        engine.write(old, 1000)
-        driver.before_stop(old)
-        fork.catch_up()
-        before = driver.probe(old)
-        old.stop()
-        fork.final_pass()
-        assert tree_equal(data, copy) == []
-        assert before == engine.expected(1000)
-        with engine.running(copy) as new:
-            driver.align(new)
-            assert driver.probe(new) == before
-            assert driver.check(new) == []
-            engine.write(new, 1001)
-            assert driver.probe(new) == engine.expected(1001)
-            new.stop()
-        assert tree_equal(data, copy) != []
-
-
-def test_a_restored_snapshot_has_the_same_data(
-    engine: Engine, store: Store, tmp_path: Path
-) -> None:
-    driver = driver_for(engine.driver)
-    data = tmp_path / "data"
-    with engine.running(data) as old:
-        engine.write(old, 700)
-        driver.before_stop(old)
-        before = driver.probe(old)
-        old.stop()
-    assert driver.check_path(data) == []
-    record = capture(data, store, dataset="data")
-    restore(store, record.id, tmp_path / "copy")
-    assert driver.probe_path(tmp_path / "copy") == driver.probe_path(data)
-    assert driver.version(tmp_path / "copy") == driver.version(data)
-    with engine.running(tmp_path / "copy") as new:
-        assert driver.probe(new) == before == engine.expected(700)
-        assert driver.check(new) == []
-
-
-def test_a_live_point_is_usable_or_refused(engine: Engine, store: Store, tmp_path: Path) -> None:
-    driver = driver_for(engine.driver)
-    data = tmp_path / "data"
-    with engine.running(data) as old:
-        engine.write(old, 800)
-        with driver.live(old, data) as point:
-            expected = driver.probe(old)
-            stop = threading.Event()
-
-            def keep_writing() -> None:
-                count = 800
-                while not stop.is_set():
-                    count += 1
-                    engine.write(old, count)
-
-            writer = threading.Thread(target=keep_writing)
-            writer.start()
-            try:
-                record = capture(data, store, dataset="data", live=point)
-            finally:
-                stop.set()
-                writer.join()
-    assert not any("vanished" in note for note in record.skipped if "temp" not in note)
-    restore(store, record.id, tmp_path / "copy")
-    with engine.running(tmp_path / "copy") as new:
-        found = driver.probe(new)
-        assert all(found[name] >= count for name, count in expected.items())
-        assert driver.check(new) == []
-
-
-def test_it_is_recognised_and_fallen_back_from(engine: Engine) -> None:
-    assert detect(engine.image, engine.target) is driver_for(engine.driver)
-    assert detect("lockstep-base/unheard-of:1", engine.target).name == "directory"
-
-
-def test_an_engine_that_does_not_answer_is_an_error_of_ours(engine: Engine, tmp_path: Path) -> None:
-    driver = driver_for(engine.driver)
-    if driver.name == "directory":
-        pytest.skip("asks nothing of an engine")
-
-    gone = Container("lockstep-test-no-such-container")
-
-    def live(run: Exec) -> None:
-        with driver.live(run, tmp_path):
-            pass
-
-    asks = [driver.probe, driver.check, live]
-    if driver.name != "redis":
-        asks.append(driver.before_stop)
-    for ask in asks:
-        with pytest.raises(EngineFailed, match=r"(?i)no such container"):
-            ask(gone)
-
-
-def test_an_empty_folder_is_no_problem(tmp_path: Path) -> None:
-    for driver in DRIVERS.values():
-        assert driver.check_path(tmp_path) == []
-        assert driver.version(tmp_path) is None
-        assert driver.probe_path(tmp_path) == {"files": 0, "bytes": 0}
-        assert "no folder" in driver.check_path(tmp_path / "nowhere")[0]
-
-
-# -- detection -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("image", "target", "name"),
-    [
-        ("postgres:15", "/var/lib/postgresql/data", "postgres"),
-        ("postgres:18-alpine", "/var/lib/postgresql", "postgres"),
-        ("docker.io/library/postgres@sha256:0123", "/var/lib/postgresql/data", "postgres"),
-        ("registry.example:5000/bitnami/postgresql:16", "/bitnami/postgresql", "postgres"),
-        ("postgis/postgis:16-3.4", "/var/lib/postgresql/data", "postgres"),
-        ("timescale/timescaledb-ha:pg16", "/home/postgres/pgdata/data", "postgres"),
-        ("postgres:15", "/backups", "directory"),
-        ("prometheuscommunity/postgres-exporter", "/var/lib/postgresql", "directory"),
-        ("prodrigestivill/postgres-backup-local", "/var/lib/postgresql/data", "directory"),
-        ("redis:7", "/data", "redis"),
-        ("redis", "/data/", "redis"),
-        ("valkey/valkey:8", "/data", "redis"),
-        ("redis:7", "/etc/certs", "directory"),
-        ("oliver006/redis_exporter", "/data", "directory"),
-        ("myshop/web:1", "/data", "directory"),
-        ("", "", "directory"),
-    ],
-)
-def test_detection(image: str, target: str, name: str) -> None:
-    assert detect(image, target).name == name
-
-
-def test_an_unknown_driver_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Unsupported, match="command, directory, mysql, postgres"):
-        driver_for("oracle")
 
 
 # -- postgres ------------------------------------------------------------------------------------

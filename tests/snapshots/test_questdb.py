@@ -1,0 +1,61 @@
+"""What the driver of QuestDB adds to the contract of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from snapshots.drivers import driver_for
+from snapshots.errors import EngineFailed, Unsupported
+from tests.snapshots.contract.cases import QUESTDB
+from tests.snapshots.engines import Container, insist_on_images
+
+DRIVER = driver_for("questdb")
+PASSWORD = "s p'a$ce"
+
+
+def test_the_password_comes_from_the_environment(tmp_path: Path) -> None:
+    """Also a port of the user's own, and names that need quotes."""
+    insist_on_images(QUESTDB.image)
+    given = {
+        "QDB_HTTP_USER": "shop",
+        "QDB_HTTP_PASSWORD": PASSWORD,
+        "QDB_HTTP_NET_BIND_TO": "0.0.0.0:9090",
+    }
+    locked = replace(
+        QUESTDB, ready=lambda run: run(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9090"]).code == 0
+    )
+    with locked.running(tmp_path / "data", given) as run:
+        assert DRIVER.probe(run) == {}
+        assert DRIVER.check(run) == []
+        assert not any(PASSWORD in f"{argv}{stdin}" for argv, stdin in run.calls)
+
+
+def test_only_the_whole_root_folder_gives_a_live_point(tmp_path: Path) -> None:
+    nobody = Container("lockstep-test-no-such-container")
+    with pytest.raises(Unsupported, match="mount that one"), DRIVER.live(nobody, tmp_path):
+        pass
+
+
+def test_the_newest_version_that_ran_on_the_files_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "db" / "telemetry_config"
+    folder.mkdir(parents=True)
+    symbols = [len(v).to_bytes(4, "little") + v.encode("utf-16-le") for v in ("9.3.4", "9.10.0")]
+    (folder / "version.c").write_bytes(b"".join(symbols) + bytes(4096))
+    assert DRIVER.version(tmp_path) == "9.10.0"
+    (folder / "version.c").write_bytes(b"\xff\xff")
+    assert DRIVER.version(tmp_path) is None
+
+
+def test_a_table_without_its_file_of_transactions_is_named(tmp_path: Path) -> None:
+    (tmp_path / "db" / "trades~1").mkdir(parents=True)
+    (tmp_path / "db" / "trades~1" / "_meta").touch()
+    (problem,) = DRIVER.check_path(tmp_path)
+    assert "trades~1" in problem
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(EngineFailed, match="asking QuestDB"):
+        DRIVER.probe(Container("lockstep-test-no-such-container"))
