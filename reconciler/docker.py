@@ -185,9 +185,17 @@ class Docker:
         return values.details(said)
 
     def start(self, container_id: str) -> None:
-        """Start a container. Raises PortTaken when a port it publishes is not free (yet)."""
+        """Start a container, or let one that is frozen go on. Raises PortTaken when a port it
+        publishes is not free (yet)."""
+        from docker.errors import APIError
+
         with self._mapped_container("start", container_id):
-            self._api.start(container_id)
+            try:
+                self._api.start(container_id)
+            except APIError:
+                if not self._api.inspect_container(container_id)["State"]["Paused"]:
+                    raise
+                self._api.unpause(container_id)
 
     def stop(self, container_id: str, grace: float | None = None) -> None:
         """Stop it with its stop signal, and kill it after `grace` (default: its own) seconds."""

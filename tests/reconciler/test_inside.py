@@ -144,6 +144,14 @@ def test_who_freezes_and_is_killed_leaves_nothing_frozen(run: Inside) -> None:
     assert eventually(lambda: state(run) == "running")
 
 
+def test_what_somebody_left_frozen_is_started_by_thawing_it(run: Inside) -> None:
+    run.docker.pause(run.container_id)
+    run.docker.start(run.container_id)
+    assert state(run) == "running"
+    run.docker.unpause(run.container_id)
+    assert run(["true"]).code == 0
+
+
 def test_what_does_not_run_cannot_be_frozen_and_the_others_go_on(trial: Trial, run: Inside) -> None:
     label = f"{PROJECT}={trial.project}"
     stopped = docker_cli("create", "--label", label, PYTHON, *SLEEP).strip()
