@@ -155,7 +155,13 @@ class Data:
             sealed = integrity.sealed_folders(self.catalog.state(), self.docker)
             return {**sealed, planned.name: [*sealed.get(planned.name, []), place]}
 
-        mending.insist_on_whole(self.store, [s for s in needed if s], folders, self.say)
+        try:
+            mending.insist_on_whole(self.store, [s for s in needed if s], folders, self.say)
+        except Refused:
+            for advance in self._advances.values():
+                with suppress(SnapshotError):
+                    self.store.forget(advance)
+            raise
 
     # when the old world is down -------------------------------------------------------------
 
