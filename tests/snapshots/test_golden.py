@@ -1,21 +1,42 @@
-"""Stores that earlier versions wrote are restored whole."""
+"""Stores that any version wrote are restored whole, and the page on the format is enough for it."""
 
 from __future__ import annotations
 
+import ast
+import base64
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from blake3 import blake3
 
+from snapshots.capture import capture
+from snapshots.pack import MEMBER, read_index
 from snapshots.restore import restore
-from snapshots.store import Store
+from snapshots.store import FORMATS, Store
 from snapshots.verify import verify
-from tests.snapshots.golden.make import manifest
+from tests.snapshots import reader
+from tests.snapshots.golden.make import is_rdb, manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
+KINDS = {"d": "0o4", "f": "0o10", "l": "0o12", "p": "0o1"}
+
+
+def expected_of(version: str) -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = json.loads(
+        (GOLDEN / version / "manifest.json").read_text()
+    )
+    return found
+
+
+def test_there_is_one_of_each_version() -> None:
+    assert [f"v{number}" for number in FORMATS] == VERSIONS
+    packs = (GOLDEN / "v2" / "store" / "packs").iterdir()
+    assert MEMBER in {placed.codec for pack in packs for placed in read_index(pack, pack.stem)}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -24,9 +45,110 @@ def test_a_golden_store_is_restored(version: str, tmp_path: Path) -> None:
         pytest.skip("only root can restore owners and attributes of others")
     shutil.copytree(GOLDEN / version / "store", tmp_path / "store")
     store = Store.open(tmp_path / "store", create=False)
-    expected = json.loads((GOLDEN / version / "manifest.json").read_text())
+    expected = expected_of(version)
     assert store.ids() == sorted(expected)
     for snapshot, entries in expected.items():
         assert verify(store, snapshot, read_data=True) == []
         restore(store, snapshot, tmp_path / snapshot)
         assert manifest(tmp_path / snapshot) == entries
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_whoever_knows_the_page_can_read_it(version: str) -> None:
+    store = reader.Reader(GOLDEN / version / "store")
+    expected = expected_of(version)
+    assert store.snapshots() == sorted(expected)
+    for snapshot, entries in expected.items():
+        assert _described(store.entries(snapshot)) == _comparable(entries)
+
+
+def _comparable(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of a manifest, what does not depend on a file system."""
+    found = {}
+    for path, entry in entries.items():
+        rest = {key: value for key, value in entry.items() if key not in ("same as", "sparse")}
+        if entry.get("same as", path) != path:
+            rest = {"same as": entry["same as"]}
+        found[path] = rest
+    return found
+
+
+def _described(entries: dict[bytes, reader.Entry | bytes]) -> dict[str, dict[str, Any]]:
+    """What the reader found, in the words of the manifest, whose names of links it follows."""
+    found: dict[str, dict[str, Any]] = {}
+    for path, entry in entries.items():
+        name = path.decode("latin-1")
+        if isinstance(entry, bytes):
+            found[name] = {"same as": entry.decode("latin-1")}
+            continue
+        found[name] = {
+            "mode": f"{KINDS[entry.kind]}{entry.mode:04o}",
+            "owner": list(entry.owner),
+            "mtime_ns": entry.mtime_ns,
+            "xattrs": {
+                key.decode("latin-1"): base64.b64encode(value).decode()
+                for key, value in entry.xattrs.items()
+            },
+        }
+        if entry.kind == "l":
+            found[name]["target"] = entry.target.decode("latin-1")
+        elif entry.kind == "f":
+            found[name] |= {"size": entry.size, "content": _content(entry)}
+    return found
+
+
+def _content(entry: reader.Entry) -> str:
+    digest = blake3()
+    for start, data in entry.data:
+        for offset in range(0, len(data), 4096):
+            page = data[offset : offset + 4096]
+            if page.strip(b"\0"):
+                digest.update(b"%d:" % (start + offset) + page)
+    return str(digest.hexdigest())
+
+
+def test_the_reader_uses_nothing_of_the_product() -> None:
+    tree = ast.parse(Path(reader.__file__).read_text())
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        )
+    }
+    assert names.isdisjoint({"snapshots", "reconciler", "engine", "cli", "tests"})
+
+
+def test_the_reader_finds_what_is_wrong(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "v2" / "store", tmp_path / "store")
+    for path in sorted((tmp_path / "store").rglob("*")):
+        if not path.is_file() or path.name == "lock":
+            continue
+        good = path.read_bytes()
+        for at in {0, 9, len(good) // 2, len(good) - 1}:
+            bad = bytearray(good)
+            bad[at] ^= 1
+            path.write_bytes(bad)
+            with pytest.raises((reader.Wrong, KeyError)):
+                _read_all(tmp_path / "store")
+        path.write_bytes(good)
+
+
+def _read_all(path: Path) -> None:
+    store = reader.Reader(path)
+    for snapshot in store.snapshots():
+        store.entries(snapshot)
+
+
+def test_a_store_of_version_1_is_upgraded_by_the_first_capture(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "v1" / "store", tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    first, second = expected_of("v1")
+    assert (store.path / "format").read_bytes() == FORMATS[1]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dump.rdb").write_bytes(os.urandom(2 << 20))
+    record = capture(tmp_path / "data", store, dataset="shop_db", parent=second, streams=is_rdb)
+    assert (store.path / "format").read_bytes() == FORMATS[2]
+    for snapshot in (first, second, record.id):
+        assert verify(store, snapshot, read_data=True) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import shutil
 import socket
 import stat
@@ -42,10 +43,20 @@ def pages(first: int, count: int) -> bytes:
     return b"".join(b"page %06d " % number * 341 for number in range(first, first + count))
 
 
+def is_rdb(path: bytes) -> bool:
+    return path.endswith(b".rdb")
+
+
+def key(number: int) -> bytes:
+    """Content that has its like only in the same key of another file."""
+    return blake3(b"%d" % number).digest(length=24) * 170
+
+
 def build(root: Path) -> None:
     """A folder with every kind of entry and metadata."""
     (root / "base" / "empty folder").mkdir(parents=True)
     (root / "base" / "table").write_bytes(pages(0, 75))
+    (root / "dump.rdb").write_bytes(b"".join(map(key, range(330))))
     (root / "raw").write_bytes(b"".join(blake3(b"%d" % n).digest() for n in range(4)))
     (root / "none").touch()
     with open(root / "sparse", "wb") as file:
@@ -69,6 +80,9 @@ def change(root: Path) -> None:
     """What the second snapshot has."""
     with open(root / "base" / "table", "r+b") as file:
         os.pwrite(file.fileno(), pages(900, 3), 100_000)
+    keys = [key(number) for number in range(8, 340)]
+    random.Random(1).shuffle(keys)
+    (root / "dump.rdb").write_bytes(b"".join(keys))
     (root / "none").unlink()
     (root / "new").write_bytes(pages(5000, 20))
     _metadata(root)
@@ -153,7 +167,7 @@ def main(folder: Path) -> None:
         first = capture(root, store, dataset="shop_db", tags={"release": "prod-001"})
         expected = {first.id: manifest(root)}
         change(root)
-        second = capture(root, store, dataset="shop_db", parent=first.id)
+        second = capture(root, store, dataset="shop_db", parent=first.id, streams=is_rdb)
         expected[second.id] = manifest(root)
     body = json.dumps(expected, indent=0, sort_keys=True)
     (folder / "manifest.json").write_text(body + "\n")
