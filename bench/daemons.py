@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import images
 from bench.errors import BenchError
-from bench.grounds import Ground
+from bench.grounds import Ground, mounts_below
 from bench.machine import ask
 
 START_SECONDS = 60.0
@@ -103,8 +103,7 @@ def _load(daemon: Daemon) -> None:
 
 def _clear(run: Path) -> None:
     """Remove a daemon's folder for sockets and the like, with what is still mounted there."""
-    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for place in sorted((m for m in mounted if m.startswith(f"{run}/")), reverse=True):
+    for place in mounts_below(run):
         ask("umount", place)
     shutil.rmtree(run, ignore_errors=True)
 

@@ -60,11 +60,18 @@ def looped(kind: str, folder: Path, size: int) -> Iterator[Ground]:
 
 def release(place: Path, image: Path) -> None:
     """Unmount and remove what a run, this one or one that was killed, has mounted there."""
-    if place.is_mount():
-        ask("umount", place)
+    for mounted in mounts_below(place):
+        ask("umount", mounted)
     image.unlink(missing_ok=True)
     if place.is_dir():
         place.rmdir()
+
+
+def mounts_below(place: Path) -> list[Path]:
+    """What is mounted at a place and below it, the innermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    found = [Path(line.split()[1].replace("\\040", " ")) for line in lines]
+    return sorted((m for m in found if m.is_relative_to(place)), reverse=True)
 
 
 def clear(folder: Path) -> None:

@@ -3,7 +3,8 @@
 python -m bench.prober http://127.0.0.1:8080/ answers.txt
 
 Times are seconds of the machine's monotonic clock, which all its processes share. It runs apart
-from whoever measures, so that neither holds up the other; SIGTERM ends it.
+from whoever measures, so that neither holds up the other; the end of its input ends it, so that it
+does not outlive whoever started it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import os
-import signal
 import sys
 import threading
 import time
@@ -96,9 +96,11 @@ def stopped(attempts: Sequence[Attempt], since: float, until: float) -> float:
 
 def main(argv: Sequence[str]) -> None:
     over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
-    ask_until(over, argv[0], Path(argv[1]))
+    asking = threading.Thread(target=ask_until, args=[over, argv[0], Path(argv[1])])
+    asking.start()
+    sys.stdin.buffer.read()
+    over.set()
+    asking.join()
 
 
 if __name__ == "__main__":

@@ -77,13 +77,15 @@ def watched(project: Project, work: Path) -> Iterator[Watched]:
     argv = [sys.executable, "-m", "bench.prober", project.url, str(answers)]
     with load.running(project.daemon, work / "load", project.live().address) as running:
         process = subprocess.Popen(
-            [*project.daemon.inside, *argv], cwd=peers.ROOT, start_new_session=True
+            [*project.daemon.inside, *argv],
+            cwd=peers.ROOT,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             yield Watched(project, running, answers)
         finally:
-            process.terminate()
-            process.wait(30)
+            process.communicate(timeout=30)
 
 
 @dataclass

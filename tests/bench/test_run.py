@@ -133,15 +133,16 @@ def service() -> Iterator[HTTPServer]:
 def test_the_prober_sees_a_service_go(service: HTTPServer, tmp_path: Path) -> None:
     answers = tmp_path / "answers.txt"
     url = f"http://127.0.0.1:{service.server_port}/"
-    process = subprocess.Popen([sys.executable, "-m", "bench.prober", url, str(answers)], cwd=ROOT)
+    argv = [sys.executable, "-m", "bench.prober", url, str(answers)]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE)
     try:
         _until(lambda: sum(a.good for a in prober.read(answers)) >= 10)
         service.shutdown()
         service.server_close()
         _until(lambda: any(not a.good for a in prober.read(answers)))
     finally:
-        process.terminate()
-        assert process.wait(10) == 0
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def _until(done: Callable[[], bool]) -> None:

@@ -1,0 +1,1 @@
+"""How long the embedded engine takes: `python -m bench.engine`."""

@@ -1,0 +1,146 @@
+"""Whole-process time of preview and of an up that changes nothing, against importing the SDK (no
+program can be faster) and, where PATH has it, against the official CLI.
+
+`python -m bench.engine [RUNS]`: the candidates take turns, and the median of RUNS (10) is told in
+seconds of wall and of processor time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli import engines
+
+REPOSITORY = Path(__file__).parents[2]
+MANY = 400
+# The shape of the demo's stack: images and tags, components, dynamic resources with hooks.
+DEMO = """
+import pulumi, pulumi_docker as docker
+from pulumi import ResourceHook as H, ResourceHookBinding as B, ResourceOptions as O
+from things import Thing
+
+class Release(pulumi.ComponentResource):
+    def __init__(self, name):
+        super().__init__("bench:index:Release", name)
+
+before = H("before", lambda args: None)
+for number in (1, 2):
+    release = Release(f"prod-00{number}")
+    image = docker.RemoteImage(
+        f"image-{number}", name="lockstep-base/debian:12", keep_locally=True, opts=O(parent=release)
+    )
+    world = Thing(
+        f"world-{number}", value=image.image_id,
+        opts=O(parent=release, hooks=B(before_create=[before], before_delete=[before])),
+    )
+live = Thing("live", value=world.id, opts=O(hooks=B(before_update=[before])))
+kept = Thing("kept", value=live.id)
+pulumi.export("live", live.value)
+"""
+LARGE = f"""
+from things import Thing
+
+for number in range({MANY}):
+    Thing(f"thing-{{number}}", value=str(number))
+"""
+THINGS = """
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider
+
+class Provider(ResourceProvider):
+    def create(self, props):
+        return CreateResult(props["value"] or "none", props)
+
+class Thing(Resource):
+    def __init__(self, name, value, opts=None):
+        super().__init__(Provider(), name, {"value": value}, opts)
+"""
+
+
+@dataclass
+class Candidate:
+    """One command, and the seconds that its runs took."""
+
+    name: str
+    argv: Sequence[str]
+    folder: Path
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def run(self, env: Mapping[str, str]) -> None:
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        subprocess.run(self.argv, cwd=self.folder, env=env, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.wall.append(time.monotonic() - begun)
+        spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        self.cpu.append(spent)
+
+
+def project(root: Path, name: str, program: str) -> Path:
+    """A project's folder."""
+    folder = root / name
+    folder.mkdir()
+    (folder / "Pulumi.yaml").write_text(
+        f"name: {name}\nruntime:\n  name: python\n  options:\n    virtualenv: {sys.prefix}\n"
+    )
+    (folder / "things.py").write_text(THINGS)
+    (folder / "__main__.py").write_text(program)
+    return folder
+
+
+def measure(runs: int, root: Path) -> list[Candidate]:
+    """The candidates with their times."""
+    embedded = [sys.executable, "-m", "cli.pulumi"]
+    official = engines.find(os.environ.get("PATH", ""), Path.cwd())
+    env = {
+        **os.environ,
+        "LOCKSTEP_ENGINE": "embedded",
+        "PYTHONPATH": str(REPOSITORY),
+        "PULUMI_CONFIG_PASSPHRASE": "bench",
+        "PULUMI_BACKEND_URL": f"file://{root}",
+        "PULUMI_HOME": str(root / "home"),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    floor = [sys.executable, "-c", "import pulumi, pulumi_docker"]
+    found = [Candidate("import pulumi, pulumi_docker", floor, root)]
+    for name, program in (("demo", DEMO), ("large", LARGE)):
+        folder = project(root, name, program)
+        setting_up = (["stack", "init", "dev"], ["up", "--yes", "--skip-preview", "-s", "dev"])
+        for words in setting_up:
+            Candidate("", [*embedded, *words], folder).run(env)
+        calls: dict[str, list[str]] = {"preview": [], "up": ["--yes", "--skip-preview"]}
+        for call, flags in calls.items() if name == "demo" else [("preview", [])]:
+            for engine, command in (("embedded", embedded), ("official", [str(official)])):
+                if engine == "embedded" or official:
+                    argv = [*command, call, "--stack", "dev", *flags]
+                    found.append(Candidate(f"{name}: {call}, {engine}", argv, folder))
+    for _ in range(runs):
+        for candidate in found:
+            candidate.run(env)
+    return found
+
+
+def main() -> int:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    with tempfile.TemporaryDirectory(prefix="lockstep-bench-engine-") as root:
+        found = measure(runs, Path(root))
+    floor = found[0]
+    print(f"| medians of {runs} | wall s | processor s | processor, times the floor |")
+    print("| --- | --- | --- | --- |")
+    for candidate in found:
+        wall, cpu = statistics.median(candidate.wall), statistics.median(candidate.cpu)
+        ratio = cpu / statistics.median(floor.cpu)
+        print(f"| {candidate.name} | {wall:.2f} | {cpu:.2f} | {ratio:.2f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
