@@ -166,17 +166,19 @@ def choose_stack(
 
 def selected(project: str, root: Path) -> str | None:
     """The stack that `pulumi stack select` chose for this folder."""
+    try:
+        stack = json.loads(workspace_file(project, root).read_text()).get("stack")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return stack.rpartition("/")[2] if isinstance(stack, str) and stack else None
+
+
+def workspace_file(project: str, root: Path) -> Path:
+    """Where Pulumi keeps what `pulumi stack select` chose for this folder."""
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    for name in ("Pulumi.yaml", "Pulumi.yml"):
-        digest = hashlib.sha1(str(root / name).encode(), usedforsecurity=False).hexdigest()
-        path = home / "workspaces" / f"{project}-{digest}-workspace.json"
-        try:
-            stack = json.loads(path.read_text()).get("stack")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if isinstance(stack, str) and stack:
-            return stack.rpartition("/")[2]
-    return None
+    name = "Pulumi.yml" if (root / "Pulumi.yml").is_file() else "Pulumi.yaml"
+    digest = hashlib.sha1(str(root / name).encode(), usedforsecurity=False).hexdigest()
+    return home / "workspaces" / f"{project}-{digest}-workspace.json"
 
 
 def offer_passphrase(root: Path) -> None:

@@ -51,9 +51,17 @@ def find(path: str, root: Path) -> Path | None:
     ours = {(Path(sys.prefix) / "bin").resolve(), (root / ".venv" / "bin").resolve()}
     for folder in _folders(path):
         candidate = folder / "pulumi"
-        if folder.resolve() not in ours and os.access(candidate, os.X_OK) and candidate.is_file():
+        if folder.resolve() in ours or not os.access(candidate, os.X_OK):
+            continue
+        if candidate.is_file() and not _is_embedded(candidate):
             return candidate
     return None
+
+
+def _is_embedded(pulumi: Path) -> bool:
+    """Whether it is the command that set-up puts into an environment, here of another clone."""
+    with pulumi.open("rb") as file:
+        return b"from cli.pulumi import" in file.read(400)
 
 
 def version_of(pulumi: Path) -> Version | None:

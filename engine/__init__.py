@@ -13,15 +13,17 @@ from .deployment import Step
 from .display import Display, PlainDisplay, TreeDisplay
 from .display import make as make_display
 from .errors import Cancelled, EngineError, NotInEngine, StackLocked
-from .operations import Result, destroy, preview, refresh, up
+from .operations import EXIT_UNEXPECTED_CHANGES, Options, Result, destroy, preview, refresh, up
 from .project import Project
 from .stack import Stack
 
 __all__ = [
+    "EXIT_UNEXPECTED_CHANGES",
     "Cancelled",
     "Display",
     "EngineError",
     "NotInEngine",
+    "Options",
     "PlainDisplay",
     "Project",
     "Result",

@@ -69,14 +69,6 @@ class Backend:
             raise NotInEngine(f"version {version} of the state", str(self.state_file))
         return latest if isinstance(latest, dict) else None
 
-    def checkpoint(self, deployment: dict[str, Any] | None) -> bytes:
-        """The bytes of the state file."""
-        body: dict[str, Any] = {"stack": f"{ORGANIZATION}/{self.project}/{self.stack}"}
-        if deployment is not None:
-            body["latest"] = deployment
-        whole = {"version": 3, "checkpoint": body}
-        return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
-
     def save(self, deployment: dict[str, Any] | None, durable: bool = False) -> None:
         """Replace the state in one step; the one before stays as .bak.
 
@@ -88,7 +80,10 @@ class Backend:
             previous = Path(f"{self.state_file}.bak")
             previous.unlink(missing_ok=True)
             os.link(self.state_file, previous)
-        self._write(self.state_file, self.checkpoint(deployment), durable)
+        body: dict[str, Any] = {"stack": f"{ORGANIZATION}/{self.project}/{self.stack}"}
+        if deployment is not None:
+            body["latest"] = deployment
+        self._write(self.state_file, _json({"version": 3, "checkpoint": body}), durable)
 
     def backup(self) -> None:
         """Keep a copy of the state as it is now."""
@@ -97,11 +92,11 @@ class Backend:
             self._write(self.backup_dir / name, self.state_file.read_bytes())
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Add an entry to the history, with the state that the operation left."""
+        """Add an entry to the history, with the state that the operation left, and a backup."""
         stem = f"{self.stack}-{time.time_ns()}"
-        body = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
-        self._write(self.history_dir / f"{stem}.history.json", body)
+        self._write(self.history_dir / f"{stem}.history.json", _json(entry))
         self._write(self.history_dir / f"{stem}.checkpoint.json", self.state_file.read_bytes())
+        self.backup()
 
     def history(self) -> list[dict[str, Any]]:
         """The raw entries, newest first."""
@@ -114,6 +109,11 @@ class Backend:
             path.unlink(missing_ok=True)
             Path(f"{path}.attrs").unlink(missing_ok=True)
         self.unlock_all()
+
+    @property
+    def locked(self) -> bool:
+        """Whether anybody holds the stack."""
+        return any(self.lock_dir.glob("*.json"))
 
     def unlock_all(self) -> int:
         """Remove every lock, whoever holds it; gives their number."""
@@ -191,6 +191,10 @@ class Backend:
         _replace(
             Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n"
         )
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _folder(path: Path) -> None:

@@ -13,50 +13,26 @@ from .values import masked
 if TYPE_CHECKING:
     from .deployment import Step
 
-SIGNS = {
-    "same": "  ",
-    "create": "+ ",
-    "update": "~ ",
-    "delete": "- ",
-    "replace": "+-",
-    "create-replacement": "++",
-    "delete-replaced": "--",
-    "remove-pending-replace": "~ ",
-    "refresh": "~ ",
-}
-_PLANNED = {
-    "create": "create",
-    "update": "update",
-    "delete": "delete",
-    "replace": "replace",
-    "create-replacement": "create replacement",
-    "delete-replaced": "delete original",
-    "remove-pending-replace": "forget original",
-    "refresh": "refresh",
-}
-_DOING = {
-    "create": "creating",
-    "update": "updating",
-    "delete": "deleting",
-    "replace": "replacing",
-    "create-replacement": "creating replacement",
-    "delete-replaced": "deleting original",
-    "remove-pending-replace": "forgetting original",
-    "refresh": "refreshing",
-}
-_DONE = {
-    "create": "created",
-    "update": "updated",
-    "delete": "deleted",
-    "replace": "replaced",
-    "create-replacement": "created replacement",
-    "delete-replaced": "deleted original",
-    "remove-pending-replace": "forgot original",
-    "refresh": "refreshed",
-}
+# Kind of step -> sign, what it would do, does, did, and its colour.
+WORDS = {
+    "same": ("  ", "", "", "", "dim"),
+    "create": ("+ ", "create", "creating", "created", "green"),
+    "update": ("~ ", "update", "updating", "updated", "yellow"),
+    "delete": ("- ", "delete", "deleting", "deleted", "red"),
+    "replace": ("+-", "replace", "replacing", "replaced", "magenta"),
+    "create-replacement": (
+        "++", "create replacement", "creating replacement", "created replacement", "green",
+    ),
+    "delete-replaced": (
+        "--", "delete original", "deleting original", "deleted original", "red",
+    ),
+    "remove-pending-replace": (
+        "~ ", "forget original", "forgetting original", "forgot original", "",
+    ),
+    "refresh": ("~ ", "refresh", "refreshing", "refreshed", ""),
+}  # fmt: skip
 LONG = 72
 """Characters of a value that are shown in one line."""
-COLORS = {"create": "green", "update": "yellow", "delete": "red", "replace": "magenta"}
 
 
 class Display(Protocol):
@@ -89,7 +65,7 @@ class PlainDisplay:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._out = stream or sys.stdout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # also taken by a signal handler
         self._messages: dict[str, list[tuple[str, str]]] = {}
         self._stack = ""
         self._diff = False
@@ -101,7 +77,7 @@ class PlainDisplay:
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
         if step.op == "same" or (dry_run and phase == "pre"):
             return
-        line = f" {SIGNS[step.op]} {step.type} {step.name} {state_of(phase, step, dry_run)}"
+        line = f" {WORDS[step.op][0]} {step.type} {step.name} {state_of(phase, step, dry_run)}"
         shown = changed_keys(step)
         self._print(line + (f" [diff: {shown}]" if shown else ""))
         if self._diff and phase == "outputs":
@@ -192,25 +168,20 @@ class TreeDisplay(PlainDisplay):
         else:
             super().diagnostic(urn, severity, text, ephemeral)
 
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], _dry_run: bool, /) -> None:
-        self._stop()
-        super().outputs(old, new, _dry_run)
-
-    def summary(
-        self, changes: dict[str, int], seconds: float, dry_run: bool, _failed: bool, /
-    ) -> None:
-        self._stop()
-        super().summary(changes, seconds, dry_run, _failed)
+    def _print(self, line: str) -> None:
+        self.end_tree()
+        super()._print(line)
 
     def end(self) -> None:
-        self._stop()
+        self.end_tree()
         super().end()
 
-    def _stop(self) -> None:
+    def end_tree(self) -> None:
+        """The rest is plain lines."""
         if self._live is not None:
             self._progress = {}
-            self._live.stop()
-            self._live = None
+            live, self._live = self._live, None
+            live.stop()
             self._console.print()
 
     def _tree(self) -> Any:
@@ -233,7 +204,7 @@ class TreeDisplay(PlainDisplay):
             if depth and urn not in told:
                 continue
             step, phase, dry_run = rows[urn]
-            color = COLORS.get(step.op.split("-")[0], "") if step.op != "same" else "dim"
+            color = WORDS[step.op][4]
             status = state_of(phase, step, dry_run)
             info = f"[diff: {keys}]" if (keys := changed_keys(step)) else ""
             problems = [s for s, _ in self._messages.get(urn, []) if s != "info"]
@@ -241,7 +212,7 @@ class TreeDisplay(PlainDisplay):
                 info += f" {len(problems)} {problems[0]}{'s' if len(problems) > 1 else ''}"
             table.add_row(
                 Text.assemble(
-                    (f"{SIGNS[step.op]} ", color),
+                    (f"{WORDS[step.op][0]} ", color),
                     "   " * depth + ("└─ " if depth else "") + _short(step.type),
                 ),
                 step.name,
@@ -253,23 +224,20 @@ class TreeDisplay(PlainDisplay):
         return Group(table, *doing)
 
 
-def make(interactive: bool | None = None) -> Display:
-    """The display for standard output: a live tree on a terminal, else plain lines."""
+def make(interactive: bool | None = None, stream: IO[str] | None = None) -> Display:
+    """The display for standard output, or another stream: a live tree on a terminal, else lines."""
     live = sys.stdout.isatty() if interactive is None else interactive
-    return TreeDisplay() if live else PlainDisplay()
+    return TreeDisplay() if live else PlainDisplay(stream)
 
 
 def state_of(phase: str, step: Step, dry_run: bool) -> str:
     """`creating`, `created (3s)`, `**creating failed**`; in a preview `create`."""
-    if step.op == "same":
-        return ""
+    _, would, does, did, _ = WORDS[step.op]
     if phase == "failed":
-        return f"**{_DOING[step.op]} failed**"
-    if dry_run:
-        return _PLANNED[step.op]
-    if phase == "pre":
-        return _DOING[step.op]
-    return f"{_DONE[step.op]} ({step.seconds:.1f}s)"
+        return f"**{does} failed**"
+    if dry_run or phase == "pre":
+        return would if dry_run else does
+    return f"{did} ({step.seconds:.1f}s)" if did else ""
 
 
 def changed_keys(step: Step) -> str:
@@ -335,15 +303,14 @@ def _shortened(text: str) -> str:
 
 def summary_lines(changes: dict[str, int], dry_run: bool) -> list[str]:
     """`+ 2 to create` or `+ 2 created`, then `3 unchanged`."""
+    kinds = [kind for kind in ("create", "update", "delete", "replace") if changes.get(kind)]
     lines = []
-    for kind in ("create", "update", "delete", "replace"):
-        if changes.get(kind):
-            word = f"to {_PLANNED[kind]}" if dry_run else _DONE[kind]
-            lines.append(f"{SIGNS[kind]}{changes[kind]} {word}")
-    changing = sum(count for kind, count in changes.items() if kind != "same")
+    for kind in kinds:
+        sign, would, _, did, _ = WORDS[kind]
+        lines.append(f"{sign}{changes[kind]} {f'to {would}' if dry_run else did}")
     same = f"{changes.get('same', 0)} unchanged"
-    if len(lines) > 1:
-        lines.append(f"{changing} changes. {same}")
+    if len(kinds) > 1:
+        lines.append(f"{sum(changes[kind] for kind in kinds)} changes. {same}")
     elif changes.get("same"):
         lines.append(same)
     return lines

@@ -56,7 +56,8 @@ class DockerProvider:
                 )
             return self._made
 
-    def check(self, type_: str, _olds: Props, news: Props, /) -> tuple[Props, Failures]:
+    def check(self, urn: str, _olds: Props, news: Props, /) -> tuple[Props, Failures]:
+        type_ = _type(urn)
         known = (*_REQUIRED[type_], *_OPTIONAL[type_], "__defaults")
         failures = [(k, "an argument of this name is not known") for k in news if k not in known]
         failures += [(k, "a value is required") for k in _REQUIRED[type_] if not news.get(k)]
@@ -65,7 +66,8 @@ class DockerProvider:
         inputs = {k: v for k, v in news.items() if v is not None}
         return {"__defaults": [], **inputs}, failures
 
-    def diff(self, type_: str, _id: str, outputs: Props, _inputs: Props, news: Props, /) -> Change:
+    def diff(self, urn: str, _id: str, outputs: Props, _inputs: Props, news: Props, /) -> Change:
+        type_ = _type(urn)
         keys = [
             k
             for k in (*_REQUIRED[type_], *_OPTIONAL[type_])
@@ -75,8 +77,8 @@ class DockerProvider:
         detailed = {k: _kind(outputs.get(k), news.get(k), k in replaces) for k in keys}
         return Change(bool(keys), replaces, False, tuple(sorted(keys)), detailed)
 
-    def create(self, type_: str, news: Props, preview: bool, /) -> tuple[str, Props]:
-        if type_ == IMAGE:
+    def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
+        if _type(urn) == IMAGE:
             if preview:
                 unknown = dict.fromkeys(("id", "imageId", "repoDigest"), UNKNOWN)
                 return "", {**_image(news, "", "", ""), **unknown, "__meta": _PREVIEW_META}
@@ -85,12 +87,14 @@ class DockerProvider:
             return "", {**_tag(news, "", ""), "id": UNKNOWN, "sourceImageId": UNKNOWN}
         return self._make_tag(news)
 
-    def read(self, type_: str, _id: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
-        name = outputs["name"] if type_ == IMAGE else outputs["targetImage"]
+    def read(
+        self, urn: str, _id: str, outputs: Props, _inputs: Props, /
+    ) -> tuple[Props, Props | None] | None:
+        name = outputs["name"] if _type(urn) == IMAGE else outputs["targetImage"]
         found = self._inspect(name)
         if found is None:
             return None
-        if type_ == TAG:
+        if _type(urn) == TAG:
             return dict(outputs), None
         return {
             **outputs,
@@ -100,14 +104,14 @@ class DockerProvider:
         }, None
 
     def update(
-        self, type_: str, _id: str, outputs: Props, _inputs: Props, news: Props, _preview: bool, /
+        self, urn: str, _id: str, outputs: Props, _inputs: Props, news: Props, _preview: bool, /
     ) -> Props:
         # Only forceRemove and keepLocally reach this; both are notes for a later delete.
-        return {**outputs, **{k: news.get(k) for k in _OPTIONAL[type_]}}
+        return {**outputs, **{k: news.get(k) for k in _OPTIONAL[_type(urn)]}}
 
-    def delete(self, type_: str, _id: str, outputs: Props, /) -> None:
+    def delete(self, urn: str, _id: str, outputs: Props, /) -> None:
         """A tag stays in Docker, as with the official plugin; an image goes unless kept."""
-        if type_ == TAG or outputs.get("keepLocally"):
+        if _type(urn) == TAG or outputs.get("keepLocally"):
             return
         with _sentences(f"removing the image {outputs['name']}"):
             import docker
@@ -160,6 +164,10 @@ class DockerProvider:
             except docker.errors.ImageNotFound:
                 return None
             return found
+
+
+def _type(urn: str) -> str:
+    return urn.split("::")[2].rpartition("$")[2]
 
 
 @contextmanager

@@ -60,7 +60,9 @@ class DynamicProvider:
 
         return self._run(ask)
 
-    def read(self, _type: str, id_: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
+    def read(
+        self, _type: str, id_: str, outputs: Props, _inputs: Props, /
+    ) -> tuple[Props, Props | None] | None:
         def ask() -> tuple[Props, Props | None] | None:
             given = _to_user(outputs)
             answer = self._provider(given).read(id_, given)

@@ -1,8 +1,12 @@
 """The engine's side of Pulumi's protocol, called directly by the Python SDK in this process."""
 
+# ruff: noqa: N802 (methods have the protocol's names)
+
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -12,24 +16,27 @@ from pulumi.runtime.proto import engine_pb2, resource_pb2
 
 from .deployment import Deployment, Listener, Terminated
 from .errors import EngineError, NotInEngine
-from .planner import Goal
+from .snapshot import Resource
 from .values import decode, encode, is_secret, secret
 
-FEATURES = (
-    resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
-    # Announced so that the SDK sends them and the refusal is ours, with the name of the option.
-    resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACEMENT_TRIGGER,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_PARAMETERIZATION,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,
-)
+FEATURES = [
+    getattr(resource_pb2, f"RESOURCE_MONITOR_FEATURE_{name}")
+    for name in (
+        "SECRETS",
+        "RESOURCE_HOOKS",
+        # Announced so that the SDK sends them and the refusal is ours, with the name of the option.
+        "ALIAS_SPECS",
+        "DELETED_WITH",
+        "REPLACE_WITH",
+        "REPLACEMENT_TRIGGER",
+        "TRANSFORMS",
+        "INVOKE_TRANSFORMS",
+        "PARAMETERIZATION",
+        "ERROR_HOOKS",
+    )
+]
 # Fields of a registration whose use is refused, by the name people know them by.
-_REFUSED = {
+REFUSED = {
     "aliases": "the option aliases",
     "aliasURNs": "the option aliases",
     "aliasSpecs": "the option aliases",
@@ -44,32 +51,22 @@ _REFUSED = {
     "envVarMappings": "the option env_var_mappings",
     "state_migrations": "a state migration",
 }
-_HOOKS = {
-    "before_create": "BeforeCreate",
-    "after_create": "AfterCreate",
-    "before_update": "BeforeUpdate",
-    "after_update": "AfterUpdate",
-    "before_delete": "BeforeDelete",
-    "after_delete": "AfterDelete",
+# Calls of the protocol that are refused: what the program asked for, from the request.
+REFUSED_CALLS: dict[str, Callable[[Any], str]] = {
+    "ReadResource": lambda r: f"reading a resource by its id (get, {r.type})",
+    "Invoke": lambda r: f"the function {r.tok}",
+    "Call": lambda r: f"the method {r.tok}",
+    "RegisterStackTransform": lambda _: "a stack transform",
+    "RegisterStackInvokeTransform": lambda _: "an invoke transform",
+    "RegisterErrorHook": lambda r: f"the error hook {r.name}",
+    "RegisterPackage": lambda r: f"the parameterized package {r.name}",
 }
-# The protocol's names of our methods.
-_METHODS = {
-    "GetDeploymentInfo": "get_deployment_info",
-    "RegisterResource": "register_resource",
-    "RegisterResourceOutputs": "register_resource_outputs",
-    "RegisterResourceHook": "register_resource_hook",
-    "SignalAndWaitForShutdown": "signal_and_wait_for_shutdown",
-    "ReadResource": "read_resource",
-    "Invoke": "invoke",
-    "Call": "call",
-    "RegisterStackTransform": "register_stack_transform",
-    "RegisterStackInvokeTransform": "register_stack_invoke_transform",
-    "RegisterErrorHook": "register_error_hook",
-    "RegisterPackage": "register_package",
-    "Log": "log",
-    "RequirePulumiVersion": "require_pulumi_version",
+HOOKS = {
+    f"{when}_{what}": f"{when}_{what}".title().replace("_", "")
+    for when in ("before", "after")
+    for what in ("create", "update", "delete")
 }
-_SEVERITIES = {
+SEVERITIES = {
     engine_pb2.DEBUG: "debug",
     engine_pb2.INFO: "info",
     engine_pb2.WARNING: "warning",
@@ -108,22 +105,29 @@ class Callbacks(_CallbackServicer):
 
 
 class Monitor:
-    """Both services of the protocol (ResourceMonitor and Engine), and the program's hooks."""
+    """Both services of the protocol (ResourceMonitor and Engine), and the program's hooks. The
+    methods have the protocol's names, and what is not here is refused by its own."""
 
     def __init__(self, deployment: Deployment, listener: Listener, root: str) -> None:
         self._deployment, self._tell, self._root = deployment, listener, root
-        self._hooks: dict[str, tuple[str, bool, bool]] = {}
+        self._hooks: dict[str, Any] = {}
         self.callbacks: Callbacks | None = None
         deployment.hooks = self
 
     def __getattr__(self, name: str) -> Any:
-        if name in _METHODS:
-            return getattr(self, _METHODS[name])
-        raise AttributeError(name)
+        if name not in REFUSED_CALLS:
+            raise AttributeError(name)
+
+        def refuse(request: Any) -> NoReturn:
+            named = name == "ReadResource"
+            urn = self._urn(request) if named else ""
+            self._end(urn, NotInEngine(REFUSED_CALLS[name](request), urn))
+
+        return refuse
 
     # ---- ResourceMonitor -----------------------------------------------------------------------
 
-    def get_deployment_info(self, _: Any) -> Any:
+    def GetDeploymentInfo(self, _: Any) -> Any:
         of = self._deployment
         return resource_pb2.DeploymentInfo(
             project=of.project,
@@ -133,11 +137,13 @@ class Monitor:
             supportedFeatures=FEATURES,
         )
 
-    def register_resource(self, request: Any) -> Any:
-        urn = self._deployment.urn(request.type, request.name, request.parent)
+    def RegisterResource(self, request: Any) -> Any:
+        urn = self._urn(request)
         try:
-            new, unknown = self._deployment.register(self._goal(urn, request))
+            new, unknown = self._deployment.register(self._wanted(urn, request))
         except Terminated:
+            if self._deployment.continue_on_error and not self._deployment.cancelled:
+                return resource_pb2.RegisterResourceResponse(urn=urn, result=resource_pb2.FAIL)
             raise _Ended from None
         except EngineError as error:
             self._end(urn, error)
@@ -148,7 +154,7 @@ class Monitor:
             response.propertyDependencies[key].urns.extend(urns)
         return response
 
-    def register_resource_outputs(self, request: Any) -> Any:
+    def RegisterResourceOutputs(self, request: Any) -> Any:
         try:
             self._deployment.register_outputs(request.urn, decode(request.outputs))
         except Terminated:
@@ -157,111 +163,85 @@ class Monitor:
             self._end(request.urn, error)
         return empty_pb2.Empty()
 
-    def register_resource_hook(self, request: Any) -> Any:
+    def RegisterResourceHook(self, request: Any) -> Any:
         # Called on the loop's thread, where a hook may be what somebody with a lock waits for:
         # no lock may be taken here.
-        self._hooks[request.name] = (
-            request.callback.token,
-            request.on_dry_run,
-            request.ignore_errors,
-        )
+        self._hooks[request.name] = request
         return empty_pb2.Empty()
 
-    def signal_and_wait_for_shutdown(self, _: Any) -> Any:
+    def SignalAndWaitForShutdown(self, _: Any) -> Any:
         try:
             self._deployment.finish()
         except Terminated:
             raise _Ended from None
         return empty_pb2.Empty()
 
-    def read_resource(self, request: Any) -> Any:
-        urn = self._deployment.urn(request.type, request.name, request.parent)
-        self._end(urn, NotInEngine("reading a resource by its id (get)", urn))
-
-    def invoke(self, request: Any) -> Any:
-        self._end("", NotInEngine(f"the function {request.tok}"))
-
-    def call(self, request: Any) -> Any:
-        self._end("", NotInEngine(f"the method {request.tok}"))
-
-    def register_stack_transform(self, _: Any) -> Any:
-        self._end("", NotInEngine("a stack transform"))
-
-    def register_stack_invoke_transform(self, _: Any) -> Any:
-        self._end("", NotInEngine("an invoke transform"))
-
-    def register_error_hook(self, request: Any) -> Any:
-        self._end("", NotInEngine(f"the error hook {request.name}"))
-
-    def register_package(self, request: Any) -> Any:
-        self._end("", NotInEngine(f"the parameterized package {request.name}"))
-
     # ---- Engine --------------------------------------------------------------------------------
 
-    def log(self, request: Any) -> Any:
-        severity = _SEVERITIES.get(request.severity, "info")
+    def Log(self, request: Any) -> Any:
+        severity = SEVERITIES.get(request.severity, "info")
         if severity != "debug":
             self._tell.diagnostic(request.urn, severity, request.message, request.ephemeral)
         if severity == "error":
             self._deployment.program_failed = True
         return empty_pb2.Empty()
 
-    def require_pulumi_version(self, _: Any) -> Any:
+    def RequirePulumiVersion(self, _: Any) -> Any:
         return engine_pb2.RequirePulumiVersionResponse()
 
     # ---- hooks ---------------------------------------------------------------------------------
 
     def hook_options(self, name: str) -> tuple[bool, bool] | None:
         found = self._hooks.get(name)
-        return found and (found[1], found[2])
+        return found and (found.on_dry_run, found.ignore_errors)
 
     def call_hook(self, name: str, arguments: dict[str, Any]) -> str:
         assert self.callbacks is not None
         request = resource_pb2.ResourceHookRequest(**arguments)
-        answer = self.callbacks.invoke(self._hooks[name][0], request.SerializeToString())
-        error: str = answer.error
+        token = self._hooks[name].callback.token
+        error: str = self.callbacks.invoke(token, request.SerializeToString()).error
         return error
 
     # ---- words for each other ------------------------------------------------------------------
 
     def _end(self, urn: str, error: EngineError) -> NoReturn:
+        if isinstance(error, NotInEngine):
+            self._deployment.refusal = error
         self._deployment.fail(urn, str(error))
         raise _Ended
 
-    def _goal(self, urn: str, request: Any) -> Goal:
-        for name, what in _REFUSED.items():
-            value = getattr(request, name)
-            set_ = request.HasField(name) if name == "replacement_trigger" else bool(value)
-            if set_:
+    def _urn(self, request: Any) -> str:
+        return self._deployment.urn(request.type, request.name, request.parent)
+
+    def _wanted(self, urn: str, request: Any) -> Resource:
+        for name, what in REFUSED.items():
+            message = name == "replacement_trigger"
+            if request.HasField(name) if message else getattr(request, name):
                 raise NotInEngine(what, urn)
         inputs = {
             key: secret(value) if isinstance(value, list) and is_secret(value) else value
             for key, value in decode(request.object).items()
         }
         first = request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None
-        return Goal(
+        hooks = {kept: list(getattr(request.hooks, sent)) for sent, kept in HOOKS.items()}
+        return Resource(
             urn=urn,
             type=request.type,
-            name=request.name,
             custom=request.custom,
             inputs=inputs,
             parent=request.parent,
-            dependencies=tuple(request.dependencies),
+            dependencies=list(request.dependencies),
             property_dependencies={
-                key: tuple(found.urns) for key, found in request.propertyDependencies.items()
+                key: list(found.urns) for key, found in request.propertyDependencies.items()
             },
             provider=request.provider,
             version=request.version,
             protect=request.protect,
             retain_on_delete=request.retainOnDelete,
             delete_before_replace=first,
-            ignore_changes=tuple(request.ignoreChanges),
-            secret_outputs=tuple(request.additionalSecretOutputs),
-            hooks={
-                kept: tuple(getattr(request.hooks, sent))
-                for sent, kept in _HOOKS.items()
-                if getattr(request.hooks, sent)
-            },
+            ignore_changes=list(request.ignoreChanges),
+            secret_outputs=list(request.additionalSecretOutputs),
+            hooks={kept: names for kept, names in sorted(hooks.items()) if names},
             source_position=self._position(request.sourcePosition),
             rest=_timeouts(request.customTimeouts),
         )
@@ -280,11 +260,6 @@ def _timeouts(given: Any) -> dict[str, Any]:
 
 
 def _seconds(text: str) -> int:
+    """`1h30m` in seconds."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    total, number = 0.0, ""
-    for letter in text:
-        if letter in units:
-            total, number = total + float(number) * units[letter], ""
-        else:
-            number += letter
-    return int(total)
+    return int(sum(float(n) * units[u] for n, u in re.findall(r"([\d.]+)([hms])(?![a-z])", text)))

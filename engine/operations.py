@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from . import planner, program
+from . import program
 from .deployment import Deployment, Step
-from .display import Display, property_lines
-from .errors import Cancelled, EngineError
-from .snapshot import STACK_TYPE, VERSION, Resource, Snapshot
+from .display import Display, PlainDisplay, property_lines
+from .errors import Cancelled
+from .snapshot import VERSION
 from .stack import Stack
-from .values import Props, masked
+from .values import masked
 
 EXIT_FAILED, EXIT_UNEXPECTED_CHANGES, EXIT_TERMINATED = 1, 7, 8
+# Words of what is refused. Only a program that has one is worth a run to see whether it is used.
+SUSPECT = re.compile(
+    r"\b(aliases|deleted_with|import_|replace_with|replacement_trigger|transforms)="
+    r"|O(ption)?s?\([^()]*\bid="
+    r"|\bpulumi_(?!docker\b)\w+|\bdocker\.(?!RemoteImage\b|Tag\b|Provider\b)[A-Z]\w+\("
+    r"|\b(StackReference|ErrorHook|runtime\.invoke|runtime\.call|register_stack_transform)\b"
+)
+TERMINATED_SECONDS = 3
+CANCELLING = """\
+^C received; cancelling. If you would like to terminate immediately, press ^C again.
+Note that terminating immediately may lead to orphaned resources and other inconsistencies."""
 PENDING_ADVICE = """\
 These resources are in an unknown state because the Pulumi CLI was interrupted while waiting for \
 changes to these resources to complete. You should confirm whether or not the operations listed \
-completed successfully by checking the state of the appropriate provider.
+completed successfully by checking the state of the appropriate provider. For example, if you are \
+using AWS, you can confirm using the AWS Console.
 
 Once you have confirmed the status of the interrupted operations, you can repair your stack using \
 `pulumi refresh` which will refresh the state from the provider you are using and clear the \
 pending operations if there are any."""
+NEEDS_PROGRAM = "You must run with the `--run-program` flag to use delete hooks during destroy."
+CREATES_ADVICE = """
+
+Note that `pulumi refresh` will need to be run interactively to clear pending CREATE operations."""
 
 
 @dataclass
@@ -43,6 +61,9 @@ class Result:
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)  # secrets as [secret]
     error: str | None = None
+    details: list[str] = field(default_factory=list)  # lines: what changes, with its values
+    seconds: float = 0.0
+    last_word: str = ""  # an error that concerns the call, not a resource: shown nowhere else
 
     @property
     def changed(self) -> bool:
@@ -50,85 +71,84 @@ class Result:
         return any(count for kind, count in self.changes.items() if kind != "same")
 
 
-def preview(stack: Stack, *, display: Display, refresh: bool = False, diff: bool = False) -> Result:
-    """What an update would do. Nothing is changed and nothing is locked. `diff` shows properties.
+class Options(TypedDict, total=False):
+    """How an operation is to go. What is left out is off, or as the comment says."""
 
-    Raises EngineError for what is wrong before the program starts.
-    """
-    stack.validate()
-    run = _Run(stack, display, "update", dry_run=True, diff=diff)
-    return run.result(lambda: run.update(refresh))
+    message: str | None  # for the history; the subject of the git commit
+    confirm: Callable[[Result], bool] | None  # gets the preview, says yes or no; yes
+    skip_preview: bool
+    preview_only: bool
+    refresh: bool  # read every resource anew before the program runs
+    run_program: bool  # destroy: run the program, for its delete hooks
+    diff: bool  # show properties with their values
+    expect_no_changes: bool
+    clear_pending_creates: bool
+    validate: bool  # on: the config must fit what the project declares
+    parallel: int  # 16
+    targets: tuple[str, ...]  # URNs: all other resources stay as they are
+    replacing: tuple[str, ...]  # URNs: replaced whatever their providers say
+    continue_on_error: bool  # what does not depend on a failed resource goes on
 
 
-def up(
-    stack: Stack,
-    *,
-    display: Display,
-    message: str | None = None,
-    skip_preview: bool = False,
-    confirm: Callable[[Result], bool] | None = None,
-    refresh: bool = False,
-    expect_no_changes: bool = False,
-) -> Result:
-    """Preview, ask, update. `confirm` gets the preview and says yes or no; None is yes. A declined
-    update gives the preview's result.
+def up(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+    """Preview, ask, update. A preview that failed or was declined gives its own result.
 
     Raises EngineError for what is wrong before the program starts, StackLocked if another process
     works on the stack.
     """
-    stack.validate()
-    if not skip_preview:
-        planned = preview(stack, display=display, refresh=refresh)
+    return _operate("update", stack, display, options)
+
+
+def preview(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+    """What an update would do. Nothing is changed and nothing is locked. Raises as `up`."""
+    return _operate("update", stack, display, {**options, "preview_only": True})
+
+
+def refresh(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+    """Read every resource anew and write what was found to the state. The program is not run."""
+    return _operate("refresh", stack, display, options)
+
+
+def destroy(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+    """Delete everything in the stack. A resource with delete hooks is a refusal before anything is
+    deleted, unless the program runs."""
+    return _operate("destroy", stack, display, options)
+
+
+def _operate(kind: str, stack: Stack, display: Display, options: Options) -> Result:
+    if kind == "update" and options.get("validate", True):
+        stack.validate()
+    confirm = options.get("confirm")
+    if options.get("preview_only") or not options.get("skip_preview"):
+        planned = _Run(stack, display, kind, options, dry_run=True).result()
+        if options.get("preview_only"):
+            return _expected(planned, kind, options)
         if planned.exit_code or (confirm is not None and not confirm(planned)):
             return planned
+    elif kind == "update":
+        _survey(stack)
     with stack.backend.lock():
-        run = _Run(stack, display, "update", dry_run=False, message=message)
-        result = run.result(lambda: run.update(refresh))
-    return _without_changes(result, expect_no_changes, "update")
+        return _expected(_Run(stack, display, kind, options, dry_run=False).result(), kind, options)
 
 
-def refresh(
-    stack: Stack,
-    *,
-    display: Display,
-    preview_only: bool = False,
-    expect_no_changes: bool = False,
-) -> Result:
-    """Read every resource anew and write what was found to the state; the program is not run.
-    `preview_only` writes nothing."""
-    if preview_only:
-        run = _Run(stack, display, "refresh", dry_run=True)
-        return _without_changes(run.result(run.refresh), expect_no_changes, "refresh")
-    with stack.backend.lock():
-        run = _Run(stack, display, "refresh", dry_run=False)
-        result = run.result(run.refresh)
-    return _without_changes(result, expect_no_changes, "refresh")
+def _survey(stack: Stack) -> None:
+    """Run the program without asking or doing anything, so that what is not here is refused before
+    something is changed; a preview finds it by itself. Raises NotInEngine."""
+    if not any(SUSPECT.search(path.read_text()) for path in stack.project.program.glob("*.py")):
+        return
+    run = _Run(stack, PlainDisplay(io.StringIO()), "update", {}, dry_run=True)
+    run.deployment.surveying = True
+    with redirect_stdout(io.StringIO()):
+        run.result()
+    if run.deployment.refusal:
+        raise run.deployment.refusal
 
 
-def destroy(
-    stack: Stack,
-    *,
-    display: Display,
-    run_program: bool = False,
-    confirm: Callable[[Result], bool] | None = None,
-) -> Result:
-    """Delete everything in the stack. With `run_program` the program runs for its delete hooks;
-    without it a resource that has some is a refusal before anything is deleted. `confirm` gets
-    what would be deleted."""
-    if confirm is not None:
-        planning = _Run(stack, display, "destroy", dry_run=True)
-        planned = planning.result(lambda: planning.destroy(run_program))
-        if planned.exit_code or not confirm(planned):
-            return planned
-    with stack.backend.lock():
-        run = _Run(stack, display, "destroy", dry_run=False)
-        return run.result(lambda: run.destroy(run_program))
-
-
-def _without_changes(result: Result, expected: bool, kind: str) -> Result:
-    if expected and result.changed and not result.exit_code:
+def _expected(result: Result, kind: str, options: Options) -> Result:
+    if options.get("expect_no_changes") and result.changed and not result.exit_code:
         result.exit_code = EXIT_UNEXPECTED_CHANGES
-        result.error = f"no changes were expected for {kind} but changes were proposed"
+        result.last_word = f"no changes were expected for {kind} but changes were proposed"
+        result.error = result.last_word
     return result
 
 
@@ -136,23 +156,18 @@ class _Run:
     """One pass over a stack, in preview or for real. Tells the display, hiding config secrets."""
 
     def __init__(
-        self,
-        stack: Stack,
-        display: Display,
-        kind: str,
-        *,
-        dry_run: bool,
-        diff: bool = False,
-        message: str | None = None,
+        self, stack: Stack, display: Display, kind: str, options: Options, *, dry_run: bool
     ) -> None:
         self.stack, self.kind, self.dry_run = stack, kind, dry_run
-        self._display, self._diff, self._message = display, diff, message
+        self._display, self._options = display, options
         self._hidden = stack.masked_texts()
         self._errors: list[str] = []
+        self._last_word = ""
+        self._details: list[str] = []
         self._begun, self._clock = int(time.time()), time.monotonic()
-        # The old state is kept aside: outputs are shown as old => new.
         self._snapshot = stack.snapshot()
-        self._old_outputs = dict(_root_outputs(self._snapshot))
+        # Kept aside: outputs are shown as old => new.
+        self._old_outputs = dict(self._snapshot.root.outputs) if self._snapshot.root else {}
         self.deployment = Deployment(
             project=stack.project.name,
             stack=stack.name,
@@ -162,73 +177,71 @@ class _Run:
             listener=self,
             dry_run=dry_run,
             removing=kind == "destroy",
+            parallel=options.get("parallel", 16),
+            targets=options.get("targets", ()),
+            replacing=options.get("replacing", ()),
+            continue_on_error=options.get("continue_on_error", False),
         )
 
-    # ---- the operations ------------------------------------------------------------------------
-
-    def update(self, refresh: bool) -> None:
-        self._warn_of_pending()
-        if refresh:
-            self.deployment.refresh(report_changes=False)
-        if not self._stopped:
-            self._program()
-
-    def refresh(self) -> None:
-        self.deployment.refresh(report_changes=True)
-        if not self._stopped:
-            left = self._snapshot.left_over
-            # A begun create cannot be looked up, it has no id yet; all others were just read.
-            self._snapshot.left_over = [p for p in left if p.operation == "creating"]
-
-    def destroy(self, run_program: bool) -> None:
-        self._warn_of_pending()
-        resources = self._snapshot.resources
-        if run_program:
-            self._program()
-        elif not self.deployment.refuse_hooks_without_program(resources):
-            self.deployment.delete(planner.condemned(resources, set()))
-
-    def _program(self) -> None:
-        program.run(
-            self.deployment,
-            self,
-            program=self.stack.project.program,
-            root=self.stack.project.root,
-            config=self.stack.texts(),
-            secret_keys=self.stack.secret_keys(),
-        )
-
-    @property
-    def _stopped(self) -> bool:
-        return self.deployment.failed or self.deployment.cancelled
-
-    def _warn_of_pending(self) -> None:
-        pending = self._snapshot.left_over
-        if pending:
-            listed = "\n".join(
-                f"  * {p.resource.urn}, interrupted while {p.operation}" for p in pending
-            )
-            self.diagnostic(
-                "",
-                "warning",
-                f"Attempting to deploy or update resources with {len(pending)} pending operations "
-                f"from previous deployment.\n{listed}\n{PENDING_ADVICE}",
-            )
-
-    # ---- around them ---------------------------------------------------------------------------
-
-    def result(self, work: Callable[[], None]) -> Result:
+    def result(self) -> Result:
         """Do the work, then save, record, show the outputs and the summary."""
         title = {"update": "Updating", "refresh": "Refreshing", "destroy": "Destroying"}[self.kind]
-        if self.dry_run and self.kind == "update":
-            title = "Previewing update"
-        self._display.begin(title, self.stack.name, self.dry_run, self._diff)
+        title = f"Previewing {self.kind}" if self.dry_run else title
+        diff = self._options.get("diff", False)
+        self._display.begin(title, self.stack.name, self.dry_run, diff)
         try:
             with self._interruptible(), program.in_folder(self.stack.project.program):
-                work()
+                self._work()
             return self._finished()
         finally:
             self._display.end()
+
+    # ---- the operations ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        of = self.deployment
+        if self.kind == "refresh":
+            of.refresh(report_changes=True)
+            if not (of.failed or of.cancelled):
+                self._clear_pending()
+            return
+        if not self.dry_run:
+            self._warn_of_pending()
+        if self._options.get("refresh"):
+            of.refresh(report_changes=False)
+        if of.failed or of.cancelled:
+            return
+        if self.kind == "update" or self._options.get("run_program"):
+            program.run(of, self, self.stack.project, self.stack.texts(), self.stack.secret_keys())
+        elif of.refuse_hooks_without_program(self._snapshot.resources):
+            self._last_word = NEEDS_PROGRAM
+            self._errors.append(NEEDS_PROGRAM)
+        else:
+            of.finish()
+
+    def _clear_pending(self) -> None:
+        # A begun create cannot be looked up, it has no id yet; all others were just read.
+        keep_creates = not self._options.get("clear_pending_creates")
+        left = self._snapshot.left_over
+        self._snapshot.left_over = [p for p in left if keep_creates and p.operation == "creating"]
+
+    def _warn_of_pending(self) -> None:
+        pending = self._snapshot.left_over
+        if not pending:
+            return
+        listed = "\n".join(
+            f"  * {p.resource.urn}, interrupted while {p.operation}" for p in pending
+        )
+        creates = any(p.operation == "creating" for p in pending)
+        self.diagnostic(
+            "",
+            "warning",
+            f"Attempting to deploy or update resources with {len(pending)} pending operations "
+            f"from previous deployment.\n{listed}\n{PENDING_ADVICE}"
+            f"{CREATES_ADVICE if creates else ''}",
+        )
+
+    # ---- around them ---------------------------------------------------------------------------
 
     def _finished(self) -> Result:
         of = self.deployment
@@ -238,40 +251,43 @@ class _Run:
         elif of.last_word:
             self.diagnostic("", "error", of.last_word)
         of.close(self._old_outputs)
-        outputs = _root_outputs(self._snapshot)
+        outputs = self._snapshot.root.outputs if self._snapshot.root else {}
+        shown_before = self._clean(masked(self._old_outputs))
+        shown = self._clean(masked(outputs))
         changes = dict(sorted(of.changes.items()))
         seconds = time.monotonic() - self._clock
         if not self.dry_run:
             self.stack.save(self._snapshot, durable=True)
-            self._record(changes, failed)
+            self._record(changes, failed=failed)
         if outputs or self._old_outputs:
-            self._display.outputs(
-                self._clean(masked(self._old_outputs)), self._clean(masked(outputs)), self.dry_run
-            )
+            self._display.outputs(shown_before, shown, self.dry_run)
         self._display.summary(changes, seconds, self.dry_run, failed)
         return Result(
             exit_code=EXIT_FAILED if failed else 0,
             changes=changes,
             steps=of.steps,
-            outputs=self._clean(masked(outputs)),
+            outputs=shown,
             error="\n".join(self._errors) if failed else None,
+            details=self._details,
+            seconds=seconds,
+            last_word=self._last_word,
         )
 
-    def _record(self, changes: dict[str, int], failed: bool) -> None:
+    def _record(self, changes: dict[str, int], *, failed: bool) -> None:
         git = _git_facts(self.stack)
+        subject, message = git.pop("message", ""), self._options.get("message")
         entry: dict[str, Any] = {
             "kind": self.kind,
             "startTime": self._begun,
-            "message": self._message if self._message is not None else git.pop("message", ""),
-            "environment": {**_environment(), **{k: v for k, v in git.items() if k != "message"}},
-            "config": self.stack._settings().get("config") or {},
+            "message": subject if message is None else message,
+            "environment": {**_environment(), **git},
+            "config": self.stack.own_config(),
             "version": 0,
             "result": "failed" if failed else "succeeded",
             "endTime": int(time.time()),
             "resourceChanges": changes,
         }
         self.stack.backend.record(entry)
-        self.stack.backend.backup()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -283,15 +299,15 @@ class _Run:
         def interrupted(_: int, __: FrameType | None) -> None:
             if not self.deployment.cancelled:
                 self.deployment.cancelled = True
-                print(
-                    "^C received; cancelling. If you would like to terminate immediately, press ^C "
-                    "again.\nNote that terminating immediately may lead to orphaned resources and "
-                    "other inconsistencies.",
-                    file=sys.stderr,
-                )
+                print(CANCELLING, flush=True)
                 return
-            # No lock may be waited for here; every finished step is in the file already.
-            self.stack.backend.release()
+            # Every finished step is in the file already. Whatever holds up the rest, it ends.
+            threading.Timer(TERMINATED_SECONDS, os._exit, [EXIT_TERMINATED]).start()
+            with suppress(Exception):
+                self.diagnostic("", "error", "update failed")
+                self._record(dict(sorted(self.deployment.changes.items())), failed=True)
+                self.stack.backend.release()
+                print("error: update cancelled", file=sys.stderr)
             os._exit(EXIT_TERMINATED)
 
         before = signal.signal(signal.SIGINT, interrupted)
@@ -303,8 +319,9 @@ class _Run:
     # ---- listening to the deployment -----------------------------------------------------------
 
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
-        if self._diff and phase == "outputs":
+        if phase == "outputs" and step.op != "same":
             step.lines = property_lines(step, self._clean)
+            self._details += [f"{step.op} {step.type} {step.name}", *(f"  {r}" for r in step.lines)]
         self._display.step(phase, step, dry_run)
 
     def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None:
@@ -323,17 +340,11 @@ class _Run:
         return [self._clean(v) for v in value] if isinstance(value, list) else value
 
 
-def _root_outputs(snapshot: Snapshot) -> Props:
-    root: Resource | None = next((r for r in snapshot.resources if r.type == STACK_TYPE), None)
-    return root.outputs if root else {}
-
-
 def _environment() -> dict[str, str]:
+    machine = platform.machine()
     return {
         "exec.kind": "embedded",
-        "pulumi.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(
-            platform.machine(), platform.machine()
-        ),
+        "pulumi.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "pulumi.os": sys.platform,
         "pulumi.version": VERSION,
         "runtime.executable": sys.executable,
@@ -344,36 +355,23 @@ def _environment() -> dict[str, str]:
 
 def _git_facts(stack: Stack) -> dict[str, str]:
     """Who stands behind the program, by Pulumi's names; empty where there is no repository."""
-    asked = "%H%x00%an%x00%ae%x00%cn%x00%ce%x00%s"
-    git = ["git", "-C", str(stack.project.root)]
-    try:
-        log = subprocess.run(
-            [*git, "log", "-1", f"--format={asked}"], capture_output=True, text=True, timeout=10
-        )
-        if log.returncode:
-            return {}
-        names = ("git.head", "git.author", "git.author.email", "git.committer")
-        found = dict(
-            zip(
-                (*names, "git.committer.email", "message"),
-                log.stdout.strip().split("\0"),
-                strict=False,
-            )
-        )
-        branch = subprocess.run(
-            [*git, "rev-parse", "--symbolic-full-name", "HEAD"],
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(stack.project.root), *arguments],
             capture_output=True,
             text=True,
-            timeout=10,
-        )
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
+            timeout=30,
+            check=True,
+        ).stdout.strip()
+
+    names = ("head", "author", "author.email", "committer", "committer.email")
+    try:
+        asked = "--format=%H%x00%an%x00%ae%x00%cn%x00%ce%x00%s"
+        *facts, subject = git("log", "-1", asked).split("\0")
+        found = {f"git.{name}": fact for name, fact in zip(names, facts, strict=True)}
+        found["git.headName"] = git("rev-parse", "--symbolic-full-name", "HEAD")
+        found["git.dirty"] = str(bool(git("status", "--porcelain", "-uno"))).lower()
+    except (OSError, subprocess.SubprocessError):
         return {}
-    found["git.headName"] = branch.stdout.strip()
-    found["git.dirty"] = "true" if dirty.stdout.strip() else "false"
-    return found
-
-
-__all__ = ["EngineError", "Result", "destroy", "preview", "refresh", "up"]
+    return {**found, "message": subject}

@@ -1,4 +1,4 @@
-"""What to do about a resource: goal and old state in, steps out. No I/O, no clock."""
+"""What to do about a resource: what is wanted and what was in, steps out. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Op(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """A provider's answer to how its resource differs from the goal."""
+    """A provider's answer to how its resource differs from what is wanted."""
 
     changed: bool = False
     replaces: tuple[str, ...] = ()
@@ -36,49 +36,7 @@ class Change:
     detailed: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A resource as the program declares it."""
-
-    urn: str
-    type: str
-    name: str
-    custom: bool
-    inputs: Props
-    parent: str = ""
-    dependencies: tuple[str, ...] = ()
-    property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    provider: str = ""
-    version: str = ""
-    protect: bool = False
-    retain_on_delete: bool = False
-    delete_before_replace: bool | None = None
-    ignore_changes: tuple[str, ...] = ()
-    secret_outputs: tuple[str, ...] = ()
-    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    source_position: str = ""
-    rest: Mapping[str, Any] = field(default_factory=dict)
-
-    def resource(self, **known: Any) -> Resource:
-        """The state entry that declares what the goal does."""
-        return Resource(
-            urn=self.urn,
-            type=self.type,
-            custom=self.custom,
-            parent=self.parent,
-            dependencies=list(self.dependencies),
-            property_dependencies={k: list(v) for k, v in self.property_dependencies.items()},
-            protect=self.protect,
-            retain_on_delete=self.retain_on_delete,
-            ignore_changes=list(self.ignore_changes),
-            secret_outputs=list(self.secret_outputs),
-            hooks={k: list(v) for k, v in sorted(self.hooks.items()) if v},
-            source_position=self.source_position,
-            **{"inputs": self.inputs, "provider": self.provider, "rest": dict(self.rest), **known},
-        )
-
-
-def decide(goal: Goal, old: Resource | None, change: Change | None) -> tuple[Op, ...]:
+def decide(wanted: Resource, old: Resource | None, change: Change | None) -> tuple[Op, ...]:
     """The steps for one declared resource, in order.
 
     `change` is the provider's answer, None where it was not asked: there is nothing old, or the old
@@ -94,16 +52,11 @@ def decide(goal: Goal, old: Resource | None, change: Change | None) -> tuple[Op,
         return (Op.SAME,)
     if not change.replaces:
         return (Op.UPDATE,)
-    if deletes_first(goal, change):
+    # The program's word counts more than the provider's.
+    said = wanted.delete_before_replace
+    if change.delete_first if said is None else said:
         return (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
     return (Op.CREATE_REPLACEMENT, Op.REPLACE)
-
-
-def deletes_first(goal: Goal, change: Change) -> bool:
-    """Whether the old object must go before the new one comes; the program's word counts most."""
-    if goal.delete_before_replace is not None:
-        return goal.delete_before_replace
-    return change.delete_first
 
 
 def same_inputs(old: Props, new: Props) -> bool:

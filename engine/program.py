@@ -20,6 +20,7 @@ from typing import Any
 
 from .deployment import Deployment, Listener
 from .errors import EngineError
+from .project import Project
 
 SHUTDOWN_POLL_SECONDS = 0.02
 
@@ -27,28 +28,25 @@ SHUTDOWN_POLL_SECONDS = 0.02
 def run(
     deployment: Deployment,
     listener: Listener,
-    *,
-    program: Path,
-    root: Path,
+    project: Project,
     config: dict[str, str],
     secret_keys: set[str],
 ) -> None:
-    """Run `program`/__main__.py; what goes wrong is told to the listener and noted in the
+    """Run the project's __main__.py; what goes wrong is told to the listener and noted in the
     deployment. `config` are the stack's values as texts, decrypted.
 
     Raises EngineError if there is no program.
     """
-    if not (program / "__main__.py").is_file():
-        raise EngineError(f"there is no program: {program / '__main__.py'} does not exist")
+    if not (project.program / "__main__.py").is_file():
+        raise EngineError(f"there is no program: {project.program / '__main__.py'} does not exist")
     # The SDK's settings are context variables: a context of its own keeps two runs apart.
-    contextvars.copy_context().run(_run, deployment, listener, program, root, config, secret_keys)
+    contextvars.copy_context().run(_run, deployment, listener, project, config, secret_keys)
 
 
 def _run(
     deployment: Deployment,
     listener: Listener,
-    program: Path,
-    root: Path,
+    project: Project,
     config: dict[str, str],
     secret_keys: set[str],
 ) -> None:
@@ -57,7 +55,8 @@ def _run(
 
     from .monitor import Callbacks, Monitor
 
-    monitor = Monitor(deployment, listener, str(root))
+    root, program = str(project.root), project.program
+    monitor = Monitor(deployment, listener, root)
     runtime.set_all_config(config, sorted(secret_keys))
     runtime.configure(
         Settings(
@@ -68,7 +67,7 @@ def _run(
             parallel=deployment.parallel,
             dry_run=deployment.dry_run,
             organization="organization",
-            root_directory=str(root),
+            root_directory=root,
         )
     )
     loop = asyncio.new_event_loop()

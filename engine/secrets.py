@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import threading
+from functools import lru_cache
 from typing import Any
 
 from .errors import EngineError
@@ -44,7 +45,7 @@ class Passphrase:
         self._ready.start()
 
     def _derive(self) -> None:
-        key = hashlib.pbkdf2_hmac("sha256", self._passphrase.encode(), self._salt, ROUNDS, 32)
+        key = _key(self._passphrase, self._salt)
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._cipher = AESGCM(key)
@@ -93,6 +94,11 @@ class Passphrase:
         if version != "v1":
             raise EngineError(f"a secret of the unknown form {version!r}; use the Pulumi CLI")
         return opened.decode()
+
+
+@lru_cache(maxsize=8)
+def _key(passphrase: str, salt: bytes) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, ROUNDS, 32)
 
 
 WRONG = (

@@ -17,7 +17,7 @@ PROVIDER_PREFIX = "pulumi:providers:"
 Crypt = Callable[[str], str]
 
 # Entries with these need behaviour that is not here: acting on them would do the wrong thing.
-_REFUSED = {
+REFUSED = {
     "external": "a resource that is only read",
     "deletedWith": "the option deletedWith",
     "replaceWith": "the option replaceWith",
@@ -73,6 +73,9 @@ class Resource:
     modified: str = ""
     source_position: str = ""
     rest: dict[str, Any] = field(default_factory=dict, repr=False)
+    # Only of a resource as the program declares it; the file does not have these.
+    version: str = ""
+    delete_before_replace: bool | None = None
 
     @property
     def name(self) -> str:
@@ -89,20 +92,20 @@ class Resource:
             found.update(urns)
         return found - {""}
 
-    def write(self, encrypt: Crypt) -> dict[str, Any]:
-        """The entry as it stands in the state file."""
+    def write(self, spell: Callable[[Any], Any]) -> dict[str, Any]:
+        """The entry as it stands in the state file; `spell` writes the properties."""
         out: dict[str, Any] = {"urn": self.urn, "custom": self.custom}
         for key, attribute in _FIELDS.items():
             value = getattr(self, attribute)
             if value or (key == "inputs" and value is not None and self.custom):
                 crypted = key in ("inputs", "outputs")
-                out[key] = to_state(value, encrypt) if crypted else value
+                out[key] = spell(value) if crypted else value
         return {**out, **self.rest}
 
     @classmethod
     def read(cls, entry: dict[str, Any], decrypt: Crypt) -> Resource:
         """Raises EngineError for an entry that needs the official engine."""
-        for key, what in _REFUSED.items():
+        for key, what in REFUSED.items():
             if entry.get(key):
                 raise NotInEngine(what, entry["urn"])
         known = {attribute: entry[key] for key, attribute in _FIELDS.items() if entry.get(key)}
@@ -137,6 +140,11 @@ class Snapshot:
     def resources(self) -> list[Resource]:
         return [*self.settled, *self.earlier]
 
+    @property
+    def root(self) -> Resource | None:
+        """The stack's own entry."""
+        return next((r for r in self.resources if r.type == STACK_TYPE), None)
+
     def find(self, urn: str) -> Resource | None:
         """The living entry that an earlier run left for this URN."""
         return next((r for r in self.earlier if r.urn == urn and not r.delete), None)
@@ -163,8 +171,12 @@ class Snapshot:
             }
             resource.property_dependencies = {key: urns for key, urns in kept.items() if urns}
 
-    def write(self, encrypt: Crypt, salt: str) -> dict[str, Any]:
-        """The deployment as it stands in the state file."""
+    def write(self, encrypt: Crypt | None, salt: str) -> dict[str, Any]:
+        """The deployment as it stands in the state file; without `encrypt`, secrets in plain."""
+
+        def spell(value: Any) -> Any:
+            return to_state(value, encrypt)
+
         deployment: dict[str, Any] = {
             "manifest": {
                 "time": now(),
@@ -172,12 +184,12 @@ class Snapshot:
                 "version": VERSION,
             },
             "secrets_providers": {"type": "passphrase", "state": {"salt": salt}},
-            "resources": [r.write(encrypt) for r in self.resources],
+            "resources": [r.write(spell) for r in self.resources],
         }
         pending = [*self.left_over, *self.running.values()]
         if pending:
             deployment["pending_operations"] = [
-                {"resource": p.resource.write(encrypt), "type": p.operation} for p in pending
+                {"resource": p.resource.write(spell), "type": p.operation} for p in pending
             ]
         return {**deployment, "metadata": {}}
 

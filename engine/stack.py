@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from .errors import EngineError, NotInEngine
 from .project import Project
 from .secrets import Passphrase
 from .snapshot import STACK_TYPE, Snapshot
-from .values import Props, Secret, plain
+from .values import Props, Secret, masked, plain
 
 
 class Stack:
@@ -103,6 +104,30 @@ class Stack:
             del own[name]
         self._write(own)
 
+    def config_shown(self, show_secrets: bool = False) -> dict[str, dict[str, Any]]:
+        """Every value as `pulumi config --json` has it: value, objectValue, secret."""
+        return {k: self._shown(v, show_secrets) for k, v in self._merged().items()}
+
+    def _shown(self, value: Any, show_secrets: bool) -> dict[str, Any]:
+        sealed = conf.holds_secret(value)
+        if sealed and not show_secrets:
+            return {"secret": True}
+        opened = conf.opened(value, self.secrets.decrypt) if sealed else value
+        shown: dict[str, Any] = {"value": conf.as_text(opened)}
+        if isinstance(opened, dict | list):
+            shown["objectValue"] = json.loads(shown["value"])
+        return {**shown, "secret": sealed}
+
+    def config_masked(self) -> dict[str, str]:
+        """Every value as one text for a reader, with the secrets in it as [secret]."""
+        return {
+            k: conf.as_text(conf.opened(v, lambda _: "[secret]")) for k, v in self._merged().items()
+        }
+
+    def own_config(self) -> dict[str, Any]:
+        """The values of the stack's own file as they stand there, secrets encrypted."""
+        return self._settings().get("config") or {}
+
     def texts(self) -> dict[str, str]:
         """The config as the SDK takes it: every value a text, structures as JSON."""
         return {key: conf.as_text(value) for key, value in self.config().items()}
@@ -133,11 +158,9 @@ class Stack:
 
     def outputs(self, show_secrets: bool = False) -> dict[str, Any]:
         """The stack's outputs; secret ones as [secret] unless asked for."""
-        root = next((r for r in self.snapshot().resources if r.type == STACK_TYPE), None)
-        found = root.outputs if root else {}
-        if show_secrets:
-            return {k: plain(v) for k, v in found.items()}
-        return {k: _hidden(v) for k, v in found.items()}
+        root = self.snapshot().root
+        found: dict[str, Any] = (plain if show_secrets else masked)(root.outputs if root else {})
+        return found
 
     def snapshot(self) -> Snapshot:
         """The state as it is on disk now. Raises EngineError if there is no stack."""
@@ -152,22 +175,26 @@ class Stack:
         """Write the state; secrets encrypted with the stack's passphrase."""
         self.backend.save(snapshot.write(self.secrets.encrypt, self.secrets.salt), durable)
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self, show_secrets: bool = False) -> list[dict[str, Any]]:
         """Past operations, newest first, with the fields of `pulumi stack history --json`. Secret
-        config values are left out of their entries."""
+        config values are left out of their entries unless asked for."""
         return [
             {
                 **entry,
                 "startTime": _when(entry.get("startTime")),
                 "endTime": _when(entry.get("endTime")),
-                "config": {k: _shown(v) for k, v in (entry.get("config") or {}).items()},
+                "config": {
+                    k: self._shown(v, show_secrets) for k, v in (entry.get("config") or {}).items()
+                },
             }
             for entry in self.backend.history()
         ]
 
-    def export(self) -> dict[str, Any]:
-        """The state as `pulumi stack export` gives it, secrets encrypted."""
-        self.snapshot()
+    def export(self, show_secrets: bool = False) -> dict[str, Any]:
+        """The state as `pulumi stack export` gives it, secrets encrypted unless asked for."""
+        snapshot = self.snapshot()
+        if show_secrets:
+            return {"version": 3, "deployment": snapshot.write(None, self.secrets.salt)}
         return {"version": 3, "deployment": self.backend.load() or {}}
 
     def import_(self, deployment: dict[str, Any]) -> None:
@@ -185,18 +212,21 @@ class Stack:
         """Clear the stack's locks, whoever holds them. A process that still runs goes on."""
         self.backend.unlock_all()
 
-    def remove(self, force: bool = False) -> None:
-        """Remove the stack and its settings file. Raises EngineError while it has resources, unless
-        forced: they then exist without a state."""
+    def remove(self, force: bool = False, keep_config: bool = False) -> None:
+        """Remove the stack and, unless kept, its settings file. Raises EngineError while it has
+        resources, unless forced: they then exist without a state."""
         left = [r for r in self.snapshot().resources if r.type != STACK_TYPE and not r.is_provider]
         if left and not force:
             raise EngineError(
-                f"stack '{self.name}' still has {len(left)} resources; remove them with "
-                "`pulumi destroy`, or forget them with `pulumi stack rm --force`"
+                f"'{self.name}' still has resources; removal rejected. Possible actions:\n"
+                f"- Make sure that '{self.name}' is the stack that you want to destroy\n"
+                "- Run `pulumi destroy` to delete the resources, then run `pulumi stack rm`\n"
+                "- Run `pulumi stack rm --force` to override this error"
             )
         with self.backend.lock():
             self.backend.remove()
-            self.path.unlink(missing_ok=True)
+            if not keep_config:
+                self.path.unlink(missing_ok=True)
 
     # ---- secrets -------------------------------------------------------------------------------
 
@@ -261,21 +291,6 @@ def _text(value: Any) -> str:
 def _stored(value: Any) -> Any:
     """A top-level value: structures stay, everything else is the text the program gets."""
     return value if isinstance(value, dict | list) else conf.as_text(value)
-
-
-def _hidden(value: Any) -> Any:
-    from .values import masked
-
-    return masked(value)
-
-
-def _shown(value: Any) -> dict[str, Any]:
-    if conf.holds_secret(value):
-        return {"secret": True}
-    shown: dict[str, Any] = {"value": conf.as_text(value), "secret": False}
-    if isinstance(value, dict | list):
-        shown["objectValue"] = value
-    return shown
 
 
 def _when(seconds: Any) -> Any:

@@ -93,13 +93,13 @@ def secret(value: Any) -> Secret:
     return Secret(plain(value))
 
 
-def masked(value: Any) -> Any:
-    """The value for display: secrets as text [secret], unknowns as text [unknown]."""
+def masked(value: Any, unknown: str = "[unknown]") -> Any:
+    """The value for display: secrets as text [secret], unknowns as the text given."""
     if isinstance(value, Secret | Unknown):
-        return repr(value)
+        return unknown if value is UNKNOWN else repr(value)
     if isinstance(value, dict):
-        return {k: masked(v) for k, v in value.items()}
-    return [masked(v) for v in value] if isinstance(value, list) else value
+        return {k: masked(v, unknown) for k, v in value.items()}
+    return [masked(v, unknown) for v in value] if isinstance(value, list) else value
 
 
 def annotate(outs: Props, ins: Mapping[str, Any]) -> Props:
@@ -185,11 +185,13 @@ def _encode(value: Any, into: Value) -> None:
         into.null_value = 0  # type: ignore[assignment]
 
 
-def to_state(value: Any, encrypt: Callable[[str], str]) -> Any:
-    """The value as it stands in the state file: secrets encrypted, unknowns by their marker."""
+def to_state(value: Any, encrypt: Callable[[str], str] | None) -> Any:
+    """The value as it stands in the state file: secrets encrypted (in plain text for an export
+    that shows them, where `encrypt` is None), unknowns by their marker."""
     if isinstance(value, Secret):
         text = json.dumps(value.value, separators=(",", ":"), ensure_ascii=False)
-        return {SIGNATURE: SECRET_SIGNATURE, "ciphertext": encrypt(text)}
+        how = {"ciphertext": encrypt(text)} if encrypt else {"plaintext": text}
+        return {SIGNATURE: SECRET_SIGNATURE, **how}
     if value is UNKNOWN:
         return UNKNOWN_TEXT
     if isinstance(value, dict):

@@ -5,7 +5,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (this is where it is found out)
     sys.exit(f"Lockstep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
 
-from setup import base_images, compose_plugin, docker_engine, shop_env, virtualenv
+from setup import base_images, compose_plugin, docker_engine, pulumi_command, shop_env, virtualenv
 from setup.steps import SetupError, say
 
 WHICH_PULUMI = """
@@ -18,6 +18,7 @@ print(engines.choose(os.environ, pathlib.Path.cwd()).says)
 def main() -> int:
     try:
         virtualenv.ensure()
+        pulumi_command.ensure()
         docker_engine.ensure()
         compose_plugin.ensure()
         base_images.ensure()

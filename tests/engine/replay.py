@@ -1,64 +1,40 @@
-"""Replays a recorded scenario of the official engine on this one, operation by operation.
+"""Replays a recorded scenario of the official CLI on the embedded engine, operation by operation.
 
 A scenario is a folder with a program (`program.txt`), `scenario.yaml` (ordered operations) and
-`expected.json`: for each operation what the official engine did, reduced to what does not change
-from run to run.
+`expected.json`: for each operation what the official CLI did, reduced to what does not change from
+run to run. `python -m tests.engine.replay RECORDINGS` makes the latter from recordings.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
+import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from engine import EngineError, Project, Result, Stack, destroy, preview, refresh, up
-from engine.deployment import Step
-from engine.snapshot import Resource
+from cli import pulumi
+from engine import Project, Stack
 
 GOLDEN = Path(__file__).parent / "golden"
+REPOSITORY = Path(__file__).parents[2]
+NAMES = ["s00", "s01", "s02", "s03", "s04", "s05", "s06", "s07", "s08", "s09", "s10", "s11", "s12"]
 View = dict[str, Any]
-
-
-class Recorder:
-    """A display that keeps what it is told, as the official engine's event log does."""
-
-    def __init__(self) -> None:
-        self.steps: list[list[Any]] = []
-        self.errors: list[list[str]] = []
-        self.infos: list[str] = []
-
-    def begin(self, _title: str, _stack: str, _dry_run: bool, _diff: bool, /) -> None:
-        # The official log holds only the last phase.
-        self.steps, self.errors, self.infos = [], [], []
-
-    def step(self, phase: str, step: Step, _dry_run: bool, /) -> None:
-        self.steps.append([phase, str(step.op), step.urn, _id(step.old), _id(step.new), step.keys])
-
-    def diagnostic(self, urn: str, severity: str, text: str, _ephemeral: bool, /) -> None:
-        if severity == "info":
-            self.infos.append(text)
-        else:
-            self.errors.append([severity, urn, text])
-
-    def outputs(self, _old: dict[str, Any], _new: dict[str, Any], _dry_run: bool, /) -> None: ...
-
-    def summary(
-        self, _changes: dict[str, int], _seconds: float, _dry_run: bool, _failed: bool, /
-    ) -> None: ...
-
-    def end(self) -> None: ...
-
-
-def _id(resource: Resource | None) -> str | None:
-    return (resource.id or None) if resource else None
+PATIENCE = 60
+# A recorded failure waited until the others were done; that they are is also so much earlier.
+HASTE = 0.3
 
 
 def normal(value: Any) -> str:
@@ -74,8 +50,20 @@ def bag(rows: list[Any]) -> dict[str, int]:
     return dict(sorted(collections.Counter(normal(r) for r in rows).items()))
 
 
+def step_rows(steps: list[dict[str, Any]]) -> list[Any]:
+    return [
+        [
+            *(step.get(key) for key in ("phase", "op", "urn", "keys", "diffs", "detailedDiff")),
+            bool(step.get("logical")),
+            (step.get("old") or {}).get("id"),
+            (step.get("new") or {}).get("id"),
+        ]
+        for step in steps
+    ]
+
+
 def call_rows(calls: list[dict[str, Any]]) -> list[Any]:
-    """Provider and hook calls: which, on what, and whether there was something before."""
+    """Provider and hook calls: which, on what, and with what."""
     rows = []
     for call in calls:
         given = call.get("props") or call.get("news") or call
@@ -84,35 +72,93 @@ def call_rows(calls: list[dict[str, Any]]) -> list[Any]:
 
 
 def state_rows(resources: list[dict[str, Any]]) -> list[Any]:
-    keys: tuple[str, ...] = (
-        "id",
-        "delete",
-        "pendingReplacement",
-        "protect",
-        "retainOnDelete",
-        "resourceHooks",
-    )
-    keys += ("ignoreChanges", "additionalSecretOutputs", "parent", "provider")
+    keys: tuple[str, ...] = ("id", "delete", "pendingReplacement", "protect", "retainOnDelete")
+    keys += ("resourceHooks", "ignoreChanges", "additionalSecretOutputs", "parent", "provider")
+    keys += ("customTimeouts", "sourcePosition")
     return [
         [
-            r["urn"],
-            *(r.get(k) for k in keys),
-            sorted(r.get("dependencies") or []),
-            {k: sorted(v) for k, v in (r.get("propertyDependencies") or {}).items()},
-            sealed(r.get("inputs") or {}),
-            sealed(r.get("outputs") or {}),
+            resource["urn"],
+            # The official CLI has a place of its own for what no line of the program declares.
+            *(None if resource.get(k) == "<SRC>" else resource.get(k) for k in keys),
+            sorted(resource.get("dependencies") or []),
+            {k: sorted(v) for k, v in (resource.get("propertyDependencies") or {}).items()},
+            sealed(resource.get("inputs") or {}),
+            sealed(resource.get("outputs") or {}),
         ]
-        for r in resources
+        for resource in resources
     ]
 
 
 def sealed(value: Any) -> Any:
-    """State values with every ciphertext made equal, and defaults' ids as one."""
+    """State values with every ciphertext made equal."""
     if isinstance(value, dict):
         if "ciphertext" in value:
             return "[secret]"
         return {k: sealed(v) for k, v in value.items()}
     return [sealed(v) for v in value] if isinstance(value, list) else value
+
+
+def message_rows(messages: list[dict[str, Any]], *, errors: bool) -> list[Any]:
+    wanted = ("error", "warning") if errors else ("info",)
+    found = [m for m in messages if m["severity"] in wanted]
+    return [[m["severity"], m.get("urn"), clean(m["message"])] for m in found]
+
+
+def clean(text: str) -> str:
+    """A message without what differs by intent: the official CLI shows a provider's traceback where
+    this one prints a sentence with the place."""
+    if text.startswith("Traceback"):
+        text = text.strip().splitlines()[-1].partition(": ")[2] + "\n"
+    text = re.sub(r" \([\w.]+:\d+\)$", "", text)
+    return re.sub(r'File ".*/', 'File "', text)
+
+
+def command_output(text: str) -> str:
+    """What a command printed, without paths, processes and times."""
+    text = re.sub(r"file://\S+/locks/", "locks/", text)
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|<UUID\d+>", "<UUID>", text)
+    return re.sub(r"created by \S+ \(pid \S+\) at \S+", "created by SOMEBODY", text)
+
+
+def view(
+    exit_code: int,
+    steps: list[dict[str, Any]],
+    messages: list[dict[str, Any]],
+    calls: list[dict[str, Any]],
+    deployment: dict[str, Any],
+    outputs: Any,
+    history: list[dict[str, Any]],
+    said: str,
+) -> View:
+    """What an operation did, in the form that recordings and replays are compared in."""
+    pending = deployment.get("pending_operations") or []
+    newest = [[h["kind"], h["result"], h.get("resourceChanges")] for h in history[:1]]
+    return {
+        "exit_code": exit_code,
+        "steps": bag(step_rows(steps)),
+        "errors": bag(message_rows(messages, errors=True)),
+        "infos": bag(message_rows(messages, errors=False)),
+        "calls": bag(call_rows(calls)),
+        "state": bag(state_rows(deployment.get("resources") or [])),
+        "pending": bag([[p["type"], p["resource"]["urn"]] for p in pending]),
+        "outputs": normal(outputs),
+        "history": normal([len(history), newest]),
+        "said": command_output(said),
+    }
+
+
+def events_of(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The steps and the messages of an event log."""
+    steps, messages = [], []
+    phases = {"resourcePreEvent": "pre", "resOutputsEvent": "outputs", "resOpFailedEvent": "failed"}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        event = json.loads(line)
+        for kind, phase in phases.items():
+            if kind in event:
+                steps.append({"phase": phase, **event[kind]["metadata"]})
+        if "diagnosticEvent" in event:
+            messages.append(event["diagnosticEvent"])
+    return steps, messages
 
 
 class Scenario:
@@ -127,9 +173,13 @@ class Scenario:
         shutil.copy(self.source / "program.txt", self.folder / "__main__.py")
         shutil.copy(GOLDEN / "gold.txt", self.folder / "gold.py")
         self.write_project(self.spec.get("pulumi_yaml") or {})
-        self.calls, self.world = folder / "calls", folder / "world"
-        (folder / "state").mkdir()
+        self.calls, self.world, self.logs = folder / "calls", folder / "world", folder / "logs"
+        for made in (folder / "state", self.logs):
+            made.mkdir()
+        self.background: dict[str, tuple[subprocess.Popen[str], Path]] = {}
         self.env = {
+            "LOCKSTEP_ENGINE": "embedded",
+            "PULUMI_HOME": str(folder / "home"),
             "PULUMI_CONFIG_PASSPHRASE": "golden",
             "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
             "GOLDEN_CALLS": str(self.calls),
@@ -145,98 +195,103 @@ class Scenario:
         return Stack(Project.find(self.folder), "dev")
 
     def run(self) -> Iterator[tuple[int, dict[str, Any], View]]:
-        """(number, operation, what this engine did) for each operation that can be run here."""
-        with environment(self.env):
-            self.stack().init()
-        for number, operation in enumerate(self.spec["ops"], 1):
-            more = {k: str(v) for k, v in (operation.get("env") or {}).items()}
-            if "step" in operation:
-                more = {"GOLDEN_STEP": str(operation["step"]), **more}
-            with environment({**self.env, **more}):
-                view = self.do(operation)
-            if view is not None:
-                yield number, operation, view
+        """(number, operation, what this engine did) for each operation that can be compared."""
+        try:
+            with environment(self.env):
+                assert self.pulumi(["stack", "init", "dev"])[0] == 0
+            for number, operation in enumerate(self.spec["ops"], 1):
+                more = {k: str(v) for k, v in (operation.get("env") or {}).items()}
+                if "step" in operation:
+                    more = {"GOLDEN_STEP": str(operation["step"]), **more}
+                if "GOLDEN_SLEEP" in more and not operation.get("background"):
+                    more["GOLDEN_SLEEP"] = shortened(more["GOLDEN_SLEEP"], HASTE)
+                with environment({**self.env, **more}):
+                    done = self.do(operation, self.logs / str(number))
+                if done is not None:
+                    self.calls.unlink(missing_ok=True)
+                    yield number, operation, done
+        finally:
+            for process, _ in self.background.values():
+                process.kill()
 
-    def do(self, operation: dict[str, Any]) -> View | None:
+    def do(self, operation: dict[str, Any], log: Path) -> View | None:
         kind, args = operation["op"], [str(a) for a in operation.get("args") or []]
         if kind == "world":
             self.edit_world(operation)
-            return None
-        if kind == "project":
+        elif kind == "project":
             self.write_project(operation["pulumi_yaml"] or {})
-            return None
-        if kind in ("config_set", "config_rm"):
-            return self.configure(kind, args)
-        if kind not in ("up", "preview", "refresh", "destroy"):
-            return None
-        self.calls.unlink(missing_ok=True)
-        recorder = Recorder()
-        error: EngineError | None = None
-        result: Result | None = None
-        try:
-            result = self.operation(kind, args, recorder, operation)
-        except EngineError as problem:
-            error = problem
-        return self.view(recorder, result, error)
+        elif kind in ("kill", "wait"):
+            return self.end(operation)
+        elif kind in ("config_set", "config_rm", "cli"):
+            words = [] if kind == "cli" else kind.split("_")
+            code, said = self.pulumi([*words, *args])
+            return {"exit_code": code, "said": command_output(said), "file": self.settings()}
+        elif kind != "shell":
+            asked = [kind, "--non-interactive", "--color", "never", "--event-log", str(log)]
+            if kind != "preview":
+                asked += [] if operation.get("no_yes") else ["--yes"]
+                asked += [] if operation.get("with_preview") else ["--skip-preview"]
+            if operation.get("background"):
+                self.begin([*asked, *args], operation, log)
+                return None
+            return self.after(*self.pulumi([*asked, *args]), log)
+        return None
 
-    def operation(
-        self, kind: str, args: list[str], recorder: Recorder, operation: dict[str, Any]
-    ) -> Result:
-        stack = self.stack()
-        fresh, unchanged = "--refresh" in args, "--expect-no-changes" in args
-        run: dict[str, Callable[[], Result]] = {
-            "preview": lambda: preview(stack, display=recorder, refresh=fresh),
-            "up": lambda: up(
-                stack,
-                display=recorder,
-                message="",
-                skip_preview=not operation.get("with_preview"),
-                refresh=fresh,
-                expect_no_changes=unchanged,
-            ),
-            "refresh": lambda: refresh(
-                stack,
-                display=recorder,
-                preview_only="--preview-only" in args,
-                expect_no_changes=unchanged,
-            ),
-            "destroy": lambda: destroy(
-                stack, display=recorder, run_program="--run-program" in args
-            ),
-        }
-        return run[kind]()
+    def pulumi(self, arguments: list[str]) -> tuple[int, str]:
+        """The command, in this process: its exit code, and what it printed for itself."""
+        printed, said = io.StringIO(), io.StringIO()
+        where = ["--stack", "dev", "--cwd", str(self.folder)]
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
+            code = pulumi.main([*arguments, *where])
+        shown = "" if "--event-log" in arguments else printed.getvalue()
+        return code, shown + said.getvalue()
 
-    def view(self, recorder: Recorder, result: Result | None, error: EngineError | None) -> View:
+    def begin(self, arguments: list[str], operation: dict[str, Any], log: Path) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.pulumi", *arguments, "--stack", "dev"],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(REPOSITORY),
+                "GOLDEN_SLEEP": shortened(os.environ["GOLDEN_SLEEP"], 0.15),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.background[operation["background"]] = process, log
+        call, _, name = operation["wait_for"].partition(":")
+        deadline = time.monotonic() + PATIENCE
+        while [call, name] not in [[c["call"], c["props"]["name"]] for c in self.called("props")]:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def end(self, operation: dict[str, Any]) -> View:
+        process, log = self.background[operation["name"]]
+        for number in operation.get("signals", [9]) if operation["op"] == "kill" else []:
+            process.send_signal(signal.Signals(number))
+            time.sleep(min(operation.get("gap", 0), 0.5))
+        _, said = process.communicate(timeout=PATIENCE)
+        return self.after(process.returncode, said, log)
+
+    def called(self, key: str = "call") -> list[dict[str, Any]]:
+        lines = self.calls.read_text().splitlines(keepends=True) if self.calls.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [call for call in found if key in call]
+
+    def after(self, code: int, said: str, log: Path) -> View:
+        steps, messages = events_of(log)
         stack = self.stack()
         deployment = stack.export()["deployment"]
-        pending = deployment.get("pending_operations") or []
-        history = stack.history()[:1]
-        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
-        errors = [*recorder.errors, *([["error", "", str(error)]] if error else [])]
-        if result and result.exit_code not in (0, 1):
-            errors.append(["error", "", str(result.error)])
-        return {
-            "exit_code": error.exit_code if error else result.exit_code if result else 0,
-            "steps": bag(recorder.steps),
-            "calls": bag(call_rows([json.loads(line) for line in calls])),
-            "state": bag(state_rows(deployment.get("resources") or [])),
-            "pending": bag([[p["type"], p["resource"]["urn"]] for p in pending]),
-            "outputs": normal(stack.outputs(show_secrets=True)),
-            "history": normal([[h["kind"], h["result"], h["resourceChanges"]] for h in history]),
-            "errors": bag([clean_error(*row) for row in errors]),
-            "infos": bag([text.rstrip() for text in recorder.infos]),
-        }
+        outputs = stack.outputs(show_secrets=True)
+        return view(
+            code, steps, messages, self.called(), deployment, outputs, stack.history(), said
+        )
 
-    def configure(self, kind: str, args: list[str]) -> View:
-        flags = {a for a in args if a.startswith("--")}
-        words = [a for a in args if not a.startswith("--")]
-        stack, path = self.stack(), "--path" in flags
-        if kind == "config_set":
-            stack.config_set(words[0], words[1], secret="--secret" in flags, path=path)
-        else:
-            stack.config_rm(words[0], path=path)
-        text = self.stack().path.read_text()
-        return {"file": re.sub(r"v1:[A-Za-z0-9+/=]+:\S+", "<CIPHER>", text)}
+    def settings(self) -> str:
+        return without_ciphers(self.stack().path.read_text())
 
     def edit_world(self, operation: dict[str, Any]) -> None:
         world = json.loads(self.world.read_text()) if self.world.exists() else {}
@@ -247,17 +302,13 @@ class Scenario:
         self.world.write_text(json.dumps(world))
 
 
-def clean_error(severity: str, urn: str, text: str) -> list[str]:
-    """An error without what differs by intent: the official engine prints a provider's traceback
-    where this one prints a sentence with the place, and says more on what to do next."""
-    text = text.strip()
-    if text.startswith("Traceback"):
-        text = text.splitlines()[-1].partition(": ")[2]
-    text = re.sub(r" \([\w.]+:\d+\)$", "", text)
-    text = re.sub(r'File ".*/', 'File "', text)
-    if text.startswith("Attempting to deploy"):
-        text = text.split("\n")[0]
-    return [severity, urn, text]
+def shortened(sleeps: str, factor: float) -> str:
+    """`create:b=2` with the seconds multiplied."""
+    return re.sub(r"=(\d+)", lambda found: f"={int(found[1]) * factor}", sleeps)
+
+
+def without_ciphers(text: str) -> str:
+    return re.sub(r"v1:[A-Za-z0-9+/=]+:\S+", "<CIPHER>", text)
 
 
 @contextmanager
@@ -272,3 +323,52 @@ def environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+# ---- making expected.json ----------------------------------------------------------------------
+
+
+def recorded(folder: Path, operation: dict[str, Any]) -> View | None:
+    """The reduced recording of one operation; None for what only prepares others."""
+
+    def of(name: str, otherwise: Any) -> Any:
+        path = folder / name
+        return json.loads(path.read_text()) if path.exists() else otherwise
+
+    if operation["op"] in ("world", "project", "shell") or operation.get("background"):
+        return None
+    code = int((folder / "exit_code").read_text())
+    said = "".join((folder / n).read_text() for n in ("stderr.txt",) if (folder / n).exists())
+    if operation["op"] in ("config_set", "config_rm", "cli"):
+        text = (folder / "stdout.txt").read_text()
+        settings = without_ciphers((folder / "Pulumi.dev.yaml").read_text())
+        return {"exit_code": code, "said": command_output(text + said), "file": settings}
+    return view(
+        code,
+        of("steps.json", []),
+        of("diagnostics.json", []),
+        of("calls.json", []),
+        of("state.json", {})["deployment"],
+        of("outputs.json", {}),
+        of("history.json", []),
+        said,
+    )
+
+
+def reduce_recordings(source: Path) -> None:
+    """Write program, operations and expected.json of every scenario below `source`."""
+    for scenario in sorted(source.glob("s[0-9][0-9]*")):
+        target = GOLDEN / scenario.name[:3]
+        target.mkdir(exist_ok=True)
+        shutil.copy(scenario / "__main__.py", target / "program.txt")
+        shutil.copy(scenario / "scenario.yaml", target / "scenario.yaml")
+        operations = yaml.safe_load((scenario / "scenario.yaml").read_text())["ops"]
+        folders = {int(p.name[:2]): p for p in (scenario / "golden").glob("[0-9][0-9]-*")}
+        found = {n: recorded(folders[n], o) for n, o in enumerate(operations, 1)}
+        kept = {str(n): entry for n, entry in found.items() if entry is not None}
+        text = json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False)
+        (target / "expected.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    reduce_recordings(Path(sys.argv[1]))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from engine import providers
 from engine.deployment import Deployment, Step, Terminated
-from engine.planner import Change, Goal
+from engine.planner import Change
 from engine.providers import Failures, ProviderFailed
-from engine.snapshot import STACK_TYPE, Snapshot
+from engine.snapshot import STACK_TYPE, Resource, Snapshot
 from engine.values import Props
 
 TYPE = "memory:index:Thing"
@@ -47,7 +47,9 @@ class Memory:
         self.world[id_] = dict(news)
         return id_, {**news, "id": id_}
 
-    def read(self, _type: str, id_: str, outputs: Props, /) -> tuple[Props, Props | None] | None:
+    def read(
+        self, _type: str, id_: str, outputs: Props, _inputs: Props, /
+    ) -> tuple[Props, Props | None] | None:
         return (dict(outputs), None) if id_ in self.world else None
 
     def update(
@@ -131,10 +133,10 @@ def run(program: list[Wanted], snapshot: Snapshot) -> tuple[Snapshot, Deployment
     ids: dict[str, str] = {}
     try:
         root = deployment.urn(STACK_TYPE, "p-s", "")
-        deployment.register(Goal(root, STACK_TYPE, "p-s", False, {}))
+        deployment.register(Resource(root, STACK_TYPE, custom=False))
         for wanted in program:
             urn = urns[wanted.name] = deployment.urn(TYPE, wanted.name, root)
-            needs = tuple(urns[name] for name in wanted.on)
+            needs = [urns[name] for name in wanted.on]
             inputs = {
                 "name": wanted.name,
                 "value": wanted.value,
@@ -142,17 +144,16 @@ def run(program: list[Wanted], snapshot: Snapshot) -> tuple[Snapshot, Deployment
                 "first": wanted.first,
                 "on": [ids[name] for name in wanted.on],
             }
-            goal = Goal(
+            declared = Resource(
                 urn,
                 TYPE,
-                wanted.name,
-                True,
-                inputs,
+                custom=True,
+                inputs=inputs,
                 parent=root,
                 dependencies=needs,
                 property_dependencies={"on": needs},
             )
-            ids[wanted.name] = deployment.register(goal)[0].id
+            ids[wanted.name] = deployment.register(declared)[0].id
         deployment.finish()
     except Terminated:
         pass

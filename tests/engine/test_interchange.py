@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import EngineError, Project, Stack
+from engine import EngineError, PlainDisplay, Project, Stack, preview, refresh, up
 from engine import config as conf
 from engine.secrets import Passphrase
 from engine.values import Secret, annotate, decode, encode, from_state, plain, to_state
@@ -57,6 +59,30 @@ def test_state_of_the_official_cli_is_read_and_written_back_equal(official: Stac
     assert comparable(after) == comparable(before)
     assert after["secrets_providers"] == before["secrets_providers"]
     assert after["manifest"]["magic"] == before["manifest"]["magic"]
+
+
+def test_a_stack_of_the_official_cli_is_continued_without_a_change(
+    official: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = official.project.root
+    shutil.copy(GOLDEN / "s00/program.txt", root / "__main__.py")
+    shutil.copy(GOLDEN / "gold.txt", root / "gold.py")
+    sys.modules.pop("gold", None)
+    things = [r for r in official.snapshot().resources if r.id and not r.is_provider]
+    world = {r.id: {k: v for k, v in plain(r.outputs).items() if k[0] != "_"} for r in things}
+    (tmp_path / "world").write_text(json.dumps(world))
+    for name, value in (
+        ("GOLDEN_STEP", "3"),
+        ("GOLDEN_WORLD", str(tmp_path / "world")),
+        ("GOLDEN_CALLS", str(tmp_path / "calls")),
+    ):
+        monkeypatch.setenv(name, value)
+    quiet = PlainDisplay(io.StringIO())
+    before = {r.urn for r in official.snapshot().resources}
+    assert set(preview(official, display=quiet).changes) == {"same"}
+    assert set(refresh(official, display=quiet, skip_preview=True).changes) == {"same"}
+    assert set(up(official, display=quiet).changes) == {"same"}
+    assert {r.urn for r in official.snapshot().resources} == before
 
 
 def test_a_changed_value_leaves_the_rest_of_the_file(official: Stack) -> None:

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import planner
-from engine.planner import Change, Goal, Op
+from engine.planner import Change, Op
 from engine.snapshot import Resource
 from engine.values import UNKNOWN, Props, Secret
 
 
-def goal(**more: object) -> Goal:
-    return Goal("urn:a", "t", "a", True, {}, **more)  # type: ignore[arg-type]
+def goal(delete_before_replace: bool | None = None) -> Resource:
+    return Resource("urn:a", "t", True, delete_before_replace=delete_before_replace)
 
 
 def old(**more: object) -> Resource:
@@ -43,7 +43,7 @@ DELETE_FIRST = (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
     ],
 )
 def test_the_steps_of_one_resource(
-    declared: Goal, known: Resource | None, change: Change | None, steps: tuple[Op, ...]
+    declared: Resource, known: Resource | None, change: Change | None, steps: tuple[Op, ...]
 ) -> None:
     assert planner.decide(declared, known, change) == steps
 

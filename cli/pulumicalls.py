@@ -1,0 +1,292 @@
+"""The calls of `pulumi` that only read and write files: stack, config, cancel, version."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.pulumi import Session
+    from engine import Result, Stack
+
+
+def pretty(value: Any, *, by_key: bool = False) -> str:
+    """JSON as the official CLI prints it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=by_key)
+
+
+def digest(result: Result) -> dict[str, Any]:
+    """What an operation did or would do, as `pulumi preview --json` has it."""
+    from engine.values import UNKNOWN_TEXT, masked
+
+    def state(resource: Any) -> Any:
+        return resource and resource.write(lambda value: masked(value, UNKNOWN_TEXT))
+
+    steps = [
+        {
+            "op": str(step.op),
+            "urn": step.urn,
+            **({"provider": step.target.provider} if step.target.provider else {}),
+            **({"oldState": state(step.old)} if step.old else {}),
+            **({"newState": state(step.new)} if step.new else {}),
+            "detailedDiff": step.detailed or None,
+        }
+        for step in result.steps
+        if step.op != "same" or not step.target.custom
+    ]
+    return {
+        "steps": steps,
+        **({"error": result.error} if result.error else {}),
+        "duration": round(result.seconds * 1e9),
+        "changeSummary": result.changes,
+    }
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], indent: str = "") -> None:
+    """Columns two spaces apart, as the official CLI prints its tables."""
+    whole = [header, *rows]
+    widths = [max(len(row[at]) for row in whole) for at in range(len(header))]
+    for row in whole:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print(indent + "  ".join(cells).rstrip())
+
+
+# ---- stack -------------------------------------------------------------------------------------
+
+
+def stack_ls(here: Session) -> None:
+    from cli.context import selected
+    from engine import Stack
+    from engine.backend import Backend
+
+    project = here.project
+    chosen = here.given.stack or selected(project.name, project.root)
+    found = []
+    for name in sorted(Backend.stacks_of(project)):
+        backend = Stack(project, name).backend
+        latest = backend.load()
+        entry: dict[str, Any] = {"name": name, "current": name == chosen}
+        if latest:
+            entry["lastUpdate"] = latest["manifest"]["time"]
+            entry["resourceCount"] = len(latest.get("resources") or [])
+        found.append({**entry, "updateInProgress": backend.locked})
+    if here.given.json:
+        print(pretty(found))
+        return
+    rows = [
+        (
+            f"{e['name']}{'*' if e['current'] else ''}",
+            "in progress" if e["updateInProgress"] else ago(e.get("lastUpdate")),
+            str(e.get("resourceCount", "n/a")),
+        )
+        for e in found
+    ]
+    table(("NAME", "LAST UPDATE", "RESOURCE COUNT"), rows)
+
+
+def ago(when: str | None) -> str:
+    """`3 hours ago`; n/a where nothing was done yet."""
+    if not when:
+        return "n/a"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(when[:19] + "+00:00")).total_seconds()
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "now"
+
+
+def stack_init(here: Session) -> None:
+    stack = here.stack(here.given.name)
+    stack.init()
+    if not here.given.no_select:
+        _select(stack)
+    print(f"Created stack '{stack.name}'")
+
+
+def stack_select(here: Session) -> None:
+    stack = here.stack(here.given.name)
+    if here.given.create and not stack.exists():
+        stack.init()
+        print(f"Created stack '{stack.name}'")
+    _select(here.existing(stack.name))
+
+
+def _select(stack: Stack) -> None:
+    from cli.context import workspace_file
+
+    path = workspace_file(stack.project.name, stack.project.root)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(json.dumps({"stack": stack.name}))
+
+
+def stack_output(here: Session) -> None:
+    from engine import EngineError
+
+    stack, given = here.existing(), here.given
+    found = stack.outputs(show_secrets=given.show_secrets)
+    if given.name is not None:
+        if given.name not in found:
+            raise EngineError(f"current stack does not have output property '{given.name}'")
+        value = found[given.name]
+        print(pretty(value, by_key=True) if given.json else _text(value))
+    elif given.json:
+        print(pretty(found, by_key=True))
+    else:
+        print(f"Current stack outputs ({len(found)}):")
+        if found:
+            rows = [(key, _text(value)) for key, value in sorted(found.items())]
+            table(("OUTPUT", "VALUE"), rows, indent="    ")
+        else:
+            print("    No output values currently in this stack")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+
+
+def stack_export(here: Session) -> None:
+    text = json.dumps(here.existing().export(here.given.show_secrets), indent=4, ensure_ascii=False)
+    if here.given.file is None:
+        print(text)
+        return
+    descriptor = os.open(here.given.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+
+
+def stack_import(here: Session) -> None:
+    from engine import EngineError
+
+    path: Path | None = here.given.file
+    try:
+        found = json.loads(sys.stdin.read() if path is None else path.read_text())
+    except (OSError, ValueError) as error:
+        raise EngineError(f"the state to import cannot be read: {error}") from None
+    here.existing().import_(found)
+    print("Import complete.")
+
+
+def stack_history(here: Session) -> None:
+    given = here.given
+    whole = here.existing().history(given.show_secrets)
+    entries = whole[(given.page - 1) * given.page_size :][: given.page_size]
+    if given.json:
+        print(pretty(entries))
+        return
+    if not entries:
+        print("Stack has never been updated")
+    for entry in entries:
+        print(f"Version: {entry['version']}\nUpdateKind: {entry['kind']}")
+        print(f"Status: {entry['result']}\nMessage: {entry['message']}")
+        changes = entry.get("resourceChanges") or {}
+        signs = (("+", "create"), ("-", "delete"), ("~", "update"), (" ", "same"))
+        counts = "".join(f"{sign}{changes.get(kind, 0)}" for sign, kind in signs)
+        when = entry["startTime"] if given.full_dates else ago(entry["startTime"])
+        print(f"{counts} Updated {when} took {_took(entry)}")
+        for key, value in sorted((entry.get("environment") or {}).items()):
+            print(f"    {key}: {value}")
+        print()
+
+
+def _took(entry: dict[str, Any]) -> str:
+    start, end = (datetime.fromisoformat(entry[key][:19]) for key in ("startTime", "endTime"))
+    return f"{int((end - start).total_seconds())}s"
+
+
+def stack_rm(here: Session) -> None:
+    given = here.given
+    stack = here.existing(given.name)
+    _sure(here, f"This will permanently remove the '{stack.name}' stack!")
+    stack.remove(force=given.force, keep_config=given.preserve_config)
+    print(f"Stack '{stack.name}' has been removed!")
+
+
+def cancel(here: Session) -> None:
+    stack = here.existing(here.given.name)
+    _sure(here, f"This will irreversibly cancel the currently running update for '{stack.name}'!")
+    stack.cancel()
+    print(f"The currently running update for '{stack.name}' has been canceled!")
+
+
+def _sure(here: Session, warning: str) -> None:
+    from engine import EngineError
+
+    if here.given.yes:
+        return
+    if not here.live:
+        raise EngineError("non-interactive mode requires --yes flag")
+    print(warning)
+    if input("Please confirm with yes: ").strip() != "yes":
+        raise EngineError("confirmation declined")
+
+
+# ---- config ------------------------------------------------------------------------------------
+
+
+def config(here: Session) -> None:
+    stack, given = here.stack(), here.given
+    found = stack.config_shown(given.show_secrets)
+    if given.json:
+        print(pretty(found))
+        return
+    prefix = f"{stack.project.name}:"
+    masked = stack.config_masked() if not given.show_secrets else {}
+    own = sorted(found, key=lambda key: (not key.startswith(prefix), key))
+    rows = [(k.removeprefix(prefix), masked.get(k) or found[k]["value"]) for k in own]
+    table(("KEY", "VALUE"), rows)
+
+
+def config_get(here: Session) -> None:
+    stack, given = here.stack(), here.given
+    value = stack.config_get(given.key, path=given.path)
+    if not given.json:
+        print(_text(value))
+        return
+    key = stack.project.key(given.key)
+    print(pretty(stack.config_shown(show_secrets=True).get(key) or {"value": _text(value)}))
+
+
+def config_set(here: Session) -> None:
+    given = here.given
+    value = given.value
+    if value is None:
+        from getpass import getpass
+
+        value = getpass("value: ") if here.live else sys.stdin.read().removesuffix("\n")
+    here.stack().config_set(given.key, value, secret=given.secret, path=given.path)
+
+
+def config_rm(here: Session) -> None:
+    here.stack().config_rm(here.given.key, path=here.given.path)
+
+
+def version(_: Session) -> None:
+    from engine.snapshot import VERSION
+
+    print(f"v{VERSION}+lockstep.embedded")
+
+
+CALLS: dict[str, Callable[[Session], None]] = {
+    "stack ls": stack_ls,
+    "stack init": stack_init,
+    "stack select": stack_select,
+    "stack output": stack_output,
+    "stack export": stack_export,
+    "stack import": stack_import,
+    "stack history": stack_history,
+    "stack rm": stack_rm,
+    "config": config,
+    "config get": config_get,
+    "config set": config_set,
+    "config rm": config_rm,
+    "cancel": cancel,
+    "version": version,
+}
