@@ -13,7 +13,10 @@ from snapshots.blocks import BlockSource, Place
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, named, naming, shown
 from snapshots.plan import Run
-from snapshots.tree import BLOCK, block_length
+from snapshots.tree import BLOCK
+
+READ = 16  # blocks of a file that are read and compared together
+LARGE = 1 << 20  # bytes
 
 Content = bytes | memoryview | Damaged
 
@@ -56,14 +59,16 @@ class Contents:
             for number, digest, place in piece.blocks()
             if not piece.kept or number in missing[id(piece)]
         )
-        written = 0
+        total = 0
         for piece in pieces:
             try:
-                for run in piece.runs:
-                    written += _write(piece, run, content, missing.get(id(piece)))
+                written = sum(_write(piece, r, content, missing.get(id(piece))) for r in piece.runs)
+                if written >= LARGE:  # of many small ones, the final sync takes care better
+                    fs.begin_writing(piece.fd, piece.start, piece.end - piece.start)
             except OSError as error:
                 raise named(error, "restore", piece.path) from error
-        return written
+            total += written
+        return total
 
     def _compared(self, piece: Piece) -> set[int]:
         """Make holes where they belong; returns the numbers of the blocks that differ."""
@@ -75,19 +80,24 @@ class Contents:
                 at = offset + length
             if piece.end > at:
                 fs.punch_where_data(piece.fd, at, piece.end)
-            return {
-                number
-                for number, digest, _ in piece.blocks()
-                if not self._is_there(piece, number, digest)
-            }
+            return set(self._differing(piece))
 
-    def _is_there(self, piece: Piece, number: int, digest: bytes) -> bool:
+    def _differing(self, piece: Piece) -> Iterator[int]:
+        for run in piece.runs:
+            for first in range(0, len(run.blocks), READ):
+                blocks = run.blocks[first : first + READ]
+                start = (run.at + first) * BLOCK
+                view = self._buffer()[: min(len(blocks) * BLOCK, piece.size - start)]
+                view = view[: fs.read_into(piece.fd, view, start)]
+                for at, (digest, _) in enumerate(blocks):
+                    if blake3(view[at * BLOCK : (at + 1) * BLOCK]).digest() != digest:
+                        yield run.at + first + at
+
+    def _buffer(self) -> memoryview:
         buffer: memoryview | None = getattr(self._local, "buffer", None)
         if buffer is None:
-            buffer = self._local.buffer = memoryview(bytearray(BLOCK))
-        view = buffer[: block_length(number, piece.size)]
-        full = fs.read_into(piece.fd, view, number * BLOCK) == len(view)
-        return full and blake3(view).digest() == digest
+            buffer = self._local.buffer = memoryview(bytearray(READ * BLOCK))
+        return buffer
 
     def _fetched(self, blocks: Iterable[tuple[bytes, Place]]) -> dict[bytes, Content]:
         """These blocks, each read once and proved, or why one cannot be had from any pack."""

@@ -30,8 +30,10 @@ CREATE = WRITE | os.O_CREAT | os.O_EXCL
 ENTRY_ONLY = getattr(os, "O_PATH", 0o10000000) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 FICLONE = 0x40049409
-_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
-_WRITE_AND_WAIT = 1 | 2 | 4
+_KEEP_SIZE = 0x01
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | _KEEP_SIZE
+_WRITE = 2
+_WRITE_AND_WAIT = 1 | _WRITE | 4
 # Before Linux 5.2 it left out pages that somebody else was just writing.
 _RANGES_ARE_WAITED_FOR = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 2)
 
@@ -409,6 +411,19 @@ def write_out(fd: int, offset: int, length: int) -> None:
 def start_writing(fd: int, offset: int, length: int) -> None:
     """Write a range and wait for it, where the system can: a later sync has less to do."""
     _libc.sync_file_range(fd, offset, length, _WRITE_AND_WAIT)
+
+
+def begin_writing(fd: int, offset: int, length: int) -> None:
+    """Have the system begin to write a range, without waiting: a later sync has less to do."""
+    _libc.sync_file_range(fd, offset, length, _WRITE)
+
+
+def preallocate(fd: int, offset: int, length: int) -> None:
+    """Reserve room for a range, in one piece where the file system can; the size stays."""
+    if _libc.fallocate(fd, _KEEP_SIZE, offset, length) != 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINTR):
+            raise OSError(code, os.strerror(code))
 
 
 def sync_folder(path: Path) -> None:

@@ -282,6 +282,11 @@ class _Restore:
         """What came of a large file, as a job of its own."""
         assert self._task is not None
         piece = self._task.piece(made, last=last)
+        if not made.kept:
+            with naming("restore", self._task.path):
+                for run in piece.runs:
+                    for offset, length in run.parts:
+                        fs.preallocate(made.fd, offset, length)
         data = sum(length for run in piece.runs for _, length in run.parts)
         self._jobs.submit(partial(self._contents.fill, [piece]), partial(self._count, data))
 
