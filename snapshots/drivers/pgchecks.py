@@ -14,7 +14,7 @@ ALL_INDEXED_BELOW = 256 << 20
 
 # The text of a row must not depend on the server's settings.
 _SUMS = f"""
-SET lock_timeout = '2s';
+SET lock_timeout = '2s'; SET statement_timeout = 0;
 SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'iso_8601'; SET TimeZone = 'UTC';
 SET bytea_output = 'hex'; SET extra_float_digits = 3; SET lc_monetary = 'C';
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -34,7 +34,7 @@ COMMIT;
 # The extension and the table go with the transaction. Errors that are no damage (a lock that is
 # held, a missing right) prove nothing and are passed over.
 _EXAMINE = f"""
-SET lock_timeout = '2s';
+SET lock_timeout = '2s'; SET statement_timeout = 0;
 SELECT count(*) > 0 AS there FROM pg_available_extensions WHERE name = 'amcheck' \\gset
 \\if :there
 SET client_min_messages = 'error';

@@ -59,6 +59,12 @@ SELECT json_build_array(current_setting('server_version_num')::int, pg_is_in_rec
   (SELECT system_identifier::text FROM pg_control_system()))"""
 
 
+# A limit that somebody set for the role must not end a backup that waits for its files.
+_NO_LIMITS = """
+SELECT json_build_array(count(set_config(name, '0', false))) FROM pg_settings
+ WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout')"""
+
+
 @contextmanager
 def point(run: Exec, path: Path) -> Iterator[LivePoint]:
     """A usable point of the cluster that the server in `run` keeps somewhere in `path`.
@@ -67,6 +73,7 @@ def point(run: Exec, path: Path) -> Iterator[LivePoint]:
     before it was captured.
     """
     with connected(run) as connection:
+        connection.row(_NO_LIMITS)
         version, standby, level, slots, segment, system = connection.row(_STATE)
         _insist_on_possible(version // 10_000, standby, level, slots)
         folder = _folder_of(path, int(system))

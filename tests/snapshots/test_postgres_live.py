@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,8 +133,11 @@ def test_a_data_folder_below_the_mount_is_found(store: Store, tmp_path: Path) ->
     below = {"PGDATA": "/var/lib/postgresql/data/pgdata"}
     with POSTGRES.running(data, below) as run:
         POSTGRES.write(run, 300)
+        sql(run, "ALTER ROLE shop SET idle_session_timeout = '100ms';")
         (data / "beside").write_text("not of the database")
-        record = capture_live(DRIVER, run, data, store, dataset="data")
+        with DRIVER.live(run, data) as point:
+            time.sleep(0.5)
+            record = capture(data, store, dataset="data", live=point)
     restore(store, record.id, tmp_path / "copy")
     assert (tmp_path / "copy" / "pgdata" / "backup_label").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "copy" / "beside").exists()
