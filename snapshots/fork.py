@@ -78,7 +78,7 @@ class Fork:
         """
         if not self._index.exists():
             self._begin()
-        return self._run("copy", final=False, pace=self._pace)
+        return self._run("copy", first=True, pace=self._pace)
 
     def _begin(self) -> None:
         with (
@@ -96,7 +96,7 @@ class Fork:
     def catch_up(self) -> ForkStats:
         """Copy what changed since the last pass while the source is in use. Durable on return."""
         pace = self._pace.lighter() if self._pace else None
-        return self._run("catch up", final=False, pace=pace)
+        return self._run("catch up", pace=pace)
 
     def final_pass(self) -> ForkStats:
         """The source is at rest: afterwards the target equals it, durably.
@@ -112,7 +112,9 @@ class Fork:
         """Where the final pass leaves what `capture` of the new folder takes as `twins`."""
         return twins_path(self._index)
 
-    def _run(self, what: str, *, final: bool, pace: Pace | None = None) -> ForkStats:
+    def _run(
+        self, what: str, *, first: bool = False, final: bool = False, pace: Pace | None = None
+    ) -> ForkStats:
         began = time.monotonic()
         with (
             naming(f"fork {self._source} into", os.fsencode(self._target)),
@@ -125,7 +127,8 @@ class Fork:
             seen = SeenFiles(self._index, identity) if trusted else SeenFiles(None)
             # Where times prove nothing, a twin could not be told from a file that changed.
             place = self.twins if final and trusted else self._index
-            work = Pass(self._source, seen, SeenWriter(place, identity), final, pace)
+            record = SeenWriter(place, identity)
+            work = Pass(self._source, seen, record, pace, first=first, final=final)
             total = fs.measure_fd(src, set()).apparent_bytes if self._progress else 0
             work.meter = Meter(what, total, self._progress)
             with pace.watching(self._target) if pace else nullcontext():

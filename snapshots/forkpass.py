@@ -21,7 +21,7 @@ from snapshots.progress import Meter
 from snapshots.seen import Seen, SeenFiles, SeenWriter, Twin
 
 JOB = 32 << 20  # bytes of one file given to one thread
-SYNC_NOW = 1 << 20  # while the source is in use, files with as much new are synced one by one
+SYNC_NOW = 1 << 20  # in the first pass, files of this size are synced one by one
 SYNC_EACH = 256  # with more changed entries than this, one sync of the file system is cheaper
 
 
@@ -47,15 +47,17 @@ class Pass:
         source: Path,
         seen: SeenFiles,
         record: SeenWriter,
-        final: bool,
         pace: Pace | None,
+        *,
+        first: bool,
+        final: bool,
     ) -> None:
         self._source, self._seen, self._record, self._final = source, seen, record, final
         self._pace = pace
         self._links: dict[tuple[int, int], tuple[bytes, int]] = {}  # inode -> target path, inode
         self._open: set[int] = set()
         self._content = Content(live=not final, pace=pace)
-        self._sync = _Sync(final)
+        self._sync = _Sync(first)
         self.meter = Meter("", 0, None)
         self.files = self.changed = self.removed = self.written = self.reflinked = 0
         self.skipped: list[str] = []
@@ -326,16 +328,16 @@ class _Countdown:
 class _Sync:
     """Makes a pass durable.
 
-    While the source is in use, large files as they are done, so that no burst builds up, the rest
-    at the end. In the final pass one by one, because a sync of the whole file system waits for
-    everybody's writes; but above SYNC_EACH entries that is the cheaper way.
+    In the first one large files as they are done, so that no burst builds up, the rest at the end.
+    Later one by one, because a sync of the whole file system waits for everybody's writes; but
+    above SYNC_EACH entries that is the cheaper way.
     """
 
-    def __init__(self, final: bool) -> None:
-        self._final, self._each, self._at_end = final, 0, False
+    def __init__(self, first: bool) -> None:
+        self._first, self._each, self._at_end = first, 0, False
 
     def file(self, fd: int, size: int) -> None:
-        if (self._final and self._each < SYNC_EACH) or (not self._final and size >= SYNC_NOW):
+        if size >= SYNC_NOW if self._first else self._each < SYNC_EACH:
             self._each += 1
             os.fsync(fd)
         else:
