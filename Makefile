@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# As root, on a quiet machine with 60 GiB free. BENCH="--scale 0.05 --rounds 1" is a quick look,
+# As root, on a quiet machine with 40 GiB free. BENCH="--scale 0.05 --rounds 1" is a quick look,
 # BENCH=--resume goes on with a run that was killed.
 bench: setup
 	@$(ENV) $(BIN)/python -m bench $(BENCH)

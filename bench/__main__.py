@@ -29,6 +29,7 @@ from bench.sweeping import sweep
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("storing", "sizes", "stopping")
 SUBJECTS = ("postgres", "files", "sparse")
+DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
 
 
 class Log:
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         with _alone(options.folder):
             tools.ensure()
             sweep(options.folder)
+            _insist_on_space(options)
             try:
                 results = _results(options)
                 Bench(options, results, say).carry_out()
@@ -67,6 +69,16 @@ def main(argv: list[str] | None = None) -> int:
         say("interrupted; `--resume` goes on with it")
         return 130
     return 0
+
+
+def _insist_on_space(options: argparse.Namespace) -> None:
+    """Raises BenchError where there is too little room for a run of this size."""
+    needed = round(max(2, DISK * options.scale)) * GIB
+    if (free := machine.free_bytes(options.folder)) < needed:
+        raise BenchError(
+            f"{options.folder} has {free // GIB} GiB free and {needed // GIB} are needed: name "
+            "another --folder, or a smaller --scale"
+        )
 
 
 @contextmanager

@@ -135,6 +135,13 @@ class Storing:
 
     def _restore(self, seat: Seat, *, compare: bool) -> None:
         """The last release, once into nothing and once over what was there at first."""
+        try:
+            self._bring_back(seat, compare=compare)
+        finally:
+            grounds.clear(seat.target)
+            grounds.clear(seat.kept)
+
+    def _bring_back(self, seat: Seat, *, compare: bool) -> None:
         wanted = self.subject.state(STATES[-1])
         last = STATES[-1]
         kept, target = seat.kept, seat.target
@@ -146,8 +153,6 @@ class Storing:
             bring(self.subject.state(1), target)
         if self._measure(seat, IN_PLACE, seat.tool.replace(kept, last, target)) and compare:
             self._insist_equal(seat, wanted)
-        grounds.clear(target)
-        grounds.clear(kept)
 
     def _measure(self, seat: Seat, what: str, command: Command) -> bool:
         if self.results.facts["cold"]:
