@@ -69,7 +69,7 @@ class KnownFiles:
             return False
         if hint[:4] == now:
             return True
-        return self._twins.equal((*_steps(folder, name),), now, hint.key)
+        return self._twins.equal(folder, name, now, hint.key)
 
     def lines(self, hint: Hint) -> Iterator[bytes]:
         """The lines of a file in the tree, whole lines in pieces of limited length.

@@ -32,12 +32,12 @@ class Twins:
         self._seen = SeenFiles(path if root else None)
         self._restored = bool(root) and self._seen.subject == bytes.fromhex(root or "")
 
-    def equal(self, path: tuple[bytes, ...], now: fs.Key, then: fs.Key | None) -> bool:
+    def equal(self, folder: bytes, name: bytes, now: fs.Key, then: fs.Key | None) -> bool:
         """Whether a file, as it is `now`, has what it has in the parent snapshot.
 
         `then`: how it was when that was captured.
         """
-        seen = self._seen.find(b"/".join(path[:-1]), path[-1])
+        seen = self._seen.find(folder, name)
         if seen is None:
             return False
         key, (inode, ctime) = seen
