@@ -10,7 +10,17 @@ from typing import NamedTuple
 from snapshots import fs
 from snapshots.hints import UNKNOWN, Hints, HintsWriter
 from snapshots.store import Store
-from snapshots.tree import Blocks, Entry, File, TreeWriter, data_parts, encode, read_tree
+from snapshots.tree import (
+    Blocks,
+    Dir,
+    Entry,
+    File,
+    TreeWriter,
+    Up,
+    data_parts,
+    encode,
+    read_tree,
+)
 
 
 class Seen(NamedTuple):
@@ -35,12 +45,7 @@ def piece_of(entry: Entry, size: int = 0) -> Piece:
     """One entry; for `Blocks`, `size` is that of their file."""
     if isinstance(entry, Blocks):
         return Piece(encode(entry), 0, sum(length for _, length in data_parts(entry, size)))
-    return Piece(encode(entry), 0 if is_folder(entry) else 1)
-
-
-def is_folder(entry: Entry) -> bool:
-    """Whether it opens or closes a directory."""
-    return type(entry).__name__ in ("Dir", "Up")
+    return Piece(encode(entry), 0 if isinstance(entry, (Dir, Up)) else 1)
 
 
 class Draft:

@@ -395,12 +395,18 @@ def sync_filesystem(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def write_out(fd: int, offset: int, length: int) -> None:
+def writes_out_ranges(fd: int) -> bool:
+    """Whether `write_out` can do without a sync on the file system of this file."""
+    return _RANGES_ARE_WAITED_FOR and _kind_of_filesystem(fd) in (_EXT4, _XFS)
+
+
+def write_out(fd: int, offset: int, length: int, *, ranges: bool | None = None) -> None:
     """Write what is dirty in a range: later writes to it through mmap change the file's times.
 
-    Unlike a sync it makes nothing durable, and so waits for nobody else's writes.
+    Unlike a sync it makes nothing durable, and so waits for nobody else's writes. `ranges`: what
+    `writes_out_ranges` said of the file system, if that is known.
     """
-    if _RANGES_ARE_WAITED_FOR and _kind_of_filesystem(fd) in (_EXT4, _XFS):
+    if writes_out_ranges(fd) if ranges is None else ranges:
         if _libc.sync_file_range(fd, offset, length, _WRITE_AND_WAIT) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))

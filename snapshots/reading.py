@@ -19,10 +19,10 @@ from snapshots import fs
 from snapshots.batch import Batch
 from snapshots.blocks import BlockSink
 from snapshots.draft import Piece, Seen, piece_of
-from snapshots.errors import SourceChanging, naming, shown
+from snapshots.errors import SourceChanging, named, naming, shown
 from snapshots.pace import Pace
 from snapshots.streams import GROUP, StreamWriter
-from snapshots.tree import BLOCK, Blocks, File
+from snapshots.tree import BLOCK, Blocks, File, encode
 
 JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
 SMALL = 1 << 20  # bytes; files up to this are read by the dozen
@@ -40,6 +40,7 @@ class FileReader:
         self._sink, self._out, self._pace = sink, out, pace
         self._open: set[int] = set()
         self._buffers = threading.local()
+        self._device = -1, False  # the last one met, and whether ranges can be written out there
         self.changed: deque[tuple[bytes, str]] = deque()
 
     def close(self) -> None:
@@ -55,25 +56,29 @@ class FileReader:
 
     def _small(self, dir_fd: int, folder: bytes, name: bytes) -> Piece:
         path = fs.below(folder, name)
-        with naming("capture", path):
-            try:
-                fd = fs.open_file(dir_fd, name, fs.READ)
-            except FileNotFoundError:
-                self.changed.append((path, "vanished while it was captured"))
-                return Piece(b"")
-            try:
-                return self._whole(fd, folder, name, path)
-            finally:
-                os.close(fd)
+        try:
+            fd = fs.open_file(dir_fd, name, fs.READ)
+        except FileNotFoundError:
+            self.changed.append((path, "vanished while it was captured"))
+            return Piece(b"")
+        except OSError as error:
+            raise named(error, "capture", path) from error
+        try:
+            return self._whole(fd, folder, name, path)
+        except OSError as error:
+            raise named(error, "capture", path) from error
+        finally:
+            os.close(fd)
 
     def _whole(self, fd: int, folder: bytes, name: bytes, path: bytes) -> Piece:
         st, now = self._settle(fd, path)
         size = st.st_size
-        pieces = [piece_of(File(name, fs.meta_of(st, fd), size))]
-        for first, count, parts in _runs(iter([(0, size)]), size):
-            pieces.append(self._read(fd, path, size, first, count, parts))
+        lines = encode(File(name, fs.meta_of(st, fd), size))
+        for first in range(0, -(-size // BLOCK), JOB_BLOCKS):
+            count = min(JOB_BLOCKS, -(-size // BLOCK) - first)
+            lines += self._read(fd, path, size, first, count, None).lines
         key = self._look_again(fd, path, st, now)
-        return Piece(b"".join(piece.lines for piece in pieces), 1, size, Seen(folder, name, key))
+        return Piece(lines, 1, size, Seen(folder, name, key))
 
     # -- any size --------------------------------------------------------------------------------
 
@@ -161,7 +166,9 @@ class FileReader:
         st, now = os.fstat(fd), time.time_ns()
         if not stat.S_ISREG(st.st_mode):
             raise SourceChanging(f"{shown(path)} is being exchanged: stop what writes there")
-        fs.write_out(fd, 0, 0)
+        if st.st_dev != self._device[0]:
+            self._device = st.st_dev, fs.writes_out_ranges(fd)
+        fs.write_out(fd, 0, 0, ranges=self._device[1])
         return st, now
 
     def _look_again(self, fd: int, path: bytes, st: os.stat_result, now: int) -> fs.Key | None:
@@ -172,16 +179,18 @@ class FileReader:
         return key if key.settled(now) else None
 
     def _read(self, fd: int, path: bytes, size: int, first: int, count: int, parts: Parts) -> Piece:
-        with naming("capture", path):
-            start = first * BLOCK
-            buffer = self._buffer()[: min(count * BLOCK, size - start)]
+        start = first * BLOCK
+        buffer = self._buffer()[: min(count * BLOCK, size - start)]
+        try:
             done = fs.read_into(fd, buffer, start)
             if done < len(buffer):  # it shrank, which is noticed when it is looked at again
                 buffer[done:] = bytes(len(buffer) - done)
             blocks = self._blocks(buffer, first, parts)
+        except OSError as error:
+            raise named(error, "capture", path) from error
         if self._pace:
             self._pace.spend(len(buffer))
-        return piece_of(blocks, size)
+        return piece_of(blocks, size) if parts else Piece(encode(blocks), 0, len(buffer))
 
     def _blocks(self, data: memoryview, first: int, parts: Parts) -> Blocks:
         put = self._sink.put

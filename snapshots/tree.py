@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def encode(entry: Entry) -> bytes:
 
 
 def _text(name: bytes) -> str:
-    return json.dumps(name.decode("latin-1"))
+    return encode_basestring_ascii(name.decode("latin-1"))
 
 
 def _attributes(xattrs: tuple[tuple[str, bytes], ...]) -> str:
