@@ -23,20 +23,19 @@ def insist_on_sources(
     before: Release | None,
     release: Release,
 ) -> None:
-    """What is forked or changed in place must lie in one place, and suit the release's images.
+    """What is forked or worked on in place must lie in one place, and suit the release's images.
     `before`: the release that runs on it now. Raises Refused."""
     for planned in datasets:
         dataset = release.datasets.get(planned.name)
         if dataset is None or planned.action not in (Action.FORK, Action.IN_PLACE):
             continue
         source = planned.source or planned.generation
-        if not _exists(docker, source):
-            continue
+        if planned.snapshot is not None or not _exists(docker, source):
+            continue  # what is put in its place may be what saves it
         path = places.place(docker, source)
         driver = _driver(stack, dataset)
         problems = driver.check_path(path)
-        if not problems and planned.snapshot is None:
-            problems = _unfit(docker, driver, dataset, path, before, release)
+        problems = problems or _unfit(docker, driver, dataset, path, before, release)
         _refuse(release, dataset, problems)
 
 

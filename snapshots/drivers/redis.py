@@ -129,12 +129,9 @@ class RedisDriver(DirectoryDriver):
         head = read_small(path / "dump.rdb", 5)
         if head is not None and head != b"REDIS":
             problems.append(f"{path}/dump.rdb is not a Redis file")
-        for manifest in sorted(path.glob("*/*.manifest")):
-            for name in re.findall(_IN_USE, read_small(manifest, 1 << 20) or b""):
-                file = manifest.parent / name.decode("utf-8", "surrogateescape")
-                if b"/" in name or read_small(file, 0) is None:
-                    problems.append(f"{manifest} names {file.name}, which is missing")
-        return problems
+        # A rewrite that ends meanwhile exchanges the manifest, and then removes files.
+        missing = _missing(path)
+        return problems + (missing and _missing(path))
 
     def unfit(self, path: Path, ask: Ask) -> list[str]:
         """The image's own tool is asked whether it reads files of this format."""
@@ -187,6 +184,17 @@ def _steady_aof(run: Exec, path: Path) -> Iterator[None]:
         yield
         if _manifests(path) != before:
             raise EngineFailed("Redis rewrote its AOF while it was captured: run this again")
+
+
+def _missing(path: Path) -> list[str]:
+    """What the AOF's manifest names and its folder does not have."""
+    problems = []
+    for manifest in sorted(path.glob("*/*.manifest")):
+        for name in re.findall(_IN_USE, read_small(manifest, 1 << 20) or b""):
+            file = manifest.parent / name.decode("utf-8", "surrogateescape")
+            if b"/" in name or read_small(file, 0) is None:
+                problems.append(f"{manifest} names {file.name}, which is missing")
+    return problems
 
 
 def _manifests(path: Path) -> dict[Path, bytes | None]:
