@@ -74,14 +74,14 @@ class Commands(Setting):
         30, description="seconds between `freeze` and `thaw` at most"
     )
 
-    @model_validator(mode="after")
-    def _each_has_its_counterpart(self) -> Self:
-        for one, other in (("freeze", "thaw"), ("dump", "restore")):
-            if bool(getattr(self, one)) != bool(getattr(self, other)):
-                raise ValueError(f"{one} and {other} belong together: name both or neither")
-        if self.dump and self.freeze:
-            raise ValueError("name either dump and restore, or freeze and thaw")
-        return self
+    @property
+    def incomplete(self) -> str | None:
+        """What is missing. No error of the config, in which one is set after the other."""
+        for one, other in (("freeze", "thaw"), ("thaw", "freeze"),
+                           ("dump", "restore"), ("restore", "dump")):  # fmt: skip
+            if getattr(self, one) and not getattr(self, other):
+                return other
+        return None
 
 
 class DatasetSetting(Setting):

@@ -22,20 +22,20 @@ _SAID = 500
 
 def converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str, str]:
     """Write stdin, read both streams to their end: (ended in time, stdout, stderr)."""
-    raw: socket.socket = getattr(stream, "_sock", stream)
+    wire = _Wire(stream)
     streams = {1: bytearray(), 2: bytearray()}
     ended = True
-    writer = threading.Thread(target=_feed, args=(raw, stdin), daemon=True)
+    writer = threading.Thread(target=_feed, args=(wire.raw, stdin), daemon=True)
     if stdin is not None:
         writer.start()
     try:
-        for kind, part in _frames(raw, deadline):
+        for kind, part in wire.frames(deadline):
             streams.get(kind, streams[2]).extend(part)
     except TimeoutError:
         ended = False
     finally:
         with suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
+            wire.raw.shutdown(socket.SHUT_RDWR)
         stream.close()
     return ended, streams[1].decode(errors="replace"), streams[2].decode(errors="replace")
 
@@ -45,7 +45,7 @@ class Conversation:
 
     def __init__(self, stream: Any, doing: str) -> None:
         self._stream = stream
-        self._raw: socket.socket = getattr(stream, "_sock", stream)
+        self._wire = _Wire(stream)
         self._doing = doing
         self._out = bytearray()
         self._err = bytearray()
@@ -53,8 +53,8 @@ class Conversation:
     def send(self, text: str) -> None:
         """Write to its standard input. Raises EngineFailed when it has ended."""
         try:
-            self._raw.settimeout(None)
-            self._raw.sendall(text.encode())
+            self._wire.raw.settimeout(None)
+            self._wire.raw.sendall(text.encode())
         except OSError:
             raise self._failed("it has ended") from None
 
@@ -62,7 +62,7 @@ class Conversation:
         """Its output up to the line that equals `mark`; `timeout` in seconds. Raises
         EngineFailed when the command ends before that, or says nothing more in time."""
         deadline = time.monotonic() + timeout
-        frames = _frames(self._raw, deadline)
+        frames = self._wire.frames(deadline)
         end = f"\n{mark}\n".encode()
         while (at := (b"\n" + self._out).find(end)) < 0:
             try:
@@ -78,7 +78,7 @@ class Conversation:
     def close(self) -> None:
         """Nothing more is said to it; most commands end by that."""
         with suppress(OSError):
-            self._raw.shutdown(socket.SHUT_RDWR)
+            self._wire.raw.shutdown(socket.SHUT_RDWR)
         self._stream.close()
 
     def _failed(self, how: str) -> EngineFailed:
@@ -93,21 +93,40 @@ def _feed(raw: socket.socket, stdin: str | None) -> None:
         raw.shutdown(socket.SHUT_WR)
 
 
-def _frames(raw: socket.socket, deadline: float) -> Iterator[tuple[int, bytes]]:
-    while header := _receive(raw, 8, deadline):
-        yield header[0], _receive(raw, int.from_bytes(header[4:8], "big"), deadline)
+class _Wire:
+    """The connection of a command, from behind the headers of the daemon's answer.
 
+    What the command says at once may have come together with the headers: then it lies in the
+    buffer of who read them, and the socket will not give it again.
+    """
 
-def _receive(raw: socket.socket, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes, fewer at the end of the stream. Raises TimeoutError."""
-    part = io.BytesIO()
-    while part.tell() < size:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        raw.settimeout(left)
-        received = raw.recv(size - part.tell())
-        if not received:
-            return b"" if part.tell() < size else part.getvalue()
-        part.write(received)
-    return part.getvalue()
+    def __init__(self, stream: Any) -> None:
+        self.raw: socket.socket = getattr(stream, "_sock", stream)
+        self._ahead = bytearray()
+        response = getattr(stream, "_response", None)
+        if response is not None:
+            self.raw.settimeout(0)
+            with suppress(OSError):
+                self._ahead += response.raw._fp.fp.peek()
+            self.raw.settimeout(None)
+
+    def frames(self, deadline: float) -> Iterator[tuple[int, bytes]]:
+        """(which output, what it says) until the end. Raises TimeoutError."""
+        while header := self._receive(8, deadline):
+            yield header[0], self._receive(int.from_bytes(header[4:8], "big"), deadline)
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes, fewer at the end of the stream. Raises TimeoutError."""
+        part = io.BytesIO()
+        part.write(self._ahead[:size])
+        del self._ahead[:size]
+        while part.tell() < size:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.raw.settimeout(left)
+            received = self.raw.recv(size - part.tell())
+            if not received:
+                return b"" if part.tell() < size else part.getvalue()
+            part.write(received)
+        return part.getvalue()

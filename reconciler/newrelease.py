@@ -170,11 +170,14 @@ def _insist_on_drivers(stack: Stack, defined: Definition) -> None:
             driver_for(dataset.driver, commands)
         except Unsupported as error:
             raise BadInput(f"dataset {name}: {error}") from None
-        if dataset.driver == COMMAND_DRIVER and not commands:
-            raise BadInput(
-                f"dataset {name} has driver: {COMMAND_DRIVER}, but no commands",
-                next_step=f"lockstep config set --path datasets.{name}.commands.probe COMMAND",
-            )
+        if dataset.driver == COMMAND_DRIVER:
+            said = stack.settings.datasets[name].commands if commands else None
+            missing = said.incomplete if said else "probe"
+            if missing is not None:
+                raise BadInput(
+                    f"dataset {name} has driver: {COMMAND_DRIVER}, but no command {missing}",
+                    next_step=f"lockstep config set --path datasets.{name}.commands.{missing} ...",
+                )
 
 
 def _insist_on_groups(stack: Stack, defined: Definition) -> None:

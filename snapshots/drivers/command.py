@@ -73,10 +73,10 @@ class CommandDriver(DirectoryDriver):
     def live(self, run: Exec, path: Path) -> Iterator[LivePoint]:
         """With `freeze` and `thaw` the files as they stand still in between; else what `dump`
         prints, and nothing else; or, if it prints nothing, all files, one of which it wrote."""
-        if "freeze" in self._commands:
+        if self._has("freeze", "thaw"):
             with self._frozen(run) as thaw:
                 yield LivePoint(finish=thaw)
-        elif "dump" in self._commands:
+        elif self._has("dump", "restore"):
             dump = path / DUMP
             try:
                 self._run(
@@ -90,12 +90,12 @@ class CommandDriver(DirectoryDriver):
             finally:
                 dump.unlink(missing_ok=True)
         else:
-            raise Unsupported("the config names neither dump nor freeze and thaw for it")
+            raise Unsupported("the config names neither dump and restore, nor freeze and thaw")
 
     @contextmanager
     def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
         """Between `freeze` and `thaw`, where they are named."""
-        if "freeze" in self._commands:
+        if self._has("freeze", "thaw"):
             with self._frozen(run):
                 yield LivePoint()
         elif "dump" in self._commands:
@@ -133,6 +133,9 @@ class CommandDriver(DirectoryDriver):
         except EngineFailed as error:
             return [str(error)]
         return []
+
+    def _has(self, *names: str) -> bool:
+        return all(name in self._commands for name in names)
 
     def _run(self, name: str, run: Exec, argv: list[str]) -> str:
         result = run(argv, timeout=self._seconds)

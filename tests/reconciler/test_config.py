@@ -53,16 +53,6 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
         ({"datasets": {"a/b": {}}}, "dataset name"),
         ({"deadline": 0}, "config deadline"),
         ({"datasets": {"d": {"commands": {"dmp": "x"}}}}, "config datasets.d.commands.dmp"),
-        ({"datasets": {"d": {"commands": {"freeze": "x"}}}}, "freeze and thaw belong together"),
-        ({"datasets": {"d": {"commands": {"restore": "x"}}}}, "dump and restore belong together"),
-        (
-            {
-                "datasets": {
-                    "d": {"commands": dict.fromkeys(["freeze", "thaw", "dump", "restore"], "x")}
-                }
-            },
-            "either dump and restore",
-        ),
         ({"datasets": {"d": {"commands": {}, "driver": "redis"}}}, "only for driver: command"),
         ({"groups": {"all": []}}, "groups.all: a group has at least one"),
         ({"groups": {"a": ["db", "db"]}}, "groups.a: dataset db is in group a already"),
@@ -73,6 +63,28 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
 def test_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         read(**values)
+
+
+@pytest.mark.parametrize(
+    ("named", "missing"),
+    [
+        ((), None),
+        (("probe", "check"), None),
+        (("freeze", "thaw"), None),
+        (("dump", "restore"), None),
+        (("freeze",), "thaw"),
+        (("thaw", "probe"), "freeze"),
+        (("dump",), "restore"),
+        (("restore",), "dump"),
+    ],
+)
+def test_a_command_without_its_counterpart_is_noticed(
+    named: tuple[str, ...], missing: str | None
+) -> None:
+    settings = read(datasets={"d": {"commands": dict.fromkeys(named, "true")}}).settings
+    commands = settings.datasets["d"].commands
+    assert commands is not None
+    assert commands.incomplete == missing
 
 
 def test_commands_imply_their_driver_and_are_its_options() -> None:

@@ -68,6 +68,34 @@ def define(
     )
 
 
+@pytest.mark.parametrize(
+    ("service", "volume_note", "driver"),
+    [
+        ({}, {}, "sqlite"),
+        ({"x-lockstep": {"driver": "redis"}}, {}, "redis"),
+        ({"x-lockstep": {"driver": "directory"}}, {}, "directory"),
+        ({}, {"x-lockstep": {"driver": "directory"}}, "directory"),
+        ({"image": "postgres:15"}, {}, "postgres"),
+    ],
+)
+def test_content_tells_the_driver_only_where_nothing_else_does(
+    service: dict[str, Any], volume_note: dict[str, Any], driver: str
+) -> None:
+    model = mounts(volume("files", "/data"))
+    model["services"]["web"].update(service)
+    model["volumes"]["files"] = {**(model["volumes"]["files"] or {}), **volume_note}
+    found = definition.define(
+        model,
+        Settings(),
+        roots=[ROOT],
+        look=lambda _: Found("missing"),
+        image_volumes={},
+        detect=lambda image, _: "postgres" if "postgres" in image else "directory",
+        looks_like=lambda name, source: {("files", "shop_files"): "sqlite"}[name, source or ""],
+    )
+    assert found.datasets["files"].driver == driver
+
+
 def test_a_named_volume_is_forked() -> None:
     found = define(mounts(volume("db", "/var/lib/postgresql/data")))
     assert found.datasets == {

@@ -72,7 +72,7 @@ def test_without_commands_only_a_stop_gives_a_point(run: Inside, data: Path) -> 
     driver.before_stop(run)
     assert driver.probe(run) == {}
     assert driver.check(run) == []
-    with pytest.raises(Unsupported, match="neither dump nor freeze"), driver.live(run, data):
+    with pytest.raises(Unsupported, match="neither dump and restore, nor"), driver.live(run, data):
         pass
 
 
