@@ -221,6 +221,7 @@ class _Making:
             snapshot,
             places.place(self.docker, planned.generation),
             twins=places.twins(self.catalog, world, planned.name),
+            pace=places.pace(self.stack) if self.catalog.state().live else None,
             progress=places.in_mib(planned.name, self.progress),
         )
         self.progress(f"restoring {planned.name} from snapshot {snapshot[:12]}")

@@ -12,6 +12,7 @@ from snapshots import fs
 from snapshots.blocks import BlockSource, Place
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, named, naming, shown
+from snapshots.pace import EACH_FILE, Pace
 from snapshots.plan import Run
 from snapshots.tree import BLOCK
 
@@ -46,8 +47,8 @@ class Piece:
 class Contents:
     """Fills pieces of files. Used by several threads at once."""
 
-    def __init__(self, source: BlockSource) -> None:
-        self._source = source
+    def __init__(self, source: BlockSource, pace: Pace | None = None) -> None:
+        self._source, self._pace = source, pace
         self._local = threading.local()
 
     def fill(self, pieces: Sequence[Piece]) -> int:
@@ -68,6 +69,8 @@ class Contents:
             except OSError as error:
                 raise named(error, "restore", piece.path) from error
             total += written
+        if self._pace:
+            self._pace.spend(total + len(pieces) * EACH_FILE)
         return total
 
     def _compared(self, piece: Piece) -> set[int]:

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from snapshots.contents import Contents
 from snapshots.errors import NotEnoughSpace, TargetNotEmpty, Unsupported, naming, shown
 from snapshots.files import Files, FileTask, Finished, Made
 from snapshots.inorder import InOrder
+from snapshots.pace import Pace
 from snapshots.plan import Plan, Run, Step, Way, make_plan
 from snapshots.progress import Meter, Progress
 from snapshots.store import Store
@@ -53,6 +55,7 @@ def restore(
     in_place: bool = False,
     only: Sequence[str] = (),
     twins: Path | None = None,
+    pace: Pace | None = None,
     progress: Progress | None = None,
 ) -> RestoreStats:
     """Make `target` the folder that was captured, durably.
@@ -62,7 +65,7 @@ def restore(
     snapshot; nothing else is touched, except that directories which lead there are made, with
     their metadata, where they are missing, and a name whose hard links lie elsewhere becomes a
     file of its own. `twins`: a file to write, by which a capture of `target` knows what is still
-    as it was restored.
+    as it was restored. `pace`: for the sake of a service that uses the disk meanwhile.
 
     Every block is checked against its hash before it is written, and the whole tree before
     anything is; if a pack has lost a block, any other that has it is used. If a restore fails,
@@ -81,8 +84,9 @@ def restore(
             if not in_place:
                 _insist_on_room(target, root, plan.data)
             meter = Meter("restore", plan.data, progress)
-            work = _Restore(Contents(source), root, made, in_place, finished, meter)
-            work.run(plan)
+            work = _Restore(Contents(source, pace), root, made, in_place, finished, meter)
+            with pace.watching(target) if pace else nullcontext():
+                work.run(plan, pace.yield_to_others if pace else None)
             fs.sync_filesystem(root)
     return RestoreStats(plan.files, work.written, time.monotonic() - began, tuple(record.skipped))
 
@@ -142,9 +146,9 @@ class _Restore:
         self._actions: list[Callable[[], None]] = []  # after the batch
         self.written = 0
 
-    def run(self, plan: Plan) -> None:
+    def run(self, plan: Plan, begin: Callable[[], None] | None) -> None:
         try:
-            with InOrder(waiting=WAITING) as self._jobs:
+            with InOrder(waiting=WAITING, begin=begin) as self._jobs:
                 for step in plan.steps():
                     if isinstance(step, Run):
                         self._run_of_blocks(step)

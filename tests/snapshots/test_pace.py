@@ -15,6 +15,7 @@ from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.fork import Fork
 from snapshots.pace import GROWTH, UNNOTICED, AtRest, Look, Pace, next_rate
+from snapshots.restore import restore
 from snapshots.store import Store
 from tests.snapshots.trees import MIB
 
@@ -113,7 +114,7 @@ def test_only_copying_threads_give_way() -> None:
     assert inside == [max(10, before)]
 
 
-def test_a_paced_capture_waits_for_what_it_reads(
+def test_a_paced_capture_and_restore_wait(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
@@ -128,3 +129,7 @@ def test_a_paced_capture_waits_for_what_it_reads(
     waited.clear()
     capture(source, store, dataset="db", parent=record.id, pace=pace)
     assert waited == [], "nothing was read"
+
+    restore(store, record.id, tmp_path / "again", pace=pace)
+    assert sum(waited) > 10
+    assert tree_equal(source, tmp_path / "again") == []
