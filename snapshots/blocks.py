@@ -179,18 +179,24 @@ class BlockIndex:
         return start, list(ENTRY.iter_unpack(packed))
 
     def _number(self, digest: bytes) -> int | None:
+        found = self._entry(digest)
+        return found[0] if found else None
+
+    def _entry(self, digest: bytes) -> tuple[int, bytes] | None:
+        """The number of a block and its packed entry, of which a claimed one has only the hash."""
         fd, size = self._entries.fileno(), ENTRY.size
         for number in self._table.candidates(digest):
-            if os.pread(fd, HASH, number * size) == digest:
-                return number
+            packed = os.pread(fd, size, number * size)
+            if packed.startswith(digest):
+                return number, packed
         return None
 
     def _place(self, digest: bytes) -> Place | None:
-        number = self._number(digest)
-        if number is None or number >= self._loaded:
+        found = self._entry(digest)
+        if found is None or found[0] >= self._loaded:
             return None
-        entry = ENTRY.unpack(os.pread(self._entries.fileno(), ENTRY.size, number * ENTRY.size))
-        return (bisect_right(self._starts, number) - 1, *entry[1:])
+        number, packed = found
+        return (bisect_right(self._starts, number) - 1, *ENTRY.unpack(packed)[1:])
 
 
 class BlockSource:

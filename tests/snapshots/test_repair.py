@@ -14,7 +14,7 @@ import pytest
 
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
-from snapshots.pack import ENTRY, TRAILER, PackReader, Placed, read_index
+from snapshots.pack import ENTRY, MEMBER, TRAILER, PackReader, Placed, read_index
 from snapshots.repair import repair
 from snapshots.report import Report
 from snapshots.restore import restore
@@ -262,3 +262,49 @@ def test_a_kill_at_any_time_leaves_the_store_no_worse(
     insist_on_whole(store, record, folder, tmp_path)
     store.sweep([record.id])
     assert look(store).damages == []
+
+
+@pytest.mark.parametrize("what", ["reference", "group", "member"])
+@pytest.mark.parametrize("volume", ["of then", "of now"])
+def test_content_stored_against_older_content(
+    what: str, volume: str, store: Store, tmp_path: Path
+) -> None:
+    """A dump lies in groups whose reference is the dump before it: whatever of it is damaged comes
+    back from either dump, or, where none has it, is named with all that depends on it."""
+    folders = {name: tmp_path / name for name in ("of then", "of now")}
+    keys = [random.Random(n).randbytes(120) for n in range(20_000)]
+    records: list[SnapshotRecord] = []
+    for number, folder in enumerate(folders.values()):
+        folder.mkdir()
+        random.Random(number).shuffle(keys)
+        (folder / "dump.rdb").write_bytes(b"".join(keys))
+        parent = records[-1].id if records else None
+        records.append(capture(folder, store, dataset="r", parent=parent, streams=lambda _: True))
+    blocks = [(pack, e) for pack in packs(store) for e in read_index(pack, pack.stem)]
+    members = [(pack, e) for pack, e in blocks if e.codec == MEMBER]
+    assert members
+    largest = packs(store)[-1]
+    plain = {
+        "reference": [(pack, e) for pack, e in blocks if pack == largest],
+        "group": [(p, e) for p, e in blocks if p != largest and e.codec != MEMBER],
+        "member": members,
+    }[what]
+    pack, placed = max(plain, key=lambda each: each[1].stored)
+    flip(pack, placed.offset + placed.stored // 2)
+    found = look(store).damages
+    assert {i for damage in found for i in damage.snapshots} == (
+        {record.id for record in records} if what == "reference" else {records[1].id}
+    )
+    mendable = (what == "reference") == (volume == "of then")
+    done = repair(store, {"r": [folders[volume]]})
+    if mendable:
+        assert done.unmended == []
+        assert look(store).damages == []
+        for number, (name, folder) in enumerate(folders.items()):
+            restore(store, records[number].id, tmp_path / f"again {name}")
+            assert tree_equal(folder, tmp_path / f"again {name}") == []
+    else:
+        assert done.unmended
+        left = {i for damage in look(store).damages for i in damage.snapshots}
+        assert left <= {i for damage in found for i in damage.snapshots}
+        assert left
