@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
-from cli import ask, engines
+from cli import ask, engines, failures
 from reconciler.errors import Exit, LockstepError
 
 if TYPE_CHECKING:
@@ -307,7 +307,15 @@ class Steadfast(io.TextIOBase):
         return len(text)
 
 
-def _confirm(_planned: Result) -> bool:
-    """Asked after the preview. Raises Declined for a no."""
-    ask.confirm("Do you want to perform this update?", yes=False)
+def _confirm(planned: Result) -> bool:
+    """Asked after the preview; `details` shows it with all values. Raises Declined for a no."""
+    question = "Do you want to perform this update?"
+    ask.need_terminal(question)
+    while True:
+        said = ask.text(f"{question} [y/N/details]", "n", yes=False).strip().lower()
+        if not "details".startswith(said):
+            break
+        print("\n".join(planned.details))
+    if said not in ("y", "yes"):
+        raise failures.Declined("declined: nothing was changed")
     return True

@@ -226,7 +226,10 @@ def _display(here: Session, stack: Stack) -> Display:
 
 
 def ask(planned: Result) -> bool:
-    """The person's yes or no to what the preview showed; `details` shows it with all values."""
+    """The person's yes to what the preview showed; `details` shows it with all values. Raises
+    EngineError for a no."""
+    from engine import EngineError
+
     while True:
         print("Do you want to perform this? [yes/no/details] ", end="", flush=True)
         said = sys.stdin.readline().strip().lower()
@@ -235,8 +238,7 @@ def ask(planned: Result) -> bool:
         elif said in ("yes", "y"):
             return True
         elif said in ("no", "n", ""):
-            print("confirmation declined, nothing was changed")
-            return False
+            raise EngineError("confirmation declined, nothing was changed")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -104,14 +104,6 @@ def opened(value: Any, decrypt: Crypt) -> Any:
     return [opened(v, decrypt) for v in value] if isinstance(value, list) else value
 
 
-def secret_texts(value: Any, decrypt: Crypt) -> list[str]:
-    """Every decrypted text inside, for the filter of displayed text."""
-    if is_sealed(value):
-        return [decrypt(value[SECURE])]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for item in inner for text in secret_texts(item, decrypt)]
-
-
 def as_text(value: Any) -> str:
     """A config value as the program's SDK gets it: texts as they are, everything else as JSON."""
     if isinstance(value, str):

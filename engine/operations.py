@@ -134,7 +134,8 @@ def _operate(kind: str, stack: Stack, display: Display, options: Options) -> Res
 def _survey(stack: Stack) -> None:
     """Run the program without asking or doing anything, so that what is not here is refused before
     something is changed; a preview finds it by itself. Raises NotInEngine."""
-    if not any(SUSPECT.search(path.read_text()) for path in stack.project.program.glob("*.py")):
+    files = stack.project.program.glob("*.py")
+    if not any(SUSPECT.search(path.read_text(errors="replace")) for path in files):
         return
     run = _Run(stack, PlainDisplay(io.StringIO()), "update", {}, dry_run=True)
     run.deployment.surveying = True

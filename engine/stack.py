@@ -56,31 +56,37 @@ class Stack:
 
     def masked_texts(self) -> list[str]:
         """The decrypted secrets of the config, which no displayed text may hold; longest first."""
-        texts = {
-            text
-            for value in self._own().values()
-            if conf.holds_secret(value)
-            for text in conf.secret_texts(value, self.secrets.decrypt)
-        }
+        texts: set[str] = set()
+
+        def note(sealed: str) -> str:
+            texts.add(self.secrets.decrypt(sealed))
+            return ""
+
+        for value in self._own().values():
+            conf.opened(value, note)
         # Text of one or two letters is everywhere; masking it would hide nothing and garble all.
         return sorted((t for t in texts if len(t.strip()) > 2), key=len, reverse=True)
 
     def config_get(self, key: str, path: bool = False) -> Any:
         """One value, decrypted. Raises EngineError if it is not set."""
-        parts: list[str | int] = conf.parse_path(key) if path else [key]
+        name, inside = self._place(key, path)
         try:
-            return conf.get_path(self.config()[self.project.key(str(parts[0]))], parts[1:])
+            return conf.get_path(self.config()[name], inside)
         except KeyError:
             raise EngineError(
                 f"configuration key '{key}' not found for stack '{self.name}'; "
                 f"set it with `config set {key} <value>`"
             ) from None
 
+    def _place(self, key: str, path: bool) -> tuple[str, list[str | int]]:
+        """The namespaced key, and the path inside its value."""
+        parts: list[str | int] = conf.parse_path(key) if path else [key]
+        return self.project.key(str(parts[0])), parts[1:]
+
     def config_set(self, key: str, value: Any, secret: bool = False, path: bool = False) -> None:
         """Set one value in Pulumi.<stack>.yaml: a text, or with `path` and an object or list, that
         structure. `secret` encrypts it."""
-        parts: list[str | int] = conf.parse_path(key) if path else [key]
-        name, inside = self.project.key(str(parts[0])), parts[1:]
+        name, inside = self._place(key, path)
         if isinstance(value, dict | list):
             new: Any = value
         else:
@@ -93,8 +99,7 @@ class Stack:
 
     def config_rm(self, key: str, path: bool = False) -> None:
         """Remove one value; nothing happens if it is not set."""
-        parts: list[str | int] = conf.parse_path(key) if path else [key]
-        name, inside = self.project.key(str(parts[0])), parts[1:]
+        name, inside = self._place(key, path)
         own = self._own()
         if name not in own:
             return
