@@ -8,7 +8,7 @@ import fcntl
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench import machine, tools
@@ -115,11 +115,18 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def _results(options: argparse.Namespace) -> Results:
     path = options.folder / "results.jsonl"
+    commit = _commit()
     if options.resume:
-        return Results.load(path)
+        earlier = Results.load(path)
+        if earlier.facts["commit"] != commit:
+            raise BenchError(
+                f"the earlier run measured {earlier.facts['commit']}, and this is {commit}: begin "
+                "anew, without --resume"
+            )
+        return earlier
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": ask("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
+        "commit": commit,
         "scale": options.scale,
         "rounds": options.rounds,
         "machine": machine.description(options.folder),
@@ -127,6 +134,12 @@ def _results(options: argparse.Namespace) -> Results:
         "cold": not options.warm,
     }
     return Results.begin(path, facts)
+
+
+def _commit() -> str:
+    with suppress(BenchError):
+        return ask("git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude", "*")
+    return "unknown"
 
 
 def _place_of_report(options: argparse.Namespace, results: Results) -> Path:

@@ -15,11 +15,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from bench.work import last_lines
 
 INTERVAL = 0.02
 TIMEOUT = 2.0
@@ -73,11 +75,18 @@ def ask_until(over: threading.Event, url: str, out: Path) -> None:
 
 def read(path: Path) -> list[Attempt]:
     """What was noted so far; a line that is being written is left out."""
-    found = []
-    for line in path.read_text().split("\n")[:-1] if path.exists() else ():
-        sent, ended, good = line.split()
-        found.append(Attempt(float(sent), float(ended), good == "1"))
-    return found
+    return parse(path.read_text().split("\n")[:-1]) if path.exists() else []
+
+
+def read_last(path: Path) -> list[Attempt]:
+    """The last few hundred attempts: little work, for whoever looks often."""
+    return parse(last_lines(path)) if path.exists() else []
+
+
+def parse(lines: Iterable[str]) -> list[Attempt]:
+    """The attempts that lines of the answers' file tell of."""
+    words = (line.split() for line in lines)
+    return [Attempt(float(sent), float(ended), good == "1") for sent, ended, good in words]
 
 
 def stopped(attempts: Sequence[Attempt], since: float, until: float) -> float:

@@ -255,4 +255,4 @@ def wait_until(what: str, done: Callable[[], bool], seconds: float = 60.0) -> No
     while not done():
         if time.monotonic() > until:
             raise BenchError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.1)
+        time.sleep(0.25)

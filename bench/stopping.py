@@ -57,15 +57,18 @@ class Watched:
         return prober.stopped(prober.read(self.answers), began - 0.5, time.monotonic())
 
     def settle(self) -> None:
-        """Wait until the service answers, and the load works, steadily."""
+        """Wait until the service answers steadily, then until the load works.
+
+        In this order, and looking seldom: until it answers, nothing may hold up the machine.
+        """
+        wait_until("the service does not come back", self._steady)
         self.load.aim(self.project.live().address)
         since = time.time()
         wait_until("the load does not come back", lambda: self.load.answers(since))
-        wait_until("the service does not come back", self._steady)
 
     def _steady(self) -> bool:
         after = time.monotonic() - STEADY_SECONDS
-        recent = [a for a in prober.read(self.answers) if a.sent > after]
+        recent = [a for a in prober.read_last(self.answers) if a.sent > after]
         return len(recent) >= 10 and all(a.good for a in recent)
 
 
@@ -127,7 +130,7 @@ class Stopping:
             self._project(ground, daemon, "plain") as plain,
         ):
             with plain.turn():
-                tools = self._prepared(plain, ground)
+                self._prepare_peers(plain, ground)
             with self._project(ground, daemon, "ours") as ours:
                 with ours.turn():
                     self._adopt(ours)
@@ -137,13 +140,17 @@ class Stopping:
                     self.say(f"stopping on {name}, round {number}")
                     with self.results.round(CHAPTER, "disk", number):
                         with plain.turn(), watched(plain, ground.path) as seen:
-                            self._floor(seen, "disk")
-                            for tool in tools:
-                                spent = self.results.spent(CHAPTER, "disk", tool.name)
-                                if takes_part(number, spent, PEER / 2 * share.seconds):
-                                    self._peer(seen, tool, ground, number)
+                            self._peers(seen, ground, number, PEER / 2 * share.seconds)
                         with ours.turn(), watched(ours, ground.path) as seen:
                             self._ours(seen, "disk")
+
+    def _peers(self, seen: Watched, ground: Ground, number: int, allowed: float) -> None:
+        """The floor, and every peer that has not used up its time."""
+        self._floor(seen, "disk")
+        for tool in peers.PEERS:
+            spent = self.results.spent(CHAPTER, "disk", tool.name)
+            if takes_part(number, spent, allowed):
+                self._peer(seen, tool, ground, number)
 
     def _on_image(self, kind: str, rounds: list[int], share: Share) -> None:
         size = 8 * self.size + 4 * GIB
@@ -178,7 +185,7 @@ class Stopping:
             ours.new()
             ours.lockstep("up", "--yes")
 
-    def _prepared(self, plain: Project, ground: Ground) -> list[Peer]:
+    def _prepare_peers(self, plain: Project, ground: Ground) -> None:
         """The peers with what they need, and one earlier release of this folder."""
         there = plain.live()
         plain.daemon.docker("stop", there.web, there.db)
@@ -190,7 +197,6 @@ class Stopping:
             if tool.preparing:
                 run(tool.capture(kept, there.data, 0))
         plain.daemon.docker("start", there.db, there.web)
-        return list(peers.PEERS)
 
     # moves ----------------------------------------------------------------------------------------
 

@@ -75,6 +75,15 @@ def _patch(fd: int, data: bytes, at: int, page: int = 8192) -> None:
             os.pwrite(fd, data[start : start + page], at + start)
 
 
+def last_lines(path: Path, size: int = 1 << 14) -> list[str]:
+    """The whole lines among the last `size` bytes of a file that grows."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - size))
+        lines = file.read().decode(errors="replace").split("\n")
+    return lines[0 if end <= size else 1 : -1]
+
+
 def data_of(fd: int, size: int) -> list[tuple[int, int]]:
     """Where a file has data: (start, end), in order."""
     parts, at = [], 0

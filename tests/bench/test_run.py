@@ -20,7 +20,7 @@ from bench.measure import Command, run
 from bench.peers import COPY, OURS, TAR, Tool
 from bench.results import Results, Series
 from bench.subjects import small_files, sparse
-from bench.work import bring
+from bench.work import bring, last_lines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDED = ("restic", "borg", "mkfs.xfs", "mkfs.btrfs")
@@ -174,3 +174,15 @@ def test_a_tiny_run_ends_with_a_page(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "bench")) == [
         "benchmarks.md", "benchmarks.svg", "cache", "lock", "progress.log", "results.jsonl",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "lines"),
+    [("", 9, []), ("a\nb\n", 9, ["a", "b"]), ("a\nb\nc", 9, ["a", "b"]), ("aaa\nb\n", 4, ["b"])],
+)
+def test_the_last_lines_of_a_file_are_whole(
+    tmp_path: Path, text: str, size: int, lines: list[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text(text)
+    assert last_lines(path, size) == lines
