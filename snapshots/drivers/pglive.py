@@ -75,7 +75,7 @@ def point(run: Exec, path: Path) -> Iterator[LivePoint]:
     with connected(run) as connection:
         connection.row(_NO_LIMITS)
         version, standby, level, slots, segment, system = connection.row(_STATE)
-        _insist_on_possible(version // 10_000, standby, level, slots)
+        insist_on_possible(version // 10_000, standby, level, slots)
         folder = _folder_of(path, int(system))
         slot = f"lockstep_{secrets.token_hex(8)}"
         connection.row(
@@ -96,7 +96,9 @@ def is_of_the_process(path: bytes) -> bool:
     return path.rpartition(b"/")[2] in (b"postmaster.pid", b"postmaster.opts")
 
 
-def _insist_on_possible(major: int, standby: bool, level: str, slots: int) -> None:
+def insist_on_possible(major: int, standby: bool, level: str, slots: int) -> None:
+    """A server of this major version, wal_level and max_replication_slots gives a point. Raises
+    Unsupported."""
     stop = "or stop it, then its files are a point"
     if major < OLDEST:
         raise Unsupported(f"PostgreSQL older than {OLDEST} gives no point while it runs: stop it")

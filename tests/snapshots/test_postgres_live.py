@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from snapshots.capture import capture
-from snapshots.drivers import driver_for, pgfiles
+from snapshots.drivers import driver_for, pgfiles, pglive
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livecapture import capture_live
 from snapshots.restore import restore
@@ -91,88 +91,79 @@ def recycle_the_log(run: Container, size: int) -> None:
         sql(run, f"{fill} DROP TABLE filler; CHECKPOINT;")
 
 
-def test_log_that_is_gone_before_it_was_captured_leaves_no_snapshot(
-    store: Store, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
-    stingy = ("postgres", "-c", "max_wal_size=32MB", "-c", "max_slot_wal_keep_size=16MB")
+def test_what_gives_no_point_leaves_no_snapshot(store: Store, tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other"
+    other.mkdir()
 
-    def lose(run: Container) -> None:
+    def lose_a_part_of_the_log(run: Container) -> None:
         with DRIVER.live(run, data) as point:
             recycle_the_log(run, 96 << 20)
             capture(data, store, dataset="data", live=point)
 
+    stingy = ("postgres", "-c", "max_wal_size=32MB", "-c", "max_slot_wal_keep_size=16MB")
     with POSTGRES.running(data, command=stingy) as run:
         with pytest.raises(EngineFailed, match="max_slot_wal_keep_size"):
-            lose(run)
-        assert sql(run, SLOTS).strip() == "0"
-    assert store.ids() == []
-
-
-def test_the_files_of_a_server_that_stands_still_are_a_point(store: Store, tmp_path: Path) -> None:
-    data, copy = tmp_path / "data", tmp_path / "copy"
-    with POSTGRES.running(data) as old:
-        insist(old(["pgbench", "-q", "-i", "-s", "1", "-U", "shop", "shop"]))
-        with load(old):
-            while (before := DRIVER.probe(old)["shop.public.pgbench_history"]) == 0:
-                pass
-            with DRIVER.still(old, data, 60) as point, old.frozen(60):
-                record = capture(data, store, dataset="data", live=point)
-    assert record.skipped == [], "nothing changed meanwhile"
-    restore(store, record.id, copy)
-    assert not (copy / "postmaster.pid").exists()
-    with POSTGRES.running(copy) as new:
-        accounts, tellers, branches, history, count = sql(new, BALANCES, "shop").split("|")
-        assert accounts == tellers == branches == history
-        assert int(count) >= before
-        assert DRIVER.check(new) == []
-
-
-def test_a_data_folder_below_the_mount_is_found(store: Store, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    below = {"PGDATA": "/var/lib/postgresql/data/pgdata"}
-    with POSTGRES.running(data, below) as run:
-        POSTGRES.write(run, 300)
-        sql(run, "ALTER ROLE shop SET idle_session_timeout = '100ms';")
-        (data / "beside").write_text("not of the database")
-        with DRIVER.live(run, data) as point:
-            time.sleep(0.5)
-            record = capture(data, store, dataset="data", live=point)
-    restore(store, record.id, tmp_path / "copy")
-    assert (tmp_path / "copy" / "pgdata" / "backup_label").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "copy" / "beside").exists()
-    with POSTGRES.running(tmp_path / "copy", below) as new:
-        assert DRIVER.probe(new) == POSTGRES.expected(300)
-
-
-def test_what_gives_no_point_is_refused_by_name(store: Store, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    minimal = ("postgres", "-c", "wal_level=minimal", "-c", "max_wal_senders=0")
-    with POSTGRES.running(data, command=minimal) as run:
-        with pytest.raises(Unsupported, match="wal_level = minimal"):
-            capture_live(DRIVER, run, data, store, dataset="data")
-        run.stop()
-    with POSTGRES.running(data, command=("postgres", "-c", "max_replication_slots=0")) as run:
-        with pytest.raises(Unsupported, match="max_replication_slots = 0"):
-            capture_live(DRIVER, run, data, store, dataset="data")
-        other = tmp_path / "other"
-        other.mkdir()
-        run.stop()
-    (data / "standby.signal").touch()
-    with POSTGRES.running(data) as run:
-        with pytest.raises(Unsupported, match="standby"):
-            capture_live(DRIVER, run, data, store, dataset="data")
-        run.stop()
-    (data / "standby.signal").unlink()
-    with POSTGRES.running(data) as run:
+            lose_a_part_of_the_log(run)
         with pytest.raises(Unsupported, match="elsewhere"):
             capture_live(DRIVER, run, other, store, dataset="data")
         insist(run(["sh", "-c", "mkdir /fast && chown postgres /fast"]))
         sql(run, "CREATE TABLESPACE fast LOCATION '/fast';")
         with pytest.raises(Unsupported, match="/fast"):
             capture_live(DRIVER, run, data, store, dataset="data")
+        sql(run, "DROP TABLESPACE fast;")
         assert sql(run, SLOTS).strip() == "0"
+        run.stop()
+    minimal = ("postgres", "-c", "wal_level=minimal", "-c", "max_wal_senders=0")
+    with (
+        POSTGRES.running(data, command=minimal) as run,
+        pytest.raises(Unsupported, match="wal_level = minimal"),
+    ):
+        capture_live(DRIVER, run, data, store, dataset="data")
     assert store.ids() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ((9, False, "replica", 10), "older than 10"),
+        ((15, True, "replica", 10), "standby"),
+        ((15, False, "minimal", 10), "wal_level = minimal"),
+        ((15, False, "replica", 0), "max_replication_slots = 0"),
+    ],
+)
+def test_servers_that_give_no_point(state: tuple[int, bool, str, int], says: str) -> None:
+    with pytest.raises(Unsupported, match=says) as refused:
+        pglive.insist_on_possible(*state)
+    assert "stop it" in str(refused.value), "the way out"
+    pglive.insist_on_possible(10, False, "logical", 1)
+
+
+def test_a_running_and_a_frozen_server_below_the_mount(store: Store, tmp_path: Path) -> None:
+    data, frozen = tmp_path / "data", tmp_path / "frozen"
+    below = {"PGDATA": "/var/lib/postgresql/data/pgdata"}
+    with POSTGRES.running(data, below) as old:
+        insist(old(["pgbench", "-q", "-i", "-s", "1", "-U", "shop", "shop"]))
+        (data / "beside").write_text("not of the database")
+        with load(old):
+            while (before := DRIVER.probe(old)["shop.public.pgbench_history"]) == 0:
+                pass
+            sql(old, "ALTER ROLE shop SET idle_session_timeout = '100ms';")
+            with DRIVER.live(old, data) as point:
+                time.sleep(0.5)
+                running = capture(data, store, dataset="data", live=point)
+            with DRIVER.still(old, data, 60) as point, old.frozen(60):
+                record = capture(data, store, dataset="data", parent=running.id, live=point)
+    assert record.skipped == [], "nothing changed meanwhile"
+    restore(store, running.id, tmp_path / "copy")
+    assert (tmp_path / "copy" / "pgdata" / "backup_label").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "copy" / "beside").exists()
+    restore(store, record.id, frozen)
+    assert not (frozen / "pgdata" / "postmaster.pid").exists()
+    with POSTGRES.running(frozen, below) as new:
+        accounts, tellers, branches, history, count = sql(new, BALANCES, "shop").split("|")
+        assert accounts == tellers == branches == history
+        assert int(count) >= before
+        assert DRIVER.check(new) == []
 
 
 @pytest.mark.parametrize(
