@@ -18,7 +18,7 @@ from reconciler.release import Dataset, Release
 from reconciler.users import engine, users
 from snapshots.capture import capture
 from snapshots.drivers import Driver, driver_for
-from snapshots.errors import Unsupported
+from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
 from snapshots.store import SnapshotRecord, Store
@@ -32,7 +32,7 @@ class Backup:
     snapshot: str | None
     bytes: int | None
     why_not: str = ""
-    """Why there is no snapshot of it: its engine gives no usable point without a stop."""
+    """Why there is no snapshot of it: its engine gave no usable point without a stop."""
 
 
 def take(
@@ -62,7 +62,7 @@ def take(
         try:
             driver = driver_for(dataset.driver, stack.settings.commands(dataset.name))
             snapshot = _capture(docker, world, dataset, driver, source, store, tags)
-        except Unsupported as error:
+        except (EngineFailed, Unsupported) as error:
             taken.append(Backup(dataset.name, None, None, str(error)))
             continue
         taken.append(Backup(dataset.name, snapshot.id, snapshot.bytes))
