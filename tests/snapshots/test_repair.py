@@ -7,13 +7,14 @@ import random
 import shutil
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
+from snapshots.errors import Damaged
 from snapshots.pack import ENTRY, MEMBER, TRAILER, PackReader, Placed, read_index
 from snapshots.repair import repair
 from snapshots.report import Report
@@ -218,50 +219,91 @@ def test_a_folder_that_leads_out_gives_nothing(folder: Path, store: Store, tmp_p
     assert repair(store, {"db": [trap]}).unmended != []
 
 
-REPAIR = """
-import sys
+# Repairs one copy of the store after the other, and dies by SIGKILL before step 1, 2, 3 ... of
+# those that change something on the disk, until one copy was repaired without dying.
+KILLER = """
+import os, shutil, signal, sys
 from pathlib import Path
 from snapshots.repair import repair
 from snapshots.store import Store
-store = Store.open(Path(sys.argv[1]))
-print("ready", flush=True)
-repair(store, {"db": [Path(sys.argv[2])]})
-print("done", flush=True)
+
+base, volume = Path(sys.argv[1]), Path(sys.argv[2])
+
+def changes(event, arguments):
+    if event == "open":
+        return bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    return event in ("os.remove", "os.rename", "os.mkdir", "os.truncate")
+
+def work(path, last):
+    count = 0
+    def step(event, arguments):
+        nonlocal count
+        if changes(event, arguments) and str(arguments[0]).startswith(str(path)):
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+    store = Store.open(path)
+    sys.addaudithook(step)
+    repair(store, {"db": [volume]})
+
+step = 1
+while True:
+    path = base / f"killed-{step}"
+    shutil.copytree(base / "store", path)
+    child = os.fork()
+    if child == 0:
+        work(path, step)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    step += 1
+print(step)
 """
 
 
-def test_a_kill_at_any_time_leaves_the_store_no_worse(
+def test_killed_at_any_step_a_repair_leaves_the_store_no_worse(
     folder: Path, store: Store, tmp_path: Path
 ) -> None:
+    """A block, an index, a tree and a record are damaged, and one block that no volume has."""
     record = capture(folder, store, dataset="db")
-    good = tmp_path / "good"
-    shutil.copytree(store.path, good)
+    times = folder.stat()
+    (folder / "gone").write_bytes(os.urandom(BLOCK))
+    other = capture(folder, store, dataset="db")
+    (folder / "gone").unlink()
+    os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
     path, placed = block_at(store, 7)
     flip(path, placed.offset + 100)
-    other = packs(store)[0]
-    flip(other, 1)
-    for attempt in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", REPAIR, str(store.path), str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.004 * attempt * attempt)
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        # Whatever was readable before is readable now: only what was damaged may be.
-        touched = {file for damage in look(store).damages for file in damage.files}
-        assert touched <= {"d/large", "text", "small"}
-        assert store.ids() == [record.id]
-        if not look(store).damages:
-            break
-    assert repair(store, {"db": [folder]}).unmended == []
-    insist_on_whole(store, record, folder, tmp_path)
-    store.sweep([record.id])
-    assert look(store).damages == []
+    for pack in packs(store):
+        blocks = list(read_index(pack, pack.stem))
+        if len(blocks) == 1 and blocks[0].raw == BLOCK:
+            flip(pack, blocks[0].offset)
+    flip(min(packs(store), key=lambda pack: len(list(read_index(pack, pack.stem)))), 1)
+    before = {file for damage in look(store).damages for file in damage.files}
+    flip(store.tree_path(record.root), 60)
+    flip(store.snapshots / f"{other.id}.json", 50)
+
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(tmp_path), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    steps = int(done.stdout)
+    assert steps > 15
+    for step in range(1, steps + 1):
+        killed = Store.open(tmp_path / f"killed-{step}")
+        assert {record.id, other.id} <= set(killed.ids())
+        with suppress(Damaged):  # the other one's record may be damaged still
+            for damage in verify_all(killed, [other.id], read_data=True).damages:
+                assert set(damage.files) <= before | {"gone"}
+        repaired = repair(killed, {"db": [folder]})
+        assert [left.files for left in repaired.unmended] in ([], [("gone",)])
+        killed.sweep()
+        assert verify_all(killed, [record.id], read_data=True).damages == []
+        restore(killed, record.id, tmp_path / f"again-{step}")
+        assert tree_equal(folder, tmp_path / f"again-{step}") == []
+        shutil.rmtree(killed.path)
 
 
 @pytest.mark.parametrize("what", ["reference", "group", "member"])
