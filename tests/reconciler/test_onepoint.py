@@ -14,6 +14,7 @@ import pytest
 from reconciler import onepoint
 from reconciler.errors import BadInput, LockstepError
 from reconciler.facts import Container
+from reconciler.plan import Move
 from snapshots.restore import restore
 from snapshots.store import SnapshotRecord, Store
 from tests.reconciler.trial import PYTHON, Trial, cache
@@ -126,6 +127,10 @@ def test_who_would_stand_still_for_too_long_goes_on_and_there_is_no_snapshot(
     ):
         time.sleep(0.1)
     assert counting.exec(counting.world(1), "cache", "redis-cli", "GET", "n") != before
+    for container in containers(counting):
+        counting.docker.pause(container.id)  # as if everything of ours had been killed meanwhile
+    assert counting.up().move is Move.REPAIR
+    assert states(counting) == {"running"}
 
 
 SLOW = """
