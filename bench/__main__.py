@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import fcntl
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from bench import machine, tools
@@ -19,7 +21,7 @@ from bench.report import PAGE, write
 from bench.results import Results
 from bench.shares import Share, share
 from bench.sizes import Sizes
-from bench.stopping import Stopping
+from bench.stopping import GROUNDS, LOG, Stopping
 from bench.storing import Storing
 from bench.subjects import FILES, GIB, SPARSE_BYTES, SPARSE_DATA, Subject, postgres
 from bench.subjects import small_files as files
@@ -38,6 +40,8 @@ class Log:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._began = path, time.monotonic()
+        with path.open("a") as file:
+            file.write(f"-- {datetime.datetime.now().isoformat(timespec='seconds')}\n")
 
     def __call__(self, text: str) -> None:
         seconds = time.monotonic() - self._began
@@ -50,6 +54,7 @@ class Log:
 def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     say = Log(options.folder / "progress.log")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _alone(options.folder):
             tools.ensure()
@@ -57,9 +62,11 @@ def main(argv: list[str] | None = None) -> int:
             _insist_on_space(options)
             try:
                 results = _results(options)
-                Bench(options, results, say).carry_out()
+                failed = Bench(options, results, say).carry_out()
                 write(results, folder := _place_of_report(options, results))
                 say(f"written: {folder / PAGE}")
+                if failed:
+                    raise BenchError(f"not measured: {', '.join(failed)}; --resume tries again")
             finally:
                 sweep(options.folder)
     except BenchError as error:
@@ -124,6 +131,7 @@ def _results(options: argparse.Namespace) -> Results:
                 "anew, without --resume"
             )
         return earlier
+    (options.folder / LOG).unlink(missing_ok=True)
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit,
@@ -159,23 +167,43 @@ class Bench:
         self.owner = mark(options.folder)
         self.scale = float(results.facts["scale"])
 
-    def carry_out(self) -> None:
+    def carry_out(self) -> list[str]:
+        """Every part that is wanted; returns what failed. One that does keeps no other back."""
+        failed = []
+        for part, measure in self._parts():
+            try:
+                measure()
+            except BenchError as error:
+                self.say(f"{part}: {error}")
+                failed.append(part)
+                sweep(self.folder)
+        return failed
+
+    def _parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Name and work of each part."""
         if self._wanted("storing"):
             for subject in self._subjects():
+                part = f"storing {subject.kind}"
                 storing = Storing(subject, self.results, self.folder, self.say)
-                storing.carry_out(self.rounds, self._share(f"storing {subject.kind}"))
+                yield part, partial(storing.carry_out, self.rounds, self._share(part))
         if not self._wanted("postgres"):
             return
         if self._wanted("sizes"):
             small, large = self._postgres(0.25), self._postgres(1.0)
             sizes = Sizes(small, large, self.results, self.folder, self.say)
-            sizes.carry_out(self.rounds, self._share("sizes"))
+            yield "sizes", partial(sizes.carry_out, self.rounds, self._share("sizes"))
         if self._wanted("stopping"):
-            size = round(2 * GIB * self.scale)
             stopping = Stopping(
-                self._postgres(1.0), size, self.results, self.folder, self.owner, self.say
+                self._postgres(1.0),
+                round(2 * GIB * self.scale),
+                self.results,
+                self.folder,
+                self.owner,
+                self.say,
             )
-            stopping.carry_out(self.rounds, lambda kind: self._share(f"stopping {kind}"))
+            for kind in GROUNDS:
+                part = f"stopping {kind}"
+                yield part, partial(stopping.carry_out, kind, self.rounds, self._share(part))
 
     def _share(self, part: str) -> Share:
         return share(self.minutes, part)

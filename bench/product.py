@@ -41,7 +41,8 @@ def restore_last(store: Path, target: Path, *, in_place: bool) -> None:
     from snapshots.store import Store
 
     newest = _last(store)
-    assert newest is not None, f"nothing was captured into {store}"
+    if newest is None:
+        raise SystemExit(f"nothing was captured into {store}")
     restore(Store.open(store), newest, target, in_place=in_place)
 
 

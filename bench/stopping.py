@@ -38,6 +38,8 @@ FORWARD, BACK, BACK_RESTORE = "seconds forward", "seconds back", "seconds back r
 REST, PREPARING = "p99 at rest", "p99 preparing"
 REST_SECONDS = 5.0
 STEADY_SECONDS = 2.0
+LOG = "lockstep.log"
+GROUNDS = ("disk", *grounds.LOOPED)
 
 
 @dataclass
@@ -104,19 +106,18 @@ class Stopping:
 
     @property
     def log(self) -> Path:
-        return self.work / "lockstep.log"
+        return self.work / LOG
 
-    def carry_out(self, rounds: int, share: Callable[[str], Share]) -> None:
-        self.log.unlink(missing_ok=True)
-        for kind in ("disk", *grounds.LOOPED):
-            missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
-            if not missing:
-                continue
-            self.subject.state(1)
-            if kind == "disk":
-                self._on_disk(missing, share(kind))
-            else:
-                self._on_image(kind, missing, share(kind))
+    def carry_out(self, kind: str, rounds: int, share: Share) -> None:
+        """All rounds on one ground that are not there yet."""
+        missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
+        if not missing:
+            return
+        self.subject.state(1)
+        if kind == "disk":
+            self._on_disk(missing, share)
+        else:
+            self._on_image(kind, missing, share)
 
     # grounds --------------------------------------------------------------------------------------
 

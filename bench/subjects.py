@@ -122,7 +122,8 @@ def server(folder: Path, size: int, owner: str) -> Iterator[str]:
     try:
         _wait(container)
         yield container
-        ask("docker", "exec", container, "psql", "-U", images.USER, "-c", "checkpoint")
+        checkpoint = ["psql", "-U", images.USER, "-c", "checkpoint"]
+        ask("docker", "exec", container, *checkpoint, seconds=600)
         ask("docker", "stop", "--time", "120", container, seconds=150)
     finally:
         ask("docker", "rm", "--force", "--volumes", container)
