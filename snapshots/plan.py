@@ -264,7 +264,10 @@ def _placed(what: _Unplaced, places: Mapping[bytes, Place]) -> Run:
         place, length = places.get(digest), block_length(number, what.size)
         if place is None or place[3] != length:
             has = f"has {place[3]} bytes instead of {length}" if place else "is missing"
-            raise Damaged(f"{shown(what.path)}: block {digest.hex()[:12]} {has}: run verify")
+            raise Damaged(
+                f"{shown(what.path)}: block {digest.hex()[:12]} {has}; verify tells what else is "
+                "damaged, repair puts back what can still be had"
+            )
     blocks = tuple((digest, places[digest]) for digest in run.hashes)
     return Run(run.at, blocks, tuple(data_parts(run, what.size)))
 

@@ -160,12 +160,17 @@ class Examination:
         for number, digest in enumerate(run.hashes, start=run.at):
             name, length = f"block {digest.hex()[:12]}", block_length(number, size)
             if digest not in places:
-                missing = BadCopy(digest, "", f"{name} is missing from the store")
-                self.bad[digest, ""] = missing
+                missing = f"{name} is missing from the store{self._perhaps()}"
+                self.bad[digest, ""] = BadCopy(digest, "", missing)
             elif places[digest][3] != length:
                 impossible = f"{name} has {places[digest][3]} bytes instead of {length}"
         self._source.index.mark(run.hashes)
         return impossible
+
+    def _perhaps(self) -> str:
+        """Where a missing block may have been."""
+        reasons = list(self._source.index.damaged.values())
+        return f" ({reasons[0]})" if reasons else ""
 
     # -- every byte ------------------------------------------------------------------------------
 
