@@ -38,6 +38,9 @@ from snapshots.tree import HASH, Blocks, block_length
 Place = tuple[int, int, int, int, int, int]
 Entry = tuple[bytes, int, int, int, int, int]
 
+_NOWHERE = bytes(ENTRY.size - HASH)  # where a block lies that is only claimed
+_CLAIMED = 4096 * ENTRY.size  # bytes of claims that are written together
+
 
 class BlockIndex:
     """All blocks of the packs in `folder`. Safe for several threads; closes with the `with`.
@@ -58,7 +61,8 @@ class BlockIndex:
         for name in pack_names(folder) if load else ():
             self._load(name)
         self._entries.flush()
-        self._count = self._loaded
+        self._kept = self._loaded  # entries in the file
+        self._claimed = bytearray()  # and those after them
         self._needed = bytearray(self._loaded)
 
     def _load(self, name: str) -> None:
@@ -89,13 +93,18 @@ class BlockIndex:
         with self._lock:
             if self._number(digest) is not None:
                 return False
-            fs.write_all(self._entries.fileno(), digest, self._count * ENTRY.size)
-            self._table.add(digest, self._count)
-            self._count += 1
+            self._table.add(digest, self._kept + len(self._claimed) // ENTRY.size)
+            self._claimed += digest + _NOWHERE
+            if len(self._claimed) >= _CLAIMED:
+                claimed = memoryview(self._claimed)
+                fs.write_all(self._entries.fileno(), claimed, self._kept * ENTRY.size)
+                self._kept += len(self._claimed) // ENTRY.size
+                self._claimed = bytearray()
             return True
 
     def has(self, digest: bytes) -> bool:
-        return self._number(digest) is not None
+        with self._lock:
+            return self._number(digest) is not None
 
     def find(self, digest: bytes) -> tuple[Path, Placed] | None:
         """The pack and the place of a block; None if no readable pack has it."""
@@ -124,7 +133,8 @@ class BlockIndex:
     def mark(self, digests: Iterable[bytes]) -> None:
         """Remember that these blocks are needed."""
         for digest in digests:
-            number = self._number(digest)
+            with self._lock:
+                number = self._number(digest)
             if number is not None and number < self._loaded:
                 self._needed[number] = 1
 
@@ -186,13 +196,18 @@ class BlockIndex:
         """The number of a block and its packed entry, of which a claimed one has only the hash."""
         fd, size = self._entries.fileno(), ENTRY.size
         for number in self._table.candidates(digest):
-            packed = os.pread(fd, size, number * size)
+            if number < self._kept:
+                packed = os.pread(fd, size, number * size)
+            else:
+                at = (number - self._kept) * size
+                packed = bytes(self._claimed[at : at + size])
             if packed.startswith(digest):
                 return number, packed
         return None
 
     def _place(self, digest: bytes) -> Place | None:
-        found = self._entry(digest)
+        with self._lock:
+            found = self._entry(digest)
         if found is None or found[0] >= self._loaded:
             return None
         number, packed = found
