@@ -71,6 +71,7 @@ class Pass:
             self._sync.finish(dst)
             self._record.close(durable=not self._final)
         finally:
+            self._sync.close()
             self._record.discard()
             for fd in self._open:
                 os.close(fd)
@@ -326,26 +327,43 @@ class _Countdown:
 
 
 class _Sync:
-    """Makes a pass durable.
+    """Makes a pass durable. Used by several threads.
 
     In the first one large files as they are done, so that no burst builds up, the rest at the end.
-    Later one by one, because a sync of the whole file system waits for everybody's writes; but
-    above SYNC_EACH entries that is the cheaper way.
+    Later all at the end, one by one: the first sync commits the times of all to the journal, and a
+    sync of the whole file system would wait for everybody's writes; but above SYNC_EACH entries
+    that is the cheaper way.
     """
 
     def __init__(self, first: bool) -> None:
-        self._first, self._each, self._at_end = first, 0, False
+        self._first, self._whole = first, False
+        self._waiting: list[int] = []
+        self._lock = threading.Lock()
 
     def file(self, fd: int, size: int) -> None:
-        if size >= SYNC_NOW if self._first else self._each < SYNC_EACH:
-            self._each += 1
-            os.fsync(fd)
-        else:
-            self._at_end = True
+        if self._first:
+            if size >= SYNC_NOW:
+                os.fsync(fd)
+            else:
+                self._whole = True
+            return
+        with self._lock:
+            if len(self._waiting) >= SYNC_EACH:
+                self._whole = True
+                return
+            self._waiting.append(os.dup(fd))
+        fs.begin_writing(fd, 0, 0)
 
     def directory(self, fd: int) -> None:
         self.file(fd, 0)
 
     def finish(self, root: int) -> None:
-        if self._at_end:
+        if self._whole:
             fs.sync_filesystem(root)
+        else:
+            for fd in self._waiting:
+                os.fsync(fd)
+
+    def close(self) -> None:
+        while self._waiting:
+            os.close(self._waiting.pop())
