@@ -114,6 +114,7 @@ class Stopping:
         if not missing:
             return
         self.subject.state(1)
+        share.start()
         if kind == "disk":
             self._on_disk(missing, share)
         else:

@@ -68,6 +68,9 @@ class Storing:
         missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, name, r)]
         if not missing:
             return
+        for number in STATES:
+            self.subject.state(number)
+        share.start()
         with self._grounds() as found:
             for number in missing:
                 if number > 1 and not share.lasts():
@@ -84,8 +87,6 @@ class Storing:
 
     @contextmanager
     def _grounds(self) -> Iterator[list[Ground]]:
-        for number in STATES:
-            self.subject.state(number)
         data = _allocated(self.subject.state(1))
         with ExitStack() as stack:
             found = [stack.enter_context(grounds.disk(self.work / "disk"))]

@@ -297,6 +297,7 @@ def test_a_part_of_the_bench_has_its_share_of_the_time() -> None:
     assert sum(shares.PARTS.values()) == pytest.approx(1.0)
     now = 100.0
     part = shares.Share(60.0, clock=lambda: now)
+    part.start()
     assert part.lasts()
     now = 161.0
     assert not part.lasts()
