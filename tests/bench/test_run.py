@@ -103,6 +103,12 @@ def test_tools_bring_the_last_release_back(tmp_path: Path, tool: Tool) -> None:
     assert _same(subject.state(2), target)
 
 
+def test_a_fork_is_made_as_a_process(tmp_path: Path) -> None:
+    subject = small_files(tmp_path / "cache", 400)
+    run(OURS.fork(subject.state(1), tmp_path / "target"))
+    assert _same(subject.state(1), tmp_path / "target")
+
+
 def _same(one: Path, other: Path) -> bool:
     return (
         subprocess.run(["diff", "-rq", str(one), str(other)], capture_output=True).returncode == 0
