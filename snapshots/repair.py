@@ -67,8 +67,9 @@ def repair(
         work.drop_hints()
         work.examine()
         if work.damaged_packs or work.bad:
+            work.fetch()
             with store.locked(fcntl.LOCK_EX):
-                work.mend_blocks()
+                work.mend_packs()
     return Repaired(work.mended, work.blocks, work.unmended, work.aside, time.monotonic() - began)
 
 
@@ -82,6 +83,7 @@ class _Repair:
         self.roots: dict[str, list[SnapshotRecord]] = {}
         self.bad: list[BadCopy] = []
         self.damaged_packs: set[str] = set()
+        self._fetched: set[bytes] = set()  # from folders; in new packs, each block by itself
 
     # -- records, trees, hints -------------------------------------------------------------------
 
@@ -154,23 +156,19 @@ class _Repair:
                     reason = f"tree {root[:12]} is damaged, and no folder gives the same"
                     self.unmended.append(Finding(dataset, ids, (), reason))
 
-    def mend_blocks(self) -> None:
+    def fetch(self) -> None:
+        """Bring what no pack has from the folders, while others may work with the store."""
+        with self._store.locked(fcntl.LOCK_SH):
+            lost = self._lost(self._users())
+            if lost:
+                self._fetched = self._take_from_folders(lost)
+
+    def mend_packs(self) -> None:
         """With the store to ourselves; sweeps and captures may have come in between."""
-        self.roots = {
-            root: records
-            for root, records in self.roots.items()
-            if self._store.tree_path(root).exists()
-        }
-        damaged = [path for path in map(self._pack, self.damaged_packs) if path.exists()]
-        users = users_of(self._store, self.roots, {copy.hash for copy in self.bad})
-        elsewhere = whole_copies(self._store.packs, users, but=self.damaged_packs)
-        lost = set(users) - {digest for digest, _ in elsewhere}
-        for path in damaged:
-            lost -= _whole_in(path)
-        found = self._take_from_folders(lost) if lost else set()
-        for path in sorted(damaged):
-            self._write_anew(path, lost - found, found)
-        lost -= found
+        users = self._users()
+        lost = self._lost(users)
+        for path in self._damaged():
+            self._write_anew(path, lost, self._fetched - lost)
         # A group can be read again when what it consists of is whole again.
         lost -= {digest for digest, _ in whole_copies(self._store.packs, lost)}
         self.blocks = len(users) - len(lost)
@@ -178,6 +176,26 @@ class _Repair:
             self.mended.append(f"{self.blocks} blocks that snapshots need")
         left = [copy for copy in self.bad if copy.hash in lost]
         self.unmended += explained(self._store, self.roots, left, ())
+
+    def _users(self) -> set[bytes]:
+        """The damaged blocks that snapshots need which are still there."""
+        self.roots = {
+            root: records
+            for root, records in self.roots.items()
+            if self._store.tree_path(root).exists()
+        }
+        return set(users_of(self._store, self.roots, {copy.hash for copy in self.bad}))
+
+    def _lost(self, users: set[bytes]) -> set[bytes]:
+        """Those that no pack has, and not even what is left of a damaged one."""
+        elsewhere = whole_copies(self._store.packs, users, but=self.damaged_packs)
+        lost = users - {digest for digest, _ in elsewhere}
+        for path in self._damaged() if lost else ():
+            lost -= _whole_in(path)
+        return lost
+
+    def _damaged(self) -> list[Path]:
+        return [path for path in map(self._pack, sorted(self.damaged_packs)) if path.exists()]
 
     def _pack(self, name: str) -> Path:
         return self._store.packs / (name + SUFFIX)
