@@ -5,15 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 from snapshots import fs
 from snapshots.pace import PORTION, Pace
 
 CHUNK = 1 << 20  # read and compared at once
 PAGE = 8192  # written at least, where a chunk differs
+CACHED = 4  # one part in so many of the free memory may hold copies
 READING = 8  # comparing costs the host so many times less than writing
 
 _CANNOT_COPY_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def free_memory() -> int:
+    """Bytes that can be had without pushing out anything in use; 0 if it cannot be told."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 class Content:
@@ -26,6 +38,8 @@ class Content:
         self.can_clone = True
         self._live, self._pace = live, pace
         self._portion = PORTION if pace else 8 * CHUNK
+        self._cacheable = free_memory() // CACHED if pace else 0
+        self._lock = threading.Lock()
         self._local = threading.local()
 
     def clone(self, src: int, dst: int, size: int) -> bool:
@@ -60,9 +74,18 @@ class Content:
                 break
             if self._pace:
                 fs.start_writing(dst, at, count)
+                self._leave_the_cache(dst, at, count)
                 self._pace.spend(count)
             at += count
         return at - start
+
+    def _leave_the_cache(self, dst: int, offset: int, length: int) -> None:
+        """What is copied beyond a share of the free memory must not push out what others use."""
+        with self._lock:
+            self._cacheable -= length
+            full = self._cacheable < 0
+        if full:
+            os.posix_fadvise(dst, offset, length, os.POSIX_FADV_DONTNEED)
 
     def _settle(self, src: int, offset: int, length: int) -> None:
         if self._live:

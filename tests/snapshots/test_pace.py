@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
+from snapshots.content import free_memory
 from snapshots.fork import Fork
 from snapshots.pace import GROWTH, UNNOTICED, AtRest, Look, Pace, next_rate
 from snapshots.restore import restore
@@ -133,3 +134,16 @@ def test_a_paced_capture_and_restore_wait(
     restore(store, record.id, tmp_path / "again", pace=pace)
     assert sum(waited) > 10
     assert tree_equal(source, tmp_path / "again") == []
+
+
+def test_copies_do_not_fill_a_small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_memory() > MIB
+    monkeypatch.setattr("snapshots.content.free_memory", lambda: 0)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "large").write_bytes(os.urandom(8 * MIB))
+    Fork(source, target, index=tmp_path / "index", pace=Pace(1 << 30)).first_pass()
+    with open(target / "large", "rb") as file, pytest.raises(BlockingIOError):
+        os.preadv(file.fileno(), [bytearray(4096)], 4 * MIB, os.RWF_NOWAIT)
+    assert tree_equal(source, target) == []
