@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -40,6 +41,7 @@ FORMATS = {n: b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, 
 ID = re.compile(r"[0-9a-f]{32}")
 MAX_RECORD = 1 << 20
 LOCK_SECONDS = 60.0
+_upgrading = threading.Lock()  # among threads, which would use the same temporary name
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Store:
         marker = self.path / "format"
         if not marker.exists():
             strange = [name for name in os.listdir(self.path) if not name.startswith(".format.")]
-            if set(strange) - {"packs", "trees", "hints", "snapshots", "lock", "lost+found"}:
+            ours = {"packs", "trees", "hints", "snapshots", "damaged", "lock", "lost+found"}
+            if set(strange) - ours:
                 raise StoreUnusable(
                     f"{self.path} holds other files ({', '.join(sorted(strange)[:3])}) and is no "
                     "store; name an empty folder"
@@ -129,8 +132,9 @@ class Store:
     def upgrade(self) -> None:
         """Before something is written that version 1 does not have: say that it may be there."""
         marker = self.path / "format"
-        if marker.read_bytes() == FORMATS[1]:
-            fs.write_durably(marker, FORMATS[VERSION])
+        with _upgrading:
+            if marker.read_bytes() == FORMATS[1]:
+                fs.write_durably(marker, FORMATS[VERSION])
 
     # -- records ---------------------------------------------------------------------------------
 
