@@ -58,6 +58,7 @@ class BlockIndex:
         self._packs: list[str] = []
         self._starts: list[int] = []  # of each pack, the number of its first entry
         self._loaded = 0
+        self._filled = False
         for name in pack_names(folder) if load else ():
             self._load(name)
         self._entries.flush()
@@ -74,8 +75,7 @@ class BlockIndex:
         self._packs.append(name)
         self._starts.append(self._loaded)
         self._entries.write(index)
-        hashes = (index[at : at + HASH] for at in range(0, len(index), ENTRY.size))
-        self._loaded = self._table.add_all(hashes, self._loaded)
+        self._loaded += len(index) // ENTRY.size
 
     def __enter__(self) -> BlockIndex:
         return self
@@ -195,6 +195,8 @@ class BlockIndex:
     def _entry(self, digest: bytes) -> tuple[int, bytes] | None:
         """The number of a block and its packed entry, of which a claimed one has only the hash."""
         fd, size = self._entries.fileno(), ENTRY.size
+        if not self._filled:
+            self._fill()
         for number in self._table.candidates(digest):
             if number < self._kept:
                 packed = os.pread(fd, size, number * size)
@@ -204,6 +206,13 @@ class BlockIndex:
             if packed.startswith(digest):
                 return number, packed
         return None
+
+    def _fill(self) -> None:
+        """The table, when it is asked for: where nothing changed it never is."""
+        self._filled = True
+        for pack in range(len(self._packs)):
+            start, entries = self._entries_of(pack)
+            self._table.add_all((entry[0] for entry in entries), start)
 
     def _place(self, digest: bytes) -> Place | None:
         with self._lock:

@@ -79,6 +79,11 @@ class KnownFiles:
         assert self._tree is not None
         return self._tree.take(hint.at, hint.length)
 
+    def lines_at_once(self, hint: Hint) -> bytes:
+        """As `lines`, in one piece."""
+        assert self._tree is not None
+        return self._tree.at_once(hint.at, hint.length)
+
     def hashes(self, hint: Hint) -> list[bytes]:
         """Of the blocks of a file, in place of `lines`. Raises Damaged."""
         found: list[bytes] = []

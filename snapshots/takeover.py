@@ -41,7 +41,7 @@ class TakeOver:
             prove = random.random() < SAMPLE * (hint.data // BLOCK + 1)
             plain = link is None and not hint.linked and hint.length <= AT_ONCE
             if plain and self._known.whole and not prove:
-                lines = b"".join(self._known.lines(hint))
+                lines = self._known.lines_at_once(hint)
                 self._out.ready(Piece(lines, 1, hint.data, seen))
             else:
                 self._line_by_line(dir_fd, seen, hint, link, prove)

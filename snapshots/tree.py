@@ -276,6 +276,13 @@ class TreeLines:
                 yield rest + part[:cut]
             rest = part[cut:] if cut else rest + part
 
+    def at_once(self, at: int, length: int) -> bytes:
+        """As `take`, in one piece."""
+        start = at - self._start
+        if start >= 0 and start + length <= len(self._chunk):
+            return self._chunk[start : start + length]
+        return b"".join(self.take(at, length))
+
     def _part(self, at: int, end: int) -> bytes:
         while at >= self._start + len(self._chunk):
             self._next()
