@@ -60,8 +60,11 @@ def find(path: str, root: Path) -> Path | None:
 
 def _is_embedded(pulumi: Path) -> bool:
     """Whether it is the command that set-up puts into an environment, here of another clone."""
-    with pulumi.open("rb") as file:
-        return b"from cli.pulumi import" in file.read(400)
+    try:
+        with pulumi.open("rb") as file:
+            return b"from cli.pulumi import" in file.read(400)
+    except OSError:
+        return False
 
 
 def version_of(pulumi: Path) -> Version | None:

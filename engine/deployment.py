@@ -244,7 +244,7 @@ class Deployment:
             change = Change(True, ("id",)) if forced else early
         else:
             wanted.inputs = self._check(wanted, given, old.inputs)
-            change = self._diff(wanted, old)
+            change = planner.replacing(self._diff(wanted, old), wanted.replace_on_changes)
         ops = planner.decide(wanted, old, change)
         steps: list[Step] = []
         if old is not None and Op.CREATE_REPLACEMENT in ops:

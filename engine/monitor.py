@@ -240,6 +240,8 @@ class Monitor:
             retain_on_delete=request.retainOnDelete,
             delete_before_replace=first,
             ignore_changes=list(request.ignoreChanges),
+            replace_on_changes=list(request.replaceOnChanges),
+            hide_diffs=list(request.hideDiffs),
             secret_outputs=list(request.additionalSecretOutputs),
             hooks={kept: names for kept, names in sorted(hooks.items()) if names},
             source_position=self._position(request.sourcePosition),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -57,6 +57,16 @@ def decide(wanted: Resource, old: Resource | None, change: Change | None) -> tup
     if change.delete_first if said is None else said:
         return (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
     return (Op.CREATE_REPLACEMENT, Op.REPLACE)
+
+
+def replacing(change: Change, paths: Sequence[str]) -> Change:
+    """The change with what replaceOnChanges adds; a provider that names no keys is not affected."""
+    more = {k for k in change.keys for path in paths if path == "*" or _below(k, path)}
+    return replace(change, replaces=tuple(sorted({*change.replaces, *more}))) if more else change
+
+
+def _below(key: str, path: str) -> bool:
+    return key == path or key.startswith((f"{path}.", f"{path}["))
 
 
 def same_inputs(old: Props, new: Props) -> bool:

@@ -44,6 +44,8 @@ _FIELDS = {
     "modified": "modified",
     "sourcePosition": "source_position",
     "ignoreChanges": "ignore_changes",
+    "replaceOnChanges": "replace_on_changes",
+    "hideDiff": "hide_diffs",
     "resourceHooks": "hooks",
 }
 
@@ -68,6 +70,8 @@ class Resource:
     retain_on_delete: bool = False
     secret_outputs: list[str] = field(default_factory=list)
     ignore_changes: list[str] = field(default_factory=list)
+    replace_on_changes: list[str] = field(default_factory=list)
+    hide_diffs: list[str] = field(default_factory=list)
     hooks: dict[str, list[str]] = field(default_factory=dict)
     created: str = ""
     modified: str = ""
@@ -97,9 +101,8 @@ class Resource:
         out: dict[str, Any] = {"urn": self.urn, "custom": self.custom}
         for key, attribute in _FIELDS.items():
             value = getattr(self, attribute)
-            if value or (key == "inputs" and value is not None and self.custom):
-                crypted = key in ("inputs", "outputs")
-                out[key] = spell(value) if crypted else value
+            if value:
+                out[key] = spell(value) if key in ("inputs", "outputs") else value
         return {**out, **self.rest}
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,8 @@ class Ground:
         (root / "things.py").write_text(THINGS)
 
     def program(self, text: str) -> None:
+        # Compiled code is told from new text by its second and size only; tests are faster.
+        shutil.rmtree(self.root / "__pycache__", ignore_errors=True)
         (self.root / "__main__.py").write_text(
             "import pulumi\nfrom pulumi import ResourceOptions as O, ResourceHook as H\n"
             "from pulumi import ResourceHookBinding as B\nfrom things import Thing, world\n" + text

@@ -74,7 +74,7 @@ def call_rows(calls: list[dict[str, Any]]) -> list[Any]:
 def state_rows(resources: list[dict[str, Any]]) -> list[Any]:
     keys: tuple[str, ...] = ("id", "delete", "pendingReplacement", "protect", "retainOnDelete")
     keys += ("resourceHooks", "ignoreChanges", "additionalSecretOutputs", "parent", "provider")
-    keys += ("customTimeouts", "sourcePosition")
+    keys += ("customTimeouts", "sourcePosition", "replaceOnChanges", "external")
     return [
         [
             resource["urn"],
@@ -82,8 +82,8 @@ def state_rows(resources: list[dict[str, Any]]) -> list[Any]:
             *(None if resource.get(k) == "<SRC>" else resource.get(k) for k in keys),
             sorted(resource.get("dependencies") or []),
             {k: sorted(v) for k, v in (resource.get("propertyDependencies") or {}).items()},
-            sealed(resource.get("inputs") or {}),
-            sealed(resource.get("outputs") or {}),
+            sealed(resource.get("inputs")),
+            sealed(resource.get("outputs")),
         ]
         for resource in resources
     ]

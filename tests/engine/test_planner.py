@@ -64,6 +64,22 @@ def test_ignored_changes_keep_the_old_value(
     assert planner.keep_ignored(news, olds, paths) == kept
 
 
+@pytest.mark.parametrize(
+    ("keys", "paths", "replaces"),
+    [
+        (("a", "b"), ["a"], ("a",)),
+        (("a.b", "c[0]"), ["a", "c"], ("a.b", "c[0]")),
+        (("ab",), ["a"], ()),
+        (("a",), ["*"], ("a",)),
+        ((), ["a"], ()),
+    ],
+)
+def test_replace_on_changes(
+    keys: tuple[str, ...], paths: list[str], replaces: tuple[str, ...]
+) -> None:
+    assert planner.replacing(Change(True, keys=keys), paths).replaces == replaces
+
+
 def test_becoming_secret_is_no_change_of_a_components_inputs() -> None:
     assert planner.same_inputs({"a": "x"}, {"a": Secret("x")})
     assert not planner.same_inputs({"a": "x"}, {"a": Secret("y")})
