@@ -47,6 +47,10 @@ SET SESSION lock_wait_timeout = {LOCK_SECONDS};
 /*M!100400 BACKUP STAGE BLOCK_COMMIT */;
 /*!80000 LOCK INSTANCE FOR BACKUP */;
 /*!50700 FLUSH TABLES WITH READ LOCK */;
+SET @pace = @@GLOBAL.innodb_flush_log_at_trx_commit;
+SET GLOBAL innodb_flush_log_at_trx_commit = 1;
+FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS;
+SET GLOBAL innodb_flush_log_at_trx_commit = @pace;
 SELECT 'locked';
 """
 
@@ -108,7 +112,8 @@ class MysqlDriver(DirectoryDriver):
     def still(self, run: Exec, path: Path, seconds: float) -> Iterator[LivePoint]:  # noqa: ARG002
         """A lock that keeps tables which no log protects (MyISAM, CSV) and changes of definitions
         out of the moment: MariaDB's backup stages, or MySQL's FLUSH TABLES WITH READ LOCK, which
-        both wait for what runs, for at most LOCK_SECONDS."""
+        both wait for what runs, for at most LOCK_SECONDS. Then the log is written, which a server
+        may be told to do only once a second."""
         doing = "asking for a live point"
         if query(run, "SELECT @@innodb_doublewrite;", doing).strip() in ("0", "OFF"):
             raise Unsupported(

@@ -9,6 +9,9 @@ import pytest
 
 from snapshots.drivers import ExecResult, driver_for
 from snapshots.errors import EngineFailed, Unsupported
+from snapshots.livecapture import capture_live
+from snapshots.restore import restore
+from snapshots.store import Store
 from tests.snapshots.contract.cases import MARIADB, maria
 from tests.snapshots.engines import docker, insist, insist_on_images
 
@@ -95,6 +98,22 @@ def test_root_passwords_and_odd_names(tmp_path: Path) -> None:
         let_in = docker("exec", "--user", "nobody", "--env", "MYSQL_PWD=another", second.name,
                         "mariadb", "--user=root", "-e", "SELECT 1")  # fmt: skip
         insist(let_in)
+
+
+def test_what_a_server_that_writes_its_log_once_a_second_acknowledged_is_captured(
+    store: Store, tmp_path: Path
+) -> None:
+    insist_on_images(MARIADB.image)
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with MARIADB.running(data, command=("--innodb-flush-log-at-trx-commit=0",)) as run:
+        MARIADB.write(run, 50)
+        maria(run, "SET GLOBAL innodb_flush_log_at_timeout = 2700")
+        maria(run, "DELETE FROM orders WHERE id = 1")
+        record = capture_live(DRIVER, run, data, store, dataset="d")
+        docker("kill", run.name)
+    restore(store, record.id, copy)
+    with MARIADB.running(copy) as run:
+        assert DRIVER.probe(run) == {"shop.notes": 50, "shop.orders": 49}
 
 
 def test_a_server_without_doublewrite_gives_no_live_point(tmp_path: Path) -> None:
