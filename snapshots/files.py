@@ -110,7 +110,11 @@ class Files:
         if not stat.S_ISREG(present.st_mode) or present.st_nlink != 1:
             fs.remove_entry(task.dir_fd, name)
             return None
-        fd = fs.open_file(task.dir_fd, name, fs.WRITE)
+        try:
+            fd = fs.open_file(task.dir_fd, name, fs.WRITE)
+        except PermissionError:  # its mode forbids it to all but root: it is made anew
+            fs.remove_entry(task.dir_fd, name)
+            return None
         found = os.fstat(fd)
         if (found.st_ino, found.st_dev, found.st_nlink) != (present.st_ino, present.st_dev, 1):
             os.close(fd)

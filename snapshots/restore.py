@@ -201,6 +201,8 @@ class _Restore:
         self._held.add(fd)
         if os.fstat(fd).st_dev != self._device:
             raise Unsupported(f"{shown(path)} in the target is a mount point: unmount it first")
+        if isinstance(step, Dir) and present is not None and not present.st_mode & stat.S_IWUSR:
+            os.chmod(fd, 0o700)  # until its own metadata follows
         self._enter(fd, path, step, fresh=present is None)
 
     def _leave_dir(self) -> None:

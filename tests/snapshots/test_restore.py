@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,43 @@ def test_in_place_only_what_is_named_is_touched(small: Path, store: Store, tmp_p
     restore(store, record.id, target, only=["d"], in_place=True)
     assert names(target) == {"d", "d/one", "mine"}
     assert (target / "d").stat().st_mtime_ns == (small / "d").stat().st_mtime_ns
+
+
+AS_USER = """
+import os, sys
+from pathlib import Path
+from snapshots.capture import capture
+from snapshots.compare import tree_equal
+from snapshots.restore import restore
+from snapshots.store import Store
+base = Path(sys.argv[1])
+os.chown(base, 1234, 1234)
+os.setgroups([]); os.setgid(1234); os.setuid(1234)
+os.chdir(base)
+folder, out = Path("folder"), Path("out")
+(folder / "shut").mkdir(parents=True)
+(folder / "shut" / "file").write_text("x")
+(folder / "read only").write_text("y")
+for path, mode in (("shut/file", 0o400), ("read only", 0o444), ("shut", 0o555)):
+    (folder / path).chmod(mode)
+store = Store.open(Path("store"))
+record = capture(folder, store, dataset="mine")
+restore(store, record.id, out)
+assert tree_equal(folder, out) == []
+(out / "shut").chmod(0o755)
+(out / "shut" / "extra").touch()
+(out / "shut" / "file").unlink()
+(out / "shut").chmod(0o555)
+restore(store, record.id, out, in_place=True)
+assert tree_equal(folder, out) == []
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_user_restores_what_is_his_own() -> None:
+    """Without root's rights, in place also over what his own modes forbid him to write."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", AS_USER, folder], timeout=60, check=True)
 
 
 @pytest.mark.parametrize("path", ["nothing", "d/nothing", "two/x", "../two", "d/../../two", "a\0"])
