@@ -15,12 +15,11 @@ from snapshots.tree import (
     Dir,
     Entry,
     File,
-    TreeWriter,
     Up,
     data_parts,
-    encode,
     read_tree,
 )
+from snapshots.treewriter import TreeWriter, encode
 
 
 class Seen(NamedTuple):

@@ -14,7 +14,7 @@ from snapshots.errors import Damaged, SnapshotError
 from snapshots.groups import hashes_in
 from snapshots.hints import Hint, Hints
 from snapshots.store import Store
-from snapshots.tree import TreeLines
+from snapshots.treefile import TreeLines
 from snapshots.twins import Twins
 
 

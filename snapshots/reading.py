@@ -22,7 +22,8 @@ from snapshots.draft import Piece, Seen, piece_of
 from snapshots.errors import SourceChanging, named, naming, shown
 from snapshots.pace import Pace
 from snapshots.streams import GROUP, StreamWriter
-from snapshots.tree import BLOCK, Blocks, File, encode
+from snapshots.tree import BLOCK, Blocks, File
+from snapshots.treewriter import encode
 
 JOB_BLOCKS = 64  # blocks read, hashed and packed by one job: 4 MiB
 SMALL = 1 << 20  # bytes; files up to this are read by the dozen

@@ -14,17 +14,15 @@ import binascii
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
-import zstandard
 from blake3 import blake3
 
 from snapshots import fs
 from snapshots.errors import Damaged, shown
+from snapshots.treefile import chunks
 
 BLOCK = 64 * 1024  # measured best for database pages: docs/store-format.md has the table
 HASH = 32
@@ -32,7 +30,6 @@ TREE_VERSION = 1
 RUN = 512  # block hashes in one line at most
 MAX_LINE = 1 << 20
 MAX_SIZE = 1 << 62
-_CHUNK = 1 << 18  # bytes of lines that are hashed and compressed at once
 _ATTRIBUTES = 64 * 1024  # bytes of one extended attribute (the kernel's own limit)
 
 
@@ -111,112 +108,6 @@ def data_parts(blocks: Blocks, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + len(blocks.hashes) * BLOCK, size) - start)]
 
 
-# -- writing -------------------------------------------------------------------------------------
-
-
-class TreeWriter:
-    """Writes entries to `path`; `close` makes it durable and returns the root hash."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
-        self._file.write(bytes(HASH))  # the place of the frame's own hash
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
-        self._hash = blake3()
-        self._waiting: list[bytes] = []
-        self._written = self._length = 0
-        self.files = 0
-        self.bytes = 0
-        self.add(_line({"tree": TREE_VERSION, "block": BLOCK}))
-
-    @property
-    def at(self) -> int:
-        """Where the next line begins, counted in bytes of lines."""
-        return self._written + self._length
-
-    def add(self, lines: bytes, entries: int = 0, data: int = 0) -> None:
-        """Lines in which `entries` entries but directories begin, with `data` bytes of content."""
-        self.files += entries
-        self.bytes += data
-        self._waiting.append(lines)
-        self._length += len(lines)
-        if self._length >= _CHUNK:
-            self._flush()
-
-    def close(self) -> str:
-        self.add(_line({"t": "e", "files": self.files, "bytes": self.bytes}))
-        self._flush()
-        self._stream.close()  # type: ignore[no-untyped-call]
-        self._file.flush()
-        fs.write_all(self._file.fileno(), _hash_of_frame(self._path), 0)
-        os.fsync(self._file.fileno())
-        os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self._file.close()
-        root: str = self._hash.hexdigest()
-        check_hash(self._path, root)
-        return root
-
-    def discard(self) -> None:
-        """Forget what was written; harmless after `close`."""
-        with suppress(OSError, zstandard.ZstdError):  # a full disk must not hide the first error
-            self._stream.close()  # type: ignore[no-untyped-call]
-        with suppress(OSError):
-            self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        lines = b"".join(self._waiting)
-        self._written += len(lines)
-        self._waiting, self._length = [], 0
-        self._hash.update(lines)
-        self._stream.write(lines)
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
-
-
-def encode(entry: Entry) -> bytes:
-    """The line of an entry."""
-    if isinstance(entry, Up):
-        return b'{"t":"u"}\n'
-    if isinstance(entry, Blocks):
-        parts = ""
-        if entry.parts is not None:
-            numbers = (str(number) for part in entry.parts for number in part)
-            parts = f',"s":[{",".join(numbers)}]'
-        packed = b"".join(entry.hashes).hex()
-        return f'{{"t":"b","at":{entry.at},"h":"{packed}"{parts}}}\n'.encode()
-    name = _text(entry.name)
-    if isinstance(entry, Hard):
-        return f'{{"t":"h","n":{name},"of":{entry.of}}}\n'.encode()
-    meta = entry.meta
-    shared = f'"n":{name},"m":{meta.mode},"u":{meta.uid},"g":{meta.gid},"mt":{meta.mtime_ns}'
-    if meta.xattrs:
-        shared += f',"x":{_attributes(meta.xattrs)}'
-    if isinstance(entry, Dir):
-        return f'{{"t":"d",{shared}}}\n'.encode()
-    if entry.link is not None:
-        shared += f',"id":{entry.link}'
-    if isinstance(entry, File):
-        return f'{{"t":"f",{shared},"s":{entry.size}}}\n'.encode()
-    if isinstance(entry, Symlink):
-        return f'{{"t":"l",{shared},"to":{_text(entry.target)}}}\n'.encode()
-    return f'{{"t":"p",{shared}}}\n'.encode()
-
-
-def _text(name: bytes) -> str:
-    return encode_basestring_ascii(name.decode("latin-1"))
-
-
-def _attributes(xattrs: tuple[tuple[str, bytes], ...]) -> str:
-    encoded = {
-        os.fsencode(name).decode("latin-1"): base64.b64encode(value).decode()
-        for name, value in xattrs
-    }
-    return json.dumps(encoded, separators=(",", ":"))
-
-
 # -- reading -------------------------------------------------------------------------------------
 
 
@@ -253,66 +144,10 @@ def with_paths(entries: Iterator[Entry]) -> Iterator[tuple[bytes, Entry]]:
         yield leaf, entry
 
 
-class TreeLines:
-    """Parts of the lines of a tree, taken in order without looking into them. Raises Damaged.
-
-    The hash of the frame is checked at once; that of the lines, when all was taken, by `finish`.
-    """
-
-    def __init__(self, path: Path, root: str) -> None:
-        self._root, self._hash = root, blake3()
-        self._chunks = _chunks(path, root, self._hash)
-        self._chunk, self._start = b"", 0  # the bytes at hand, and where they lie
-        self._next()
-
-    def take(self, at: int, length: int) -> Iterator[bytes]:
-        """The `length` bytes at `at`, which no earlier one may lie behind, in whole lines."""
-        end, rest = at + length, b""
-        while at < end:
-            part = self._part(at, end)
-            at += len(part)
-            cut = len(part) if at == end else part.rfind(b"\n") + 1
-            if cut:
-                yield rest + part[:cut]
-            rest = part[cut:] if cut else rest + part
-
-    def at_once(self, at: int, length: int) -> bytes:
-        """As `take`, in one piece."""
-        start = at - self._start
-        if start >= 0 and start + length <= len(self._chunk):
-            return self._chunk[start : start + length]
-        return b"".join(self.take(at, length))
-
-    def _part(self, at: int, end: int) -> bytes:
-        while at >= self._start + len(self._chunk):
-            self._next()
-        if at < self._start:
-            raise Damaged(f"tree {self._root[:12]} was asked for lines out of order")
-        return self._chunk[at - self._start : end - self._start]
-
-    def _next(self) -> None:
-        self._start += len(self._chunk)
-        try:
-            self._chunk = next(self._chunks)
-        except StopIteration:
-            raise Damaged(f"tree {self._root[:12]} is shorter than it should be") from None
-
-    def finish(self) -> None:
-        for _ in self._chunks:
-            pass
-        if self._hash.hexdigest() != self._root:
-            raise Damaged(f"tree {self._root[:12]} was altered: its content has another hash")
-
-
-def check_hash(path: Path, root: str) -> None:
-    """Damaged unless the tree's bytes are those that its root names."""
-    TreeLines(path, root).finish()
-
-
 def _lines(path: Path, root: str) -> Iterator[bytes]:
     digest = blake3()
     rest = b""
-    for chunk in _chunks(path, root, digest):
+    for chunk in chunks(path, root, digest):
         *whole, rest = (rest + chunk).split(b"\n")
         if max(map(len, (*whole, rest))) >= MAX_LINE:
             raise Damaged(f"tree {root[:12]} has an endless line")
@@ -321,32 +156,6 @@ def _lines(path: Path, root: str) -> Iterator[bytes]:
         raise Damaged(f"tree {root[:12]} is cut off")
     if digest.hexdigest() != root:
         raise Damaged(f"tree {root[:12]} was altered: its content has another hash")
-
-
-def _chunks(path: Path, root: str, digest: blake3) -> Iterator[bytes]:
-    """What is in the frame, whose own hash is checked first; `digest` is of all that was taken."""
-    try:
-        frame = _hash_of_frame(path)
-        with open(path, "rb") as file:
-            if file.read(HASH) != frame:
-                raise Damaged(f"tree {root[:12]} was altered or is cut off")
-            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-                    yield chunk
-    except FileNotFoundError as error:
-        raise Damaged(f"tree {root[:12]} is missing from the store") from error
-    except (OSError, zstandard.ZstdError) as error:
-        raise Damaged(f"tree {root[:12]} cannot be read: {error}") from error
-
-
-def _hash_of_frame(path: Path) -> bytes:
-    digest = blake3()
-    with open(path, "rb") as file:
-        file.seek(HASH)
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.digest()
 
 
 class _Check:
