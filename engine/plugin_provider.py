@@ -6,7 +6,6 @@ import atexit
 import os
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,13 @@ class PluginProvider:
         self._made: Any = None
 
     def check(self, urn: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
-        answer = self._ask(
-            "Check",
-            provider_pb2.CheckRequest(
-                urn=urn, olds=encode(olds), news=encode(news), randomSeed=os.urandom(32)
-            ),
-        )
+        seed = os.urandom(32)
+        answer = self._ask("Check", urn, olds=encode(olds), news=encode(news), randomSeed=seed)
         return decode(answer.inputs), [(f.property, f.reason) for f in answer.failures]
 
     def diff(self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
-        answer = self._ask(
-            "Diff",
-            provider_pb2.DiffRequest(
-                urn=urn,
-                id=id_,
-                olds=encode(outputs),
-                old_inputs=encode(inputs),
-                news=encode(news),
-            ),
-        )
+        known = {"id": id_, "olds": encode(outputs), "old_inputs": encode(inputs)}
+        answer = self._ask("Diff", urn, **known, news=encode(news))
         some = answer.changes == provider_pb2.DiffResponse.DIFF_SOME
         if answer.changes == provider_pb2.DiffResponse.DIFF_UNKNOWN:
             some = bool(answer.replaces) or inputs != news
@@ -62,21 +49,14 @@ class PluginProvider:
         return Change(some, tuple(answer.replaces), first, keys, detailed)
 
     def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
-        answer = self._ask(
-            "Create",
-            provider_pb2.CreateRequest(urn=urn, properties=encode(news), preview=preview),
-        )
+        answer = self._ask("Create", urn, properties=encode(news), preview=preview)
         return answer.id, decode(answer.properties)
 
     def read(
         self, urn: str, id_: str, outputs: Props, inputs: Props, /
     ) -> tuple[Props, Props | None] | None:
-        answer = self._ask(
-            "Read",
-            provider_pb2.ReadRequest(
-                urn=urn, id=id_, properties=encode(outputs), inputs=encode(inputs)
-            ),
-        )
+        known = {"id": id_, "properties": encode(outputs), "inputs": encode(inputs)}
+        answer = self._ask("Read", urn, **known)
         if not answer.id:
             return None
         return decode(answer.properties), decode(answer.inputs) or None
@@ -84,26 +64,17 @@ class PluginProvider:
     def update(
         self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool, /
     ) -> Props:
-        answer = self._ask(
-            "Update",
-            provider_pb2.UpdateRequest(
-                urn=urn,
-                id=id_,
-                olds=encode(outputs),
-                old_inputs=encode(inputs),
-                news=encode(news),
-                preview=preview,
-            ),
-        )
+        known = {"id": id_, "olds": encode(outputs), "old_inputs": encode(inputs)}
+        answer = self._ask("Update", urn, **known, news=encode(news), preview=preview)
         return decode(answer.properties)
 
     def delete(self, urn: str, id_: str, outputs: Props, /) -> None:
-        self._ask("Delete", provider_pb2.DeleteRequest(urn=urn, id=id_, properties=encode(outputs)))
+        self._ask("Delete", urn, id=id_, properties=encode(outputs))
 
-    def _ask(self, method: str, request: Any) -> Any:
+    def _ask(self, method: str, urn: str, **fields: Any) -> Any:
+        request = getattr(provider_pb2, f"{method}Request")(urn=urn, **fields)
         try:
-            call: Callable[[Any], Any] = getattr(self._plugin(), method)
-            return call(request)
+            return getattr(self._plugin(), method)(request)
         except grpc.RpcError as error:
             details = getattr(error, "details", lambda: None)() or str(error)
             raise ProviderFailed(str(details).strip()) from error
@@ -134,7 +105,6 @@ class PluginProvider:
                 args=encode(self._config),
                 variables={f"{self._package}:config:{k}": str(v) for k, v in self._config.items()},
                 sends_old_inputs=True,
-                sends_old_inputs_to_delete=True,
             ),
             wait_for_ready=True,
         )
