@@ -17,16 +17,26 @@ from tests.snapshots.engines import FILES, docker, insist_on_images
 LOAD = ".lockstep-load"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "da ta"
-
-
-@pytest.fixture
-def run(data: Path) -> Iterator[Inside]:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inside, Path]]:
     insist_on_images(FILES.image)
+    data = tmp_path_factory.mktemp("command") / "da ta"
     with FILES.running(data) as container:
-        yield Inside(connect(), docker("inspect", "-f", "{{.Id}}", container.name).stdout.strip())
+        full = docker("inspect", "-f", "{{.Id}}", container.name).stdout.strip()
+        yield Inside(connect(), full), data
+
+
+@pytest.fixture
+def run(started: tuple[Inside, Path]) -> Inside:
+    return started[0]
+
+
+@pytest.fixture
+def data(started: tuple[Inside, Path]) -> Path:
+    """Empty for each test."""
+    for entry in started[1].iterdir():
+        entry.unlink()
+    return started[1]
 
 
 @pytest.mark.parametrize(
