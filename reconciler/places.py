@@ -88,7 +88,7 @@ def pace(stack: Stack) -> Pace:
 def twins(catalog: Catalog, world: str, dataset: str) -> Path:
     """What is left of a dataset that was forked or restored for a world: its next capture reads
     only what changed since. It goes with the world; lost, that capture takes longer."""
-    return catalog.work(world) / f"{dataset}.twins"
+    return catalog.root / "work" / world / f"{dataset}.twins"
 
 
 def files(catalog: Catalog, world: str) -> Path:
