@@ -13,6 +13,8 @@ Make = Callable[[], Piece]
 
 WORK = 64  # makes in one job; a make may count for several
 READY = 1024  # pieces in all that wait to be written
+FOLDERS = 8  # directories kept open for one job
+AHEAD = 16  # jobs given out and not yet taken: bounds open files, with FOLDERS
 
 
 class Batch:
@@ -54,6 +56,8 @@ class Batch:
         """A descriptor of the same directory for makes of the batch that is open."""
         own = self._folders.get(fd)
         if own is None:
+            if len(self._folders) >= FOLDERS:
+                self.flush()
             own = self._folders[fd] = os.dup(fd)
             self._open.add(own)
         return own

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from snapshots import fs
-from snapshots.batch import Batch
+from snapshots.batch import AHEAD, Batch
 from snapshots.blocks import BlockIndex, BlockSink, BlockSource
 from snapshots.draft import Draft, Piece, Seen, piece_of
 from snapshots.errors import SnapshotError, SourceChanging, naming, shown
@@ -117,7 +117,9 @@ class _Capture:
             )
             sink, self._draft = BlockSink(index), Draft(self.store)
             self._index, self._source, self._sink = index, BlockSource(index), sink
-            self._jobs = InOrder(begin=self.pace.yield_to_others if self.pace else None)
+            self._jobs = InOrder(
+                waiting=AHEAD, begin=self.pace.yield_to_others if self.pace else None
+            )
             self._out = Batch(self._jobs, self._write)
             self._reader = FileReader(sink, self._out, self.pace)
             self._taking = TakeOver(self._known, index, self._reader, self._out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,21 @@ def test_a_write_through_a_mapping_is_noticed(folder: Path, store: Store, tmp_pa
             second = capture(folder, store, dataset="data", parent=first.id)
     restore(store, second.id, tmp_path / "again")
     assert (tmp_path / "again" / "mapped").read_bytes()[0] == 2
+
+
+def test_many_folders_need_few_open_files(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for number in range(2000):
+        (folder / f"{number}").mkdir(parents=True)
+        (folder / f"{number}" / "file").write_bytes(b"%d" % number)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 180, hard))
+    try:
+        record = capture(folder, store, dataset="data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert record.files == 2000
+    assert verify(store, record.id, read_data=True) == []
 
 
 def test_a_sparse_file_of_100_gib_costs_what_it_holds(store: Store, tmp_path: Path) -> None:
