@@ -19,7 +19,7 @@ from snapshots import fs, salvage
 from snapshots.blocks import BlockIndex, BlockSink
 from snapshots.capture import capture
 from snapshots.copies import whole_copies
-from snapshots.errors import Damaged, SnapshotError, naming
+from snapshots.errors import Damaged, SnapshotError, UnknownSnapshot, naming
 from snapshots.hints import Hints
 from snapshots.pack import MEMBER, SUFFIX, PackReader, Placed, read_index
 from snapshots.progress import Progress
@@ -92,6 +92,8 @@ class _Repair:
         for snapshot_id in self._store.ids():
             try:
                 self._store.read(snapshot_id)
+            except UnknownSnapshot:  # somebody forgot it since it was listed
+                continue
             except Damaged as damage:
                 path = self._store.snapshots / f"{snapshot_id}.json"
                 whole = None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from snapshots.blocks import BlockSource
 from snapshots.copies import whole_copies
-from snapshots.errors import Damaged, StoreUnusable, naming, shown
+from snapshots.errors import Damaged, StoreUnusable, UnknownSnapshot, naming, shown
 from snapshots.inorder import InOrder
 from snapshots.pack import ENTRY, MAGIC, TRAILER, Placed, read_index
 from snapshots.progress import Meter, Progress
@@ -63,7 +63,7 @@ def verify_all(
         work.check_format()
         if snapshot_ids is None:
             work.check_packs()
-        work.check_snapshots(ids)
+        work.check_snapshots(ids, named=snapshot_ids is not None)
         if read_data:
             work.read(all_packs=snapshot_ids is None)
         return Report(work.findings(), ids, work.bytes_read, time.monotonic() - began)
@@ -109,10 +109,14 @@ class Examination:
         for reason in self._source.index.damaged.values():
             self._note(reason)
 
-    def check_snapshots(self, ids: Iterable[str]) -> None:
+    def check_snapshots(self, ids: Iterable[str], *, named: bool = False) -> None:
+        """`named`: by the caller, so that one that is not there is an error."""
         for snapshot_id in ids:
             try:
                 record = self._store.read(snapshot_id)
+            except UnknownSnapshot:  # somebody forgot it since it was listed
+                if named:
+                    raise
             except Damaged as damage:
                 self.lost_records.append(snapshot_id)
                 self._note(str(damage), "", snapshot_id)
