@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from typing import Any
 
@@ -598,16 +599,18 @@ def test_the_model_goes_in_by_standard_input_only(trial: Trial) -> None:
     """No secret in an argument list: what every process of the host shows while it is made."""
     trial.write({"web": web(environment={"TOKEN": "${TOKEN}"})})
     trial.new()
-    watcher = subprocess.Popen(
-        ["sh", "-c", "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.02; done"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        trial.make(plan(trial, generation(trial, "notes", Action.CREATE)))
-    finally:
-        watcher.kill()
-    assert watcher.stdout is not None
-    seen = watcher.stdout.read()
+    with tempfile.TemporaryFile() as shown:  # a pipe would fill up, and the watcher stand still
+        watcher = subprocess.Popen(
+            ["sh", "-c", "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.02; done"],
+            stdout=shown,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            trial.make(plan(trial, generation(trial, "notes", Action.CREATE)))
+        finally:
+            watcher.kill()
+            watcher.wait()
+        shown.seek(0)
+        seen = shown.read()
     assert b"compose" in seen
     assert b"hush-hush-token" not in seen
