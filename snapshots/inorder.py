@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,6 +14,9 @@ T = TypeVar("T")
 
 THREADS = 2
 WAITING = 64  # jobs given out and not yet taken: bounds memory and open files
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt
+_KEPT, _LARGEST = 64 << 20, 32 << 20  # bytes
 
 
 class InOrder:
@@ -27,6 +32,7 @@ class InOrder:
         waiting: int = WAITING,
         begin: Callable[[], None] | None = None,
     ) -> None:
+        _keep_freed_memory()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshots", initializer=begin)
         self._limit = waiting
         self._queue: deque[tuple[Future[Any] | None, Callable[[Any], None]]] = deque()
@@ -66,3 +72,16 @@ class InOrder:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._queue.clear()
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what a job frees for the next one.
+
+    It would give it back to the kernel at once, and a page fault for each 4 KiB that passes
+    through costs more than the work itself: a third of the time of a restore, measured.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries do as they do
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+        mallopt(_MMAP_THRESHOLD, _LARGEST)
