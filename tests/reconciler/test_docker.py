@@ -397,7 +397,9 @@ def test_a_failing_create_shows_no_secret(trial: Trial) -> None:
 
 
 def test_a_build_is_shown_as_it_goes_and_its_end_when_it_fails(trial: Trial) -> None:
-    (trial.folder / "Dockerfile").write_text(f"FROM {PYTHON}\nRUN echo building-this; exit 7\n")
+    (trial.folder / "Dockerfile").write_text(
+        f"FROM {PYTHON}\nLABEL lockstep.test={trial.project}\nRUN echo building-this; exit 7\n"
+    )
     build = {"context": ".", "network": "host"}
     trial.write({"web": web(image=None, build=build)})
     said: list[str] = []
@@ -411,6 +413,9 @@ def test_a_build_is_shown_as_it_goes_and_its_end_when_it_fails(trial: Trial) -> 
         )
     assert any("building-this" in line for line in said)
     assert "7" in str(failure.value)
+    # Docker leaves the container of a step that failed.
+    for left in docker_cli("ps", "-aq", "--filter", f"label=lockstep.test={trial.project}").split():
+        docker_cli("rm", left)
 
 
 def test_compose_commands_are_passed_on(trial: Trial) -> None:
