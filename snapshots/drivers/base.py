@@ -125,6 +125,12 @@ class Driver(Protocol):
         """Facts that count, such as rows of each table. Raises EngineFailed."""
         ...
 
+    def truly_empty(self, run: Exec, path: Path) -> bool:
+        """Whether an engine that counts nothing has read what is in the folder `path` (on this
+        host), and that is nothing: then what it held before was taken out by its users. Raises
+        EngineFailed."""
+        ...
+
     def data_sums(self, run: Exec) -> dict[str, int]:
         """One number for the whole content of each table, where that can be had in bounded time;
         equal content, equal number. Raises EngineFailed."""
@@ -195,6 +201,9 @@ class DirectoryDriver:
 
     def probe(self, run: Exec) -> dict[str, int]:  # noqa: ARG002
         return {}
+
+    def truly_empty(self, run: Exec, path: Path) -> bool:  # noqa: ARG002
+        return False
 
     def data_sums(self, run: Exec) -> dict[str, int]:  # noqa: ARG002
         return {}

@@ -124,6 +124,17 @@ class RedisDriver(DirectoryDriver):
                 return version
         return None
 
+    def truly_empty(self, run: Exec, path: Path) -> bool:
+        """A queue that was worked off leaves no key. The server that came up with none must have
+        its files in `path`, and in them what it wrote before: a new AOF has no commands yet."""
+        folder = _served(run, path)
+        if folder is None:
+            return False
+        if _info(run, "persistence").get("aof_enabled") == "1":
+            return any(file.stat().st_size for file in folder.glob("*/*.incr.aof"))
+        name = _command(run, "CONFIG GET dbfilename").splitlines()[-1:]
+        return bool(name) and (folder / name[0]).is_file()
+
     def check_path(self, path: Path) -> list[str]:
         problems = super().check_path(path)
         head = read_small(path / "dump.rdb", 5)
@@ -242,6 +253,14 @@ def _wait_idle(run: Exec) -> dict[str, str]:
         if time.monotonic() > deadline:
             raise EngineFailed(f"Redis was still saving after {SAVE_SECONDS:.0f} s")
         time.sleep(0.05)
+
+
+def _served(run: Exec, path: Path) -> Path | None:
+    """The folder with the server's files, if that is `path` or lies in it."""
+    folder = _command(run, "CONFIG GET dir").splitlines()[-1:]
+    inode = run(["stat", "-c", "%i", *folder]).stdout.strip()
+    inner = (entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return next((f for f in (path, *inner) if str(f.stat().st_ino) == inode), None)
 
 
 def _keys_in_file(run: Exec) -> int:

@@ -242,6 +242,23 @@ def test_an_aof_that_hides_the_data_is_noticed(tmp_path: Path) -> None:
         assert driver.check(fresh) == []
 
 
+def test_what_was_worked_off_is_told_from_what_is_lost(tmp_path: Path) -> None:
+    driver = driver_for("redis")
+    (tmp_path / "elsewhere").mkdir()
+    for name, engine in (("rdb", needs(REDIS)), ("aof", needs(REDIS_AOF))):
+        left, lost = tmp_path / name, tmp_path / f"{name}-lost"
+        with engine.running(left) as run:
+            engine.write(run, 5)
+            insist(run(["redis-cli", "FLUSHALL"]))
+            run.stop()
+        with engine.running(left) as run:
+            assert driver.probe(run) == {"db0": 0}
+            assert driver.truly_empty(run, left)
+            assert not driver.truly_empty(run, tmp_path / "elsewhere")
+        with engine.running(lost) as run:
+            assert not driver.truly_empty(run, lost)
+
+
 def test_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
     driver = driver_for("redis")
     with needs(REDIS_AOF).running(tmp_path / "data") as run:
