@@ -223,11 +223,12 @@ def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
         "stop it is as the running database leaves it."
     )
     yield (
-        "- Peers as people use them: `tar czf` (`S` for the sparse file) and `cp -a` without a "
-        "sync; restic with its default compression and cache; borg with lz4 and no encryption, "
+        "- Peers as people use them: `tar czf` (`S` for the sparse file) and `cp -a`; restic with "
+        "its default compression and cache; borg with lz4 and no encryption, "
         "for the sparse file with `--sparse` and 4 MiB blocks. None of them removes what is too "
-        "much, so their folder is emptied before a restore in place, which counts. Ours reads "
-        "back what it wrote and returns when it is on the disk."
+        "much, so their folder is emptied before a restore in place, which counts. All are "
+        "measured until the result is on the disk: a step of a peer is followed by a sync of "
+        "its file system."
     )
     yield (
         "- CPU: of the first and next capture and both restores together. Memory: the highest of "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import grounds, machine, peers
@@ -160,7 +160,7 @@ class Storing:
             machine.empty_caches()
         limit = LIMIT_SPARSE if self.subject.sparse else 900.0
         try:
-            spent = run(command, limit=limit)
+            spent = run(_until_durable(seat, command), limit=limit)
         except TooSlow as slow:
             self.say(f"  {seat.who}: {what}: {slow}")
             self._add(seat, what, slow.seconds, at_least=True)
@@ -222,3 +222,11 @@ def _allocated(folder: Path, beside: tuple[str, ...] = ()) -> int:
             if path.is_dir() and not path.is_symlink():
                 waiting.append(path)
     return total
+
+
+def _until_durable(seat: Seat, command: Command) -> Command:
+    """Ours ends when its result would outlive a power cut; what does not is followed by a sync."""
+    if isinstance(seat.tool, Ours):
+        return command
+    argv = ["sh", "-euc", 'kept=$1; shift; "$@"; sync -f "$kept"', "sh", str(seat.kept)]
+    return replace(command, argv=[*argv, *command.argv])
