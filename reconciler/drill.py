@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from reconciler import drillplan, hostworld, places, secretvalues, worldmodel
+from reconciler import drillplan, hostworld, places, secretvalues, worldmodel, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.data import Data, Engine
@@ -288,16 +288,7 @@ class _Drill:
         alone = drillplan.alone(model, services, owner(self.stack), files)
         self.composer.create(world, alone, hide=self.secrets.values())
         given = worldmodel.injected(self.record, self.secrets)
-        for container in self.docker.containers(project=world):
-            for file in given.get(container.service, ()):
-                self.docker.put_file(
-                    container.id,
-                    file.target,
-                    file.content,
-                    mode=file.mode,
-                    uid=file.uid,
-                    gid=file.gid,
-                )
+        worlds.inject(self.docker, self.docker.containers(project=world), given)
 
     # asking ---------------------------------------------------------------------------------
 

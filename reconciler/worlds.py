@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -26,10 +26,12 @@ from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import NETWORK, OUR_PROJECT, OUR_STACK, PROJECT, VOLUME, Compose, Docker
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, Unavailable
+from reconciler.facts import Container
 from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.release import Dataset, Kind, Release
 from reconciler.removal import guard_images, remove
+from reconciler.worldmodel import Injected
 from snapshots.errors import Damaged
 
 __all__ = ["guard_images", "make", "remove"]
@@ -299,16 +301,7 @@ class _Making:
         if not waiting:
             return  # then a secret that is not in the config any more is not missed
         files = worldmodel.injected(release, secretvalues.values(self.stack, release))
-        for container in waiting:
-            for file in files.get(container.service, ()):
-                self.docker.put_file(
-                    container.id,
-                    file.target,
-                    file.content,
-                    mode=file.mode,
-                    uid=file.uid,
-                    gid=file.gid,
-                )
+        inject(self.docker, waiting, files)
 
     def _networks(self, model: compose.Model) -> dict[str, str]:
         """Key -> name of the networks that all worlds of the stack share; missing ones are made."""
@@ -359,6 +352,22 @@ class _Making:
             )
         )
         return made
+
+
+def inject(
+    docker: Docker, waiting: Iterable[Container], files: Mapping[str, Sequence[Injected]]
+) -> None:
+    """Put into each container, before it is started, the `files` of its service."""
+    for container in waiting:
+        for file in files.get(container.service, ()):
+            docker.put_file(
+                container.id,
+                file.target,
+                file.content,
+                mode=file.mode,
+                uid=file.uid,
+                gid=file.gid,
+            )
 
 
 def _make_directory(dataset: Dataset) -> None:
