@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.reconciler.trial import Trial
+from tests.snapshots.reads import read
+
+__all__ = ["read", "trial"]
 
 
 @pytest.fixture

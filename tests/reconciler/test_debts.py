@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from reconciler import debts
 from reconciler.catalog import Catalog
 from reconciler.plan import Action
-from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.hostmodel import Host
 from tests.reconciler.trial import Trial, web
+from tests.snapshots.reads import Read
 
 
 def test_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path) -> None:
@@ -54,17 +51,7 @@ def test_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path
     assert not left & set(ours)
 
 
-def test_data_that_was_forked_or_restored_is_not_read_again(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[bytes] = []
-    original = reading_module.FileReader._read
-
-    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
-        read.append(path)
-        return original(self, fd, path, *rest)
-
-    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
+def test_data_that_was_forked_or_restored_is_not_read_again(trial: Trial, read: Read) -> None:
     store = Store.open(trial.stack.store)
 
     def captured() -> set[bytes]:

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -19,13 +18,6 @@ from snapshots.errors import EngineFailed
 from tests.reconciler.trial import POSTGRES, PYTHON, Trial, docker_cli
 
 SLEEP = ("python3", "-c", "import time; time.sleep(600)")
-
-
-@pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    made = Trial(tmp_path)
-    yield made
-    made.clear()
 
 
 @pytest.fixture

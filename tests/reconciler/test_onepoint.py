@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -43,13 +42,6 @@ while True:
         time.sleep(0.1)
 """
 GROUP = ("first", "numbers", "second")
-
-
-@pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    made = Trial(tmp_path)
-    yield made
-    made.clear()
 
 
 @pytest.fixture

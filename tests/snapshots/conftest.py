@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from snapshots.store import Store
+from tests.snapshots.reads import read
 from tests.snapshots.trees import everything
+
+__all__ = ["read"]
 
 
 @pytest.fixture

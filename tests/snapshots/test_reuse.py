@@ -8,12 +8,10 @@ import random
 import resource
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from snapshots import fs, takeover
-from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.pack import read_index
@@ -21,23 +19,8 @@ from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
 from tests.snapshots.golden.make import content
+from tests.snapshots.reads import Read
 from tests.snapshots.trees import MIB, holes
-
-Read = list[bytes]
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Read:
-    """Paths of the files of which something is read in full, in order."""
-    paths: Read = []
-    original = reading_module.FileReader._read
-
-    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
-        paths.append(path)
-        return original(self, fd, path, *rest)
-
-    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
-    return paths
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 
-from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.compare import measure, tree_equal
 from snapshots.errors import SourceChanging, TargetNotEmpty, UnknownSnapshot, Unsupported
@@ -26,6 +24,7 @@ from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
 from tests.snapshots.conftest import mounted
+from tests.snapshots.reads import Read
 from tests.snapshots.trees import MIB, everything, holes
 
 
@@ -106,20 +105,11 @@ def test_equal_content_is_kept_once(source: Path, store: Store, tmp_path: Path) 
     assert store.size() - before < 32 * 1024
 
 
-def test_unchanged_files_are_recognised(
-    small: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_files_are_recognised(small: Path, store: Store, read: Read) -> None:
     settle()
     first = capture(small, store, dataset="data")
     (small / "two").write_bytes(b"TWO")
-    read: list[bytes] = []
-    original = reading_module.FileReader._read
-
-    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
-        read.append(path)
-        return original(self, fd, path, *rest)
-
-    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
+    read.clear()
     capture(small, store, dataset="data", parent=first.id)
     assert read == [b"two"]
 

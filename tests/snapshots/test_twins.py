@@ -7,11 +7,9 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from snapshots import reading as reading_module
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.errors import Damaged
@@ -19,28 +17,13 @@ from snapshots.fork import Fork
 from snapshots.restore import restore
 from snapshots.store import Store
 from tests.snapshots.conftest import mounted
+from tests.snapshots.reads import Read
 from tests.snapshots.trees import MIB
-
-Read = list[bytes]
 
 
 def settle() -> None:
     """Wait until the files' times lie far enough back to be trusted."""
     time.sleep(0.1)
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Read:
-    """Paths of the files of which something is read in full, in order."""
-    paths: Read = []
-    original = reading_module.FileReader._read
-
-    def noted(self: reading_module.FileReader, fd: int, path: bytes, *rest: Any) -> Any:
-        paths.append(path)
-        return original(self, fd, path, *rest)
-
-    monkeypatch.setattr(reading_module.FileReader, "_read", noted)
-    return paths
 
 
 def a_source(base: Path) -> Path:

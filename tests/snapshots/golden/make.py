@@ -13,7 +13,6 @@ import random
 import shutil
 import socket
 import stat
-import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -23,19 +22,9 @@ from blake3 import blake3
 
 from snapshots.capture import capture
 from snapshots.store import Store
+from tests.snapshots.trees import ACL, NET_BIND
 
 OLD_NS = 1_234_567_890_123_456_789
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, permission, who)
-    for tag, permission, who in [
-        (0x01, 6, 0xFFFFFFFF),
-        (0x02, 4, 1234),
-        (0x04, 4, 0xFFFFFFFF),
-        (0x10, 4, 0xFFFFFFFF),
-        (0x20, 0, 0xFFFFFFFF),
-    ]
-)
-NET_BIND = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 
 
 def pages(first: int, count: int) -> bytes:
