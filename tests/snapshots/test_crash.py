@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,51 +15,22 @@ from snapshots.pack import MEMBER, read_index
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
+from tests.snapshots.killing import kill_at_each_step
 from tests.snapshots.trees import MIB
 
-# Works on one copy of the store after the other, and dies by SIGKILL before step 1, 2, 3 ... of
-# those that change something on the disk, until one copy was done without dying.
-KILLER = """
-import os, shutil, signal, sys
+WORK = """
+import sys
 from pathlib import Path
 from snapshots.capture import capture
-from snapshots.store import Store
 
 folder, what, kept = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
-def changes(event, arguments):
-    if event == "open":
-        return bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate")
-
-def work(path, last):
-    count = 0
-    def step(event, arguments):
-        nonlocal count
-        if changes(event, arguments) and str(arguments[0]).startswith(str(path)):
-            count += 1
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-    store = Store.open(path)
-    sys.addaudithook(step)
+def work(store):
     if what == "sweep":
         store.sweep([kept])
     else:
         capture(folder / "new", store, dataset="r", parent=kept,
                 streams=lambda path: path.endswith(b".rdb"))
-
-step = 1
-while True:
-    path = folder / f"{what}-{step}"
-    shutil.copytree(folder / "store", path)
-    child = os.fork()
-    if child == 0:
-        work(path, step)
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    step += 1
-print(step)
 """
 
 
@@ -96,15 +65,7 @@ def kept(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("what", ["sweep", "capture"])
 def test_a_kill_at_each_step_loses_nothing(what: str, kept: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(tmp_path), what, kept],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    steps = int(done.stdout)
+    steps = kill_at_each_step(tmp_path, what, WORK, kept)
     assert steps > 10
     whole = Store.open(tmp_path / f"{what}-{steps}")
     whole.sweep([kept])

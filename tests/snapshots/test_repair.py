@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from snapshots.restore import restore
 from snapshots.store import SnapshotRecord, Store
 from snapshots.tree import BLOCK
 from snapshots.verify import verify_all
+from tests.snapshots.killing import kill_at_each_step
 from tests.snapshots.trees import MIB
 
 
@@ -219,45 +218,13 @@ def test_a_folder_that_leads_out_gives_nothing(folder: Path, store: Store, tmp_p
     assert repair(store, {"db": [trap]}).unmended != []
 
 
-# Repairs one copy of the store after the other, and dies by SIGKILL before step 1, 2, 3 ... of
-# those that change something on the disk, until one copy was repaired without dying.
-KILLER = """
-import os, shutil, signal, sys
+WORK = """
+import sys
 from pathlib import Path
 from snapshots.repair import repair
-from snapshots.store import Store
 
-base, volume = Path(sys.argv[1]), Path(sys.argv[2])
-
-def changes(event, arguments):
-    if event == "open":
-        return bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return event in ("os.remove", "os.rename", "os.mkdir", "os.truncate")
-
-def work(path, last):
-    count = 0
-    def step(event, arguments):
-        nonlocal count
-        if changes(event, arguments) and str(arguments[0]).startswith(str(path)):
-            count += 1
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-    store = Store.open(path)
-    sys.addaudithook(step)
-    repair(store, {"db": [volume]})
-
-step = 1
-while True:
-    path = base / f"killed-{step}"
-    shutil.copytree(base / "store", path)
-    child = os.fork()
-    if child == 0:
-        work(path, step)
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    step += 1
-print(step)
+def work(store):
+    repair(store, {"db": [Path(sys.argv[3])]})
 """
 
 
@@ -282,14 +249,7 @@ def test_killed_at_any_step_a_repair_leaves_the_store_no_worse(
     flip(store.tree_path(record.root), 60)
     flip(store.snapshots / f"{other.id}.json", 50)
 
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(tmp_path), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    steps = int(done.stdout)
+    steps = kill_at_each_step(tmp_path, "killed", WORK, str(folder))
     assert steps > 15
     for step in range(1, steps + 1):
         killed = Store.open(tmp_path / f"killed-{step}")
