@@ -253,7 +253,7 @@ def meant(here: Context, given: str) -> str:
     """A volume's name as it is; a folder as seen from where the command works."""
     from reconciler import alone
 
-    return str(here.common.cwd / given) if alone.is_folder(given) else given
+    return str((here.common.cwd / given).resolve()) if alone.is_folder(given) else given
 
 
 def in_stack(here: Context) -> bool:

@@ -110,6 +110,19 @@ def test_a_folder_there_and_back_without_release_and_pulumi(command: Command) ->
     assert command.run("verify", "--read-data", "--json").json()["sound"] is True
 
 
+def test_a_folder_is_one_also_where_the_command_is_typed(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from the working directory itself, ./wiki must not become the volume wiki."""
+    monkeypatch.chdir(command.folder)
+    command.folder = Path()
+    snapshot = command.create("./wiki")
+    command.run("snapshot", "restore", snapshot, "./again")
+    assert tree_equal(Path("wiki"), Path("again")) == []
+    (listed,) = command.run("snapshot", "list", "--json").json()["snapshots"]
+    assert listed["tags"]["of"] == str(Path("wiki").resolve())
+
+
 def flip_bits(command: Command) -> None:
     """One bit of every block."""
     for pack in (command.folder / "store" / "packs").glob("*.pack"):
