@@ -39,11 +39,6 @@ class Spent:
     output: str
 
 
-def shell(script: str, **places: str | Path) -> Command:
-    """A line as people type it; `$name` in it is a place, quoted or not."""
-    return Command(["sh", "-euc", script], env={k: str(v) for k, v in places.items()})
-
-
 def run(command: Command, *, limit: float = LIMIT_SECONDS) -> Spent:
     """Run a command to its end. Raises BenchError with its last words, TooSlow at the limit."""
     with tempfile.TemporaryFile() as output:

@@ -12,8 +12,6 @@ from cli import tables
 from reconciler.impact import age, size
 from reconciler.plan import Action, DatasetPlan, Move, Plan
 
-STILL = (Move.STAY, Move.REPAIR)
-
 
 def show(plan: Plan, console: Console) -> None:
     """Print the screen."""

@@ -263,12 +263,6 @@ def segments(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
         yield data, start - data
 
 
-def clip(parts: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of `parts` inside [start, end)."""
-    clipped = ((max(o, start), min(o + n, end)) for o, n in parts)
-    return [(a, b - a) for a, b in clipped if a < b]
-
-
 def read_into(fd: int, buffer: memoryview, offset: int) -> int:
     """Fill the buffer from a file; returns fewer bytes only at its end."""
     done = 0
