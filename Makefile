@@ -3,12 +3,13 @@ BIN := .venv/bin
 # Set-up writes there what the commands need to find a Compose plugin that it had to build.
 ENV := . .tools/environment &&
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test chaos lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the whole story on real Docker, told step by step (under 5 minutes)"
 	@echo "make test    every test, on real Docker, Postgres and Redis"
+	@echo "make chaos   every fault of docs/reliability.md in its long form, with kills at random (about 90 minutes)"
 	@echo "make lint    ruff, mypy and the layer contract"
 	@echo "make bench   Lockstep beside tar, cp, restic and borg; writes docs/benchmarks.md (about 35 minutes)"
 	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
@@ -23,6 +24,13 @@ demo: setup
 test: setup
 	@$(PYTHON) -m setup.test_tools
 	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+# Everything named after a fault or an attack, and what is too long for `make test`.
+chaos: setup
+	@$(PYTHON) -m setup.test_tools
+	@$(ENV) LOCKSTEP_CHAOS=long $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup \
+	    -m "chaos or fault"
+	@$(BIN)/python -m tests.reliability
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,7 +23,6 @@ from typing import Any, NoReturn
 from reconciler import errors
 from reconciler.errors import LockstepError
 from reconciler.hostlock import HostLock
-from reconciler.journal import CRASH_AT
 
 _POLL_SECONDS = 0.05
 _MODULE = "reconciler.switch"
@@ -72,14 +71,12 @@ def log_path(folder: Path, what: str) -> Path:
     return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{what}.jsonl"
 
 
-def carry_out(
-    document: Mapping[str, Any], lock: HostLock, log: Path, progress: Say, *, crash: bool = True
-) -> list[str]:
+def carry_out(document: Mapping[str, Any], lock: HostLock, log: Path, progress: Say) -> list[str]:
     """Do what the document says in a child, and follow it to its end; what it has to say.
 
-    Raises what the child ended with, or Killed. `crash`: tests may make the child crash.
+    Raises what the child ended with, or Killed.
     """
-    child = _begin({**document, "lock": lock.fileno(), "log": str(log)}, lock, log, crash)
+    child = _begin({**document, "lock": lock.fileno(), "log": str(log)}, lock, log)
     try:
         said = follow(log, progress, lambda: child.poll() is None)
     except LockstepError:
@@ -137,14 +134,10 @@ def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> NoReturn:
     os._exit(0 if failure is None else 1)
 
 
-def _begin(
-    document: Mapping[str, Any], lock: HostLock, log: Path, crash: bool
-) -> subprocess.Popen[bytes]:
+def _begin(document: Mapping[str, Any], lock: HostLock, log: Path) -> subprocess.Popen[bytes]:
     package = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
     environment = {**os.environ, "PYTHONPATH": path}
-    if not crash:
-        environment.pop(CRASH_AT, None)
     errors_to = os.open(_errors_of(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(

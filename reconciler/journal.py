@@ -6,8 +6,6 @@ gone when the switch has ended; where it is found, a switch was interrupted.
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from reconciler.catalog import write_durably
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import fsync_directory
-
-CRASH_AT = "LOCKSTEP_CRASH_AT"
 
 
 class InPlace(BaseModel):
@@ -104,9 +100,3 @@ def unfinished(path: Path) -> str | None:
     """The world that an interrupted switch was to make live."""
     intent = JournalFile(path).read()
     return intent.to_world if intent is not None else None
-
-
-def crash_point(step: str) -> None:
-    """For tests: die here as in a crash when LOCKSTEP_CRASH_AT names this step."""
-    if os.environ.get(CRASH_AT) == step:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -10,13 +10,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from failpoints import failpoint
 from reconciler import docker as docker_module
 from reconciler.docker import Docker
 from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
 from reconciler.handover import HandOver, Seal
 from reconciler.hostworld import HostWorld, Service
-from reconciler.journal import crash_point
 from reconciler.ledger import Committed, Reverted
 from reconciler.services import NotProved, in_parallel
 from reconciler.undertaking import Undertaking
@@ -39,7 +39,7 @@ def commit(u: Undertaking, new: HostWorld) -> None:
     """
     u.note("commit")
     set_policies(u.docker, new, own_policies(new))
-    crash_point("policies")
+    failpoint("switch.policies")
     event = Committed(
         **u.outcome(),
         downtime_seconds=u.intent.downtime_seconds,
@@ -53,7 +53,7 @@ def commit(u: Undertaking, new: HostWorld) -> None:
         # Whether the line is there is what counts, not whether its writer was told so.
         if u.catalog.state().live != u.intent.to_world:
             raise
-    crash_point("committed")
+    failpoint("switch.committed")
 
 
 def finish(u: Undertaking) -> list[str]:
@@ -66,11 +66,11 @@ def finish(u: Undertaking) -> list[str]:
     if old is not None:
         leaving = partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no"))
         _warned(warnings, partial(_patiently, u, leaving))
-    crash_point("left")
+    failpoint("switch.left")
     for service in new.services.values():
         if service.after_commit:
             _warned(warnings, partial(_start_late, u, service))
-    crash_point("after-commit")
+    failpoint("switch.after-commit")
     _warned(warnings, u.catalog.write_manifest)
     u.file.remove()
     _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
@@ -115,7 +115,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     """
     with suppress(OSError):  # on a full disk what stands in the journal must do
         u.note(reverting=True)
-    crash_point("revert")
+    failpoint("switch.revert")
     u.services = u.new_services()
     stays_stopped = u.catalog.state().stopped
     new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
@@ -132,7 +132,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         unproved = u.services.masked(getattr(error, "message", None) or str(error))
         _patiently(u, partial(_insist_on_safe_return, u, way, why, unproved))
         way.start_regardless()
-    crash_point("reverted")
+    failpoint("switch.reverted")
     _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
     says = _what_is_live(u, unproved, stays_stopped)
     event = Reverted(
@@ -147,7 +147,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     )
     try:
         u.catalog.ledger.append(event)
-        crash_point("revert-written")
+        failpoint("switch.revert-written")
         u.catalog.write_manifest()
         u.file.remove()
     except OSError as error:
@@ -205,7 +205,7 @@ class _WayBack:
             gated=False,
             on_answer=lambda service: u.gap.answers(service, self.back),
             proof_seconds=max(_RETURN_SECONDS, u.stack.settings.deadline),
-            at_rest=lambda: crash_point("revert-stopped"),
+            at_rest=lambda: failpoint("switch.revert-stopped"),
         ).carry_out()
         for service in self.back.services.values():
             u.services.insist_on_standing(service)

@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from failpoints import failpoint
 from reconciler import compose, detached, hostlock, memory, outcomes, rescue
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -34,7 +35,7 @@ from reconciler.graph import Act, perform
 from reconciler.handover import HandOver, Seal, start_acts
 from reconciler.hostlock import HostLock
 from reconciler.hostworld import HostWorld, Service
-from reconciler.journal import InPlace, Intent, JournalFile, crash_point
+from reconciler.journal import InPlace, Intent, JournalFile
 from reconciler.ledger import State
 from reconciler.plan import Action, DatasetPlan, Move, Plan
 from reconciler.release import Release
@@ -88,7 +89,7 @@ def recover(
     if not catalog.journal.exists():
         return []
     log = detached.log_path(catalog.logs(), "recover")
-    return detached.carry_out(_document("recover", stack), lock, log, progress, crash=False)
+    return detached.carry_out(_document("recover", stack), lock, log, progress)
 
 
 def follow_running(catalog: Catalog, progress: Say) -> bool:
@@ -164,7 +165,7 @@ class Switch:
         }
         intent.sealed = self._sealed()
         self.u.note("prepare")
-        crash_point("prepare")
+        failpoint("switch.prepare")
 
     # prepare: nothing is changed yet ---------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Switch:
             self.data.insist_on_whole(planned)
         if self.old is not None:
             self._bring_forks_up_to_date(self.old)
-        crash_point("prepared")
+        failpoint("switch.prepared")
 
     def _insist_on_new_world(self) -> None:
         """Images are what the record says, and every service has its container."""
@@ -253,7 +254,7 @@ class Switch:
             self.say(f"starting {', '.join(sorted(names))} of {self.new.name} before the stop")
             self.services.allow(self.u.stack.settings.deadline)
             perform(self._early_acts(), self.services.abandoned)
-            crash_point("early")
+            failpoint("switch.early")
 
     # hand over: stop, seal, start -------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Switch:
             on_stop=self._on_stop,
             at_rest=self._at_rest,
         ).carry_out()
-        crash_point("started")
+        failpoint("switch.started")
 
     def _beside(self, planned: DatasetPlan) -> frozenset[str]:
         """Places of the other datasets of its group."""
@@ -300,11 +301,11 @@ class Switch:
 
     def _on_stop(self, service: Service) -> None:
         self.u.gap.stopping(service, self.old)
-        crash_point("stop")
+        failpoint("switch.stop")
 
     def _final_pass(self, planned: DatasetPlan) -> None:
         self.data.final_pass(self.new.name, planned)
-        crash_point("seal")
+        failpoint("switch.seal")
 
     def _change_in_place(self, planned: DatasetPlan) -> None:
         """Stop who else uses it, keep what is there, put there what is wanted."""
@@ -315,12 +316,12 @@ class Switch:
         change.safety = self.data.safety(planned, self._tags())
         change.restored = planned.snapshot is not None
         self._note_change(planned.name, change)
-        crash_point("safety")
+        failpoint("switch.safety")
         if planned.snapshot is not None:
             self.data.restore_in_place(planned.name, planned.generation, planned.snapshot)
         for owner in owners:
             self.docker.start(owner)
-        crash_point("in-place")
+        failpoint("switch.in-place")
 
     def _note_change(self, name: str, change: InPlace) -> None:
         snapshots = {name: change.safety} if change.safety else {}
@@ -331,7 +332,7 @@ class Switch:
 
     def _at_rest(self) -> None:
         self.u.note("start")
-        crash_point("sealed")
+        failpoint("switch.sealed")
 
     def _early_acts(self) -> list[Act]:
         return start_acts(
@@ -343,7 +344,7 @@ class Switch:
 
     def _settle(self, service: Service) -> None:
         self.settling.settle(service)
-        crash_point("ready")
+        failpoint("switch.ready")
 
     # prove and go back ------------------------------------------------------------------------
 
@@ -354,7 +355,7 @@ class Switch:
         in_parallel(self.services.insist_on_standing, self.proving)
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.intent.downtime_seconds = self.u.gap.seconds
-        crash_point("proved")
+        failpoint("switch.proved")
 
     def _reverted(self, failure: Exception) -> LockstepError:
         """Go back; the error that tells the caller what happened and what is live now."""

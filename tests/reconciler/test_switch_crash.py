@@ -18,6 +18,7 @@ from reconciler import hostlock, switch
 from reconciler.errors import Busy, Reverted
 from reconciler.hostlock import HostLock
 from reconciler.journal import Intent, JournalFile
+from tests.failing import failing
 from tests.reconciler.trial import Trial, cache, web
 from tests.reconciler.unreliable import UnreliableDocker
 
@@ -165,16 +166,13 @@ def test_the_switch_outlives_its_caller(shop: Trial) -> None:
 
 def killed_with_its_caller(trial: Trial, step: str) -> Intent:
     """What the journal holds after switch and caller were both killed."""
-    os.environ["LOCKSTEP_CRASH_AT"] = step
-    try:
+    with failing(f"switch.{step} kill"):
         caller = follower(trial)
-    finally:
-        del os.environ["LOCKSTEP_CRASH_AT"]
-    journal = JournalFile(trial.catalog.journal)
-    until(journal.path.exists)
-    os.kill(caller.pid, signal.SIGKILL)
-    caller.wait()
-    until(lambda: hostlock.holder() is None)
+        journal = JournalFile(trial.catalog.journal)
+        until(journal.path.exists)
+        os.kill(caller.pid, signal.SIGKILL)
+        caller.wait()
+        until(lambda: hostlock.holder() is None)
     intent = journal.read()
     assert intent is not None
     return intent

@@ -17,9 +17,9 @@ from reconciler import config, debts, decide, newrelease, observe, switch, world
 from reconciler.catalog import Catalog
 from reconciler.docker import PROJECT, Compose, Docker, connect
 from reconciler.hostlock import HostLock
-from reconciler.journal import CRASH_AT
 from reconciler.ledger import Committed, Outcome, Recovered, Reverted, State
 from reconciler.plan import Plan
+from tests.failing import failing
 
 PYTHON = "lockstep-base/python:3"
 REDIS = "lockstep-base/redis:7"
@@ -173,7 +173,7 @@ class Trial:
             assert not plan.refusals, plan.refusals
             debts.capture_before_use(self.stack, self.catalog, self.docker, plan, self.say)
             self.make(plan)
-            with crashing(crash_at):
+            with failing(*([f"switch.{crash_at} kill"] if crash_at else [])):
                 switch.carry_out(self.stack, self.catalog, plan, lock, self.say)
         return plan
 
@@ -286,17 +286,6 @@ class Trial:
         tags = [t for t in self.docker.image_ids() if t.startswith(f"{self.project}-")]
         for tag in tags:
             self.docker.untag(tag)
-
-
-@contextmanager
-def crashing(at: str | None) -> Iterator[None]:
-    """The switch process dies at this step."""
-    if at is not None:
-        os.environ[CRASH_AT] = at
-    try:
-        yield
-    finally:
-        os.environ.pop(CRASH_AT, None)
 
 
 def docker_cli(*args: str) -> str:

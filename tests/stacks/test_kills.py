@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.failing import Failing
 from tests.stacks.harness import Project
 
 FORWARD = [
@@ -29,12 +31,16 @@ FORWARD = [
 
 
 @pytest.mark.parametrize("place", FORWARD)
-def test_a_switch_killed_anywhere_ends_in_old_or_new(notes: Project, place: str) -> None:
+def test_a_switch_killed_anywhere_ends_in_old_or_new(
+    notes: Project, place: str, tmp_path: Path
+) -> None:
     notes.release("one")
     notes.note("a")
     notes.compose_file(v='VERSION: "1"=>VERSION: "2"')
     notes.new("two")
-    killed = notes.run("up", "--yes", code=None, env={"LOCKSTEP_CRASH_AT": place})
+    killed = notes.run(
+        "up", "--yes", code=None, env=Failing(tmp_path / "points", f"switch.{place} kill").env
+    )
     assert "was killed" in killed.text
     assert notes.live() == ("prod-001" if killed.code else "prod-002"), killed.text
     notes.up()

@@ -1,0 +1,18 @@
+"""What is a fault of the plan or an attack says so in its name, and is marked by it: `make chaos`
+runs them all, in the long form of those that have one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+FAULT = re.compile(r"test_(fault_\d|attack_)")
+
+
+# Before pytest looks at -m.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if FAULT.match(item.name):
+            item.add_marker(pytest.mark.fault)
