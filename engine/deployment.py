@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -358,8 +358,12 @@ class Deployment:
     # ---- doing ---------------------------------------------------------------------------------
 
     def _run(self, step: Step) -> None:
-        """One step from its first event to its last, state saved; Terminated if it failed."""
+        """One step, unless nothing new may begin; Terminated then, and if it failed."""
         self._go_on()
+        self._carry_out(step)
+
+    def _carry_out(self, step: Step) -> None:
+        """One step from its first event to its last, state saved; Terminated if it failed."""
         self._tell.step("pre", step, self.dry_run)
         begun = time.monotonic()
         try:
@@ -524,10 +528,10 @@ class Deployment:
                 return
 
     def _try(self, step: Step) -> None:
-        try:
-            self._run(step)
-        except Terminated:
-            return
+        """One of a group: it has its turn also when another of them failed before it began."""
+        if not self.cancelled:
+            with suppress(Terminated):
+                self._carry_out(step)
 
     def _each(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
         """Run `work` on every item, some beside each other, each in a copy of our context: hooks
