@@ -158,7 +158,7 @@ class Compose:
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment, **(env or {})}
         try:
-            return subprocess.run(
+            done = subprocess.run(
                 [*_COMPOSE, "--ansi", "never", *argv],
                 cwd=cwd,
                 env=environment,
@@ -175,6 +175,9 @@ class Compose:
             ) from None
         except OSError as error:
             raise Unavailable(f"docker compose cannot be run: {error.strerror}") from None
+        if done.returncode != 0 and "'compose' is not a docker command" in done.stderr:
+            raise _missing()
+        return done
 
 
 _COMPOSE = ("docker", "compose")
@@ -198,11 +201,15 @@ def _compose_environment(root: Path | None) -> dict[str, str]:
             return {"DOCKER_CONFIG": str(config.resolve())}
     answer = subprocess.run([*_COMPOSE, "version"], capture_output=True, timeout=30, check=False)
     if answer.returncode != 0:
-        raise Unavailable(
-            "the Compose plugin is missing: `docker compose version` fails",
-            next_step="install docker-compose-plugin, or run `make setup` in Lockstep's clone",
-        )
+        raise _missing()
     return {}
+
+
+def _missing() -> Unavailable:
+    return Unavailable(
+        "the Compose plugin is missing: `docker compose version` fails",
+        next_step="install docker-compose-plugin, or run `make setup` in Lockstep's clone",
+    )
 
 
 def _plugin(name: str, environment: Mapping[str, str]) -> bool:
