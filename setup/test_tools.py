@@ -15,6 +15,7 @@ PACKAGES = {
     "setfacl": "acl",
     "setfattr": "attr",
     "setcap": "libcap2-bin",
+    "fusermount3": "fuse3",
     "restic": "restic",
     "borg": "borgbackup",
 }
