@@ -1,0 +1,230 @@
+"""`python -m tests.reliability`: which faults and attacks are tried by which tests, and which not.
+
+Tests are found by their names, `test_fault_<number>[_<number>...]_...` and
+`test_attack_<subject>_...`, and told by their docstrings; the faults stand in `faults.toml`.
+Exits 1 when a fault has neither a test nor a reason, or a test no docstring. `--write` makes
+docs/reliability.md of it, with the hits of the last long run of the kills (chaos/hits.json).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PAGE = ROOT / "docs" / "reliability.md"
+HITS = HERE / "chaos" / "hits.json"
+PRODUCT = ("cli", "engine", "reconciler", "snapshots")
+SUBJECTS = ("data", "ledger", "lock", "names", "secrets", "habits")
+_FAULT = re.compile(r"test_fault_((?:\d+_)+)")
+_ATTACK = re.compile(r"test_attack_([a-z]+)_")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A test of faults or of an attack. `long`: in `make chaos` alone."""
+
+    path: str
+    name: str
+    says: str
+    faults: tuple[int, ...]
+    attack: str | None
+    long: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """faults.toml: fault -> what must be observed, why it is not covered, what is done instead."""
+
+    faults: dict[int, str]
+    reasons: dict[int, str]
+    remarks: dict[int, str]
+
+
+def plan() -> Plan:
+    """The faults, as they are written down."""
+    with (HERE / "faults.toml").open("rb") as file:
+        tables = tomllib.load(file)
+    return Plan(
+        *({int(n): t for n, t in tables[k].items()} for k in ("faults", "reasons", "remarks"))
+    )
+
+
+def trials() -> list[Trial]:
+    """Every test of a fault or an attack, in the order of files and lines."""
+    return [t for path in sorted(HERE.rglob("test_*.py")) for t in _trials_of(path)]
+
+
+def _trials_of(path: Path) -> Iterator[Trial]:
+    tree = ast.parse(path.read_text())
+    whole = any(
+        isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "pytestmark"
+        and "mark.chaos" in ast.unparse(node.value)
+        for node in tree.body
+    )
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        fault, attack = _FAULT.match(node.name), _ATTACK.match(node.name)
+        if fault or attack:
+            numbers = fault.group(1).strip("_").split("_") if fault else []
+            yield Trial(
+                path=str(path.relative_to(ROOT)),
+                name=node.name,
+                says=" ".join((ast.get_docstring(node) or "").split()),
+                faults=tuple(int(n) for n in numbers),
+                attack=attack.group(1) if attack else None,
+                long=whole or any("mark.chaos" in ast.unparse(d) for d in node.decorator_list),
+            )
+
+
+def failpoints() -> dict[str, str]:
+    """Name of every failpoint of the product -> the module it is in."""
+    found = {}
+    for path in sorted(p for room in PRODUCT for p in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "failpoint"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found[str(node.args[0].value)] = str(path.relative_to(ROOT))
+    return found
+
+
+def hits() -> dict[str, Any]:
+    """The last long run of the kills: when it was, kills and rounds, failpoint -> kills there."""
+    return dict(json.loads(HITS.read_text())) if HITS.exists() else {}
+
+
+def complaints(plan: Plan, found: list[Trial]) -> list[str]:
+    """What is not as it should be, one line each."""
+    covered = {n for t in found for n in t.faults}
+    known = plan.faults.keys()
+    return [
+        *(f"fault {n} has no test and no reason" for n in known - covered - plan.reasons.keys()),
+        *(
+            f"fault {n} has tests and a reason for having none"
+            for n in covered & plan.reasons.keys()
+        ),
+        *(f"fault {n} is not in faults.toml" for n in sorted(covered - known)),
+        *(f"{t.path}: {t.name} has no docstring" for t in found if not t.says),
+        *(
+            f"{t.path}: {t.name}: attacks are on {', '.join(SUBJECTS)}"
+            for t in found
+            if t.attack and t.attack not in SUBJECTS
+        ),
+        *(
+            f"{t.path}: {t.name}: the docstring is not `attack: outcome`"
+            for t in found
+            if t.attack and t.says and ": " not in t.says
+        ),
+    ]
+
+
+def page(plan: Plan, found: list[Trial]) -> str:
+    """docs/reliability.md."""
+    return "\n".join(
+        [
+            "# Reliability: what was tried, and what happened",
+            "",
+            "Made from the tests by `python -m tests.reliability --write`. `make test` runs all that "
+            "is not marked *long*, `make chaos` everything here in its long form.",
+            "",
+            *_faults_table(plan, found),
+            "",
+            *_attacks_table(found),
+            "",
+            *_hits_table(),
+            "",
+        ]
+    )
+
+
+def _faults_table(plan: Plan, found: list[Trial]) -> Iterator[str]:
+    covered = {n for t in found for n in t.faults}
+    yield "## Faults"
+    yield ""
+    yield f"{len(covered & plan.faults.keys())} of {len(plan.faults)} are tried."
+    yield ""
+    yield "| | fault, and what must be observed | tried by |"
+    yield "| --- | --- | --- |"
+    for number, what in sorted(plan.faults.items()):
+        tried = [f"{t.says} {_place(t)}" for t in found if number in t.faults]
+        remark = plan.remarks.get(number, "")
+        reason = plan.reasons.get(number, "nothing says why not")
+        cell = "<br>".join(_escaped(line) for line in [*tried, remark] if line)
+        yield f"| {number} | {_escaped(what)} | {cell or f'*not covered:* {_escaped(reason)}'} |"
+
+
+def _attacks_table(found: list[Trial]) -> Iterator[str]:
+    attacks = [t for t in found if t.attack]
+    yield "## Attacks"
+    yield ""
+    yield f"{len(attacks)} named attacks, tried against the finished product."
+    yield ""
+    yield "| on | attack | outcome | |"
+    yield "| --- | --- | --- | --- |"
+    for trial in sorted(attacks, key=lambda t: (SUBJECTS.index(t.attack or ""), t.path)):
+        what, _, outcome = trial.says.partition(": ")
+        yield f"| {trial.attack} | {_escaped(what)} | {_escaped(outcome)} | {_place(trial)} |"
+
+
+def _hits_table() -> Iterator[str]:
+    last = hits()
+    yield "## Kills at every step"
+    yield ""
+    if last:
+        yield (
+            f"The last long run, {last['date']}: {last['rounds']} rounds on one stack under its "
+            f"writer's load, {last['random']} kills at random times, {last['placed']} at failpoints."
+        )
+        yield ""
+    yield "| step | in | kills |"
+    yield "| --- | --- | --- |"
+    for name, module in sorted(failpoints().items()):
+        yield f"| `{name}` | {module} | {last.get('kills', {}).get(name, 0)} |"
+
+
+def _place(trial: Trial) -> str:
+    return f"(`{trial.path}`{', *long*' if trial.long else ''})"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    known, found = plan(), trials()
+    covered = {n for t in found for n in t.faults}
+    for number, what in sorted(known.faults.items()):
+        tests = [t for t in found if number in t.faults]
+        state = f"{len(tests)} tests" if tests else known.reasons.get(number, "NOT COVERED")
+        print(f"{number:3} {state:12} {what}")
+    points, last = failpoints(), hits()
+    print(f"\nfailpoints ({len(points)}) and the kills at each in the last long run:")
+    for name in sorted(points):
+        print(f"{last.get('kills', {}).get(name, 0):5} {name}")
+    attacks = [t for t in found if t.attack]
+    print(f"\n{len(covered)} of {len(known.faults)} faults are tried, {len(attacks)} attacks")
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(page(known, found))
+        print(f"{PAGE.relative_to(ROOT)} is written")
+    wrong = complaints(known, found)
+    for line in wrong:
+        print(f"! {line}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
