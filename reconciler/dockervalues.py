@@ -83,6 +83,8 @@ class ContainerDetails:
     image_id: str
     labels: Mapping[str, str]
     health: HealthTest | None
+    unhealthy: bool
+    """Docker's own verdict: the check failed `retries` times in a row after its start period."""
     stop_grace: float
     init: bool
     restart_policy: str
@@ -211,6 +213,7 @@ def details(said: Mapping[str, Any]) -> ContainerDetails:
         image_id=said["Image"],
         labels=labels,
         health=_health(config.get("Healthcheck")),
+        unhealthy=(state.get("Health") or {}).get("Status") == "unhealthy",
         stop_grace=grace(said),
         init=bool(host.get("Init")),
         restart_policy=_restart(said),

@@ -44,6 +44,9 @@ class Services:
         """time.monotonic() when every wait for readiness ends."""
         self._hide = [value for value in hide if value]
         self._unready: set[str] = set()
+        self._started: set[str] = set()
+        self._given_up: set[str] = set()
+        """Services that Docker calls unhealthy."""
         self._too_soon: set[str] = set()
         """Services that were last started while others were not ready yet."""
 
@@ -78,6 +81,7 @@ class Services:
             self._start_container(service, container_id)
 
     def _start_container(self, service: Service, container_id: str) -> None:
+        self._started.add(service.name)
         if self._unready - {service.name}:
             self._too_soon.add(service.name)
         else:
@@ -99,8 +103,9 @@ class Services:
     # proving --------------------------------------------------------------------------------
 
     def await_ready(self, service: Service) -> None:
-        """Wait until its health check's own test passes, run at once and often; without a health
-        check until it runs; a job until it ended well. Raises NotProved."""
+        """Wait until its health check's own test passes, run at once and often, or Docker's own
+        retries are used up; without a health check until it runs; a job until it ended well.
+        Raises NotProved."""
         began = time.monotonic()
         for container in service.containers:
             if service.job:
@@ -142,12 +147,27 @@ class Services:
         return now.state in _UP or (service.job and now.exit_code == 0)
 
     def _await_healthy(self, service: Service, container: ContainerDetails) -> None:
-        self._await(
-            service,
-            container.id,
-            lambda now, left: gates.unhealthy(self.docker, now, left),
-            f"the health check of {service.name}",
-        )
+        asked = f"the health check of {service.name}"
+
+        def ask(now: ContainerDetails, left: float) -> str | None:
+            said = gates.unhealthy(self.docker, now, left)
+            if said is not None and self._is_final(service, now):
+                tries = now.health.retries if now.health else 0
+                text = (
+                    f"{asked} {said}, and failed {tries} times in a row: Docker calls it unhealthy"
+                )
+                raise NotProved(self._with_log(text, container.id))
+            return said
+
+        self._await(service, container.id, ask, asked)
+
+    def _is_final(self, service: Service, now: ContainerDetails) -> bool:
+        """Whether Docker gave its verdict, and nobody is left whom the service may wait for."""
+        if not now.unhealthy:
+            self._given_up.discard(service.name)
+            return False
+        self._given_up.add(service.name)
+        return (self._unready & self._started) <= self._given_up
 
     def _await_job(self, service: Service, container_id: str) -> None:
         began = time.monotonic()

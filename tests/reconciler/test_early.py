@@ -40,6 +40,7 @@ def service(
         image_id="",
         labels={},
         health=None,
+        unhealthy=False,
         stop_grace=10,
         init=False,
         restart_policy="no",

@@ -10,7 +10,7 @@ import pytest
 from reconciler import switch
 from reconciler.errors import Refused, Reverted, WorldChanged
 from reconciler.plan import Action, Move
-from tests.reconciler.trial import POSTGRES, PYTHON, Trial, cache, docker_cli, web
+from tests.reconciler.trial import HEALTH, POSTGRES, PYTHON, Trial, cache, docker_cli, web
 
 NEEDS_CACHE = {"cache": {"condition": "service_healthy"}}
 SOON = 6
@@ -205,6 +205,23 @@ def test_gates_prove_what_a_health_check_does_not(trial: Trial) -> None:
         trial.up("prod-001")
     assert any("starting cache" in text and "before the stop" in text for text in trial.said)
     trial.insist_on_one_world(trial.world(3))
+
+
+def test_fault_35_a_release_that_docker_calls_unhealthy_is_not_waited_for(trial: Trial) -> None:
+    """A release whose health check used up its retries is reverted then, not at its deadline."""
+    trial.write({"web": web()})
+    trial.new()
+    trial.up()
+    # The proxy waits for web, so it is never started: nobody waits for it either.
+    check = {"test": HEALTH, "interval": "1s", "retries": 2}
+    waiting = {"web": {"condition": "service_healthy"}}
+    proxy = web(ports=None, volumes=None, command=["sleep", "60"], depends_on=waiting)
+    trial.write({"web": web(healthcheck=check), "proxy": proxy})
+    trial.settings["deadline"] = 200
+    trial.new(VERSION="2", MODE="sick")
+    with pytest.raises(Reverted, match="failed 2 times in a row: Docker calls it unhealthy"):
+        trial.up()
+    trial.insist_on_one_world(trial.world(1))
 
 
 def test_a_dataset_must_not_lose_its_content(trial: Trial) -> None:
