@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from failpoints import failpoint
+
 from .errors import EngineError, NotInEngine, StackLocked
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Backend:
             previous = Path(f"{self.state_file}.bak")
             previous.unlink(missing_ok=True)
             os.link(self.state_file, previous)
+        failpoint("engine.state")
         body: dict[str, Any] = {"stack": f"{ORGANIZATION}/{self.project}/{self.stack}"}
         if deployment is not None:
             body["latest"] = deployment
@@ -93,6 +96,7 @@ class Backend:
 
     def record(self, entry: dict[str, Any]) -> None:
         """Add an entry to the history, with the state that the operation left, and a backup."""
+        failpoint("engine.history")
         stem = f"{self.stack}-{time.time_ns()}"
         self._write(self.history_dir / f"{stem}.history.json", _json(entry))
         self._write(self.history_dir / f"{stem}.checkpoint.json", self.state_file.read_bytes())
@@ -140,6 +144,7 @@ class Backend:
         }
         self._write(mine, json.dumps(holder).encode())
         try:
+            failpoint("engine.locked")
             self._refuse_if_locked(mine)
             yield
         finally:
@@ -208,10 +213,13 @@ def _replace(path: Path, content: bytes, durable: bool = False) -> None:
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+        failpoint("engine.write")
         if durable:
             file.flush()
             os.fsync(file.fileno())
+    failpoint("engine.rename")
     os.replace(draft, path)
+    failpoint("engine.renamed")
     if durable:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from failpoints import failpoint
 from reconciler import compose, names, places, source
 from reconciler.catalog import Catalog
 from reconciler.config import DatasetSetting, Stack
@@ -91,7 +92,9 @@ def adopt(stack: Stack, catalog: Catalog, docker: Docker, found: Draft) -> None:
     """Record the drafted release as the first world, live; needs the host lock."""
     for image in found.release.images.values():
         docker.tag(image.id, image.tag)
+    failpoint("worlds.adopt-tagged")
     catalog.write(found.release, found.contents)
+    failpoint("worlds.adopt-recorded")
     catalog.ledger.append(
         Adopted(
             at=found.release.created,

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconciler import names
+from failpoints import failpoint
+from reconciler import names, process
 from reconciler.config import Stack
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import Ledger, State, fsync_directory
@@ -93,8 +94,10 @@ class Catalog:
         configs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for digest, content in contents.items():
             write_durably(configs / digest, content)
+        failpoint("catalog.record")
         write_durably(folder / RECORD, release.model_dump_json(indent=2).encode())
         fsync_directory(self.root)
+        failpoint("catalog.recorded")
         self.write_manifest()
 
     def content(self, release: str, digest: str) -> bytes:
@@ -112,6 +115,7 @@ class Catalog:
         """Remove a release's record and configs; the record goes first."""
         folder = self.root / release
         (folder / RECORD).unlink(missing_ok=True)
+        failpoint("catalog.record-gone")
         shutil.rmtree(folder, ignore_errors=True)
         fsync_directory(self.root)
         self.write_manifest()
@@ -142,6 +146,13 @@ class Catalog:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_durably(path, entropy.token_bytes(32))
         return path.read_bytes()
+
+    def clear_drafts(self) -> None:
+        """Remove what killed processes had begun to write."""
+        for draft in (*self.root.glob(".*.new"), *self.root.glob("*/.*.new")):
+            writer = _writer_of(draft)
+            if writer and not process.is_alive(writer):
+                draft.unlink(missing_ok=True)
 
     def write_manifest(self) -> None:
         """Make manifest.json from the records and the ledger."""
@@ -227,6 +238,12 @@ def status(release: str, state: State) -> str:
     return "kept"
 
 
+def _writer_of(draft: Path) -> int:
+    """The process that writes a draft, by its name; 0 if it is none of ours."""
+    number = draft.name.removesuffix(".new").rpartition(".")[2]
+    return int(number) if number.isdigit() else 0
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file's content at once or not at all; 0600; file and directory fsynced."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -235,9 +252,12 @@ def write_durably(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
+            failpoint("catalog.fsync")
             os.fsync(file.fileno())
+        failpoint("catalog.rename")
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    failpoint("catalog.renamed")
     fsync_directory(path.parent)

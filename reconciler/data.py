@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from failpoints import failpoint
 from reconciler import integrity, mending, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -111,6 +112,7 @@ class Data:
         driver = self._driver(planned)
         users = users_of(self.docker, planned.generation)
         serving = engine_of(self.docker, driver, users, planned.generation)
+        failpoint("data.shared")
         self.say(f"taking a snapshot of shared dataset {planned.name}")
         path = places.place(self.docker, planned.generation)
         parent = self._parent(planned.name)
@@ -143,6 +145,7 @@ class Data:
             live=LivePoint(),
             streams=self._driver(planned).is_stream,
         ).id
+        failpoint("data.advanced")
 
     def insist_on_whole(self, planned: DatasetPlan) -> None:
         """What a change in place takes from the store is there to its last byte: the snapshot that
@@ -171,6 +174,7 @@ class Data:
         fork = places.fork(
             self.catalog, self.docker, world, planned.name, planned.source, planned.generation
         )
+        failpoint("data.final-pass")
         stats = fork.final_pass()
         mib = stats.bytes_written / (1 << 20)
         self.say(f"{planned.name}: the last {mib:.1f} MiB forked in {stats.seconds:.1f} s")
@@ -186,6 +190,7 @@ class Data:
         for _ in range(_CATCH_UPS - 1):
             if before <= _LITTLE:
                 break
+            failpoint("data.catch-up")
             written = fork.catch_up().bytes_written
             if written > before // 2:
                 break
@@ -195,6 +200,7 @@ class Data:
         """A snapshot of the content of a dataset at rest, before it is changed in place."""
         path = places.place(self.docker, planned.generation)
         self.say(f"taking a safety snapshot of {planned.name}")
+        failpoint("data.safety")
         advance = self._advances.pop(planned.name, None)
         parent = advance or self._parent(planned.name)
         streams = self._driver(planned).is_stream
@@ -209,6 +215,7 @@ class Data:
     def restore_in_place(self, name: str, place: str, snapshot: str) -> None:
         """Make the content of a dataset at rest that of a snapshot."""
         self.say(f"putting snapshot {snapshot[:12]} of {name} in place")
+        failpoint("data.in-place")
         restore(self.store, snapshot, places.place(self.docker, place), in_place=True)
 
     def capture_failed(self, name: str, place: str, tags: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from failpoints import failpoint
 from reconciler import names, places, retention, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -87,6 +88,7 @@ def capture_sealed(
             streams=_streams(catalog, departure.release, dataset),
             pace=pace,
         )
+        failpoint("debts.captured")
         catalog.ledger.append(
             Captured(
                 at=_now(),
@@ -96,6 +98,7 @@ def capture_sealed(
                 bytes=record.bytes,
             )
         )
+        failpoint("debts.recorded")
 
 
 def capture_before_use(
@@ -165,7 +168,9 @@ def _prune(
         # The event first: a kill in between leaves a record that nobody uses, never a release
         # that is listed and cannot be restored.
         catalog.ledger.append(Pruned(at=_now(), release=release))
+        failpoint("debts.pruned")
         catalog.remove(release)
+        failpoint("debts.record-removed")
     if plan.prune:
         state = catalog.state()
         kept = [k.release for k in plan.keep]
@@ -178,11 +183,13 @@ def _prune(
                 backup = tags.get("kind") == BACKUP and tags.get("release") in kept
                 if _is_of(stack, tags) and not backup:
                     store.forget(snapshot)
+                    failpoint("debts.forgotten")
         # Not by what is to be kept: somebody may take a snapshot of their own meanwhile.
         try:
             store.sweep()
         except StoreBusy:
             progress("the store is in use, so its space is freed when a release is pruned next")
+    failpoint("debts.swept")
     catalog.write_manifest()
 
 

@@ -6,10 +6,13 @@ gone when the switch has ended; where it is found, a switch was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from failpoints import failpoint
+from failpoints import failpoint
 from reconciler.catalog import write_durably
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import fsync_directory
@@ -37,6 +40,10 @@ class Intent(BaseModel):
 
     head: int
     """State.head when the switch began: an outcome in the ledger after it is this switch's."""
+    seq: int = 0
+    """State.seq when the switch began."""
+    chain: str = ""
+    """State.chain then: a ledger that has another there is not the one the switch began with."""
     move: str
     from_world: str | None
     to_world: str
@@ -64,6 +71,19 @@ class Intent(BaseModel):
     downtime_seconds: float | None = None
 
 
+class _Sealed(BaseModel):
+    """The journal's file: the intent, and what its content has to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: str
+    intent: Intent
+
+
+def _digest(intent: Intent) -> str:
+    return hashlib.sha256(intent.model_dump_json().encode()).hexdigest()
+
+
 class JournalFile:
     """Where the intent of a stack's switch lies."""
 
@@ -73,26 +93,37 @@ class JournalFile:
     def read(self) -> Intent | None:
         """The intent of an interrupted switch, or None. Raises CatalogDamaged."""
         try:
-            return Intent.model_validate_json(self.path.read_bytes())
+            sealed = _Sealed.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._damaged(str(error.strerror)) from None
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise CatalogDamaged(
-                f"the journal {self.path} of an interrupted switch is damaged: "
-                f"{where} {problem['msg']}",
-                next_step="lockstep stop   stops everything; then remove the file and run "
-                "lockstep up",
-            ) from None
+            raise self._damaged(f"{where} {problem['msg']}".strip()) from None
+        if sealed.sha256 != _digest(sealed.intent):
+            raise self._damaged("it was altered")
+        return sealed.intent
+
+    def _damaged(self, what: str) -> CatalogDamaged:
+        return CatalogDamaged(
+            f"the journal {self.path} of an interrupted switch is damaged: {what}",
+            next_step="lockstep stop   stops everything; then remove the file and run lockstep up",
+        )
 
     def write(self, intent: Intent) -> None:
         """Make the intent durable; 0600."""
-        write_durably(self.path, intent.model_dump_json(indent=1).encode())
+        failpoint("journal.write")
+        sealed = _Sealed(sha256=_digest(intent), intent=intent)
+        write_durably(self.path, sealed.model_dump_json(indent=1).encode())
+        failpoint("journal.written")
 
     def remove(self) -> None:
         """The switch has ended."""
+        failpoint("journal.remove")
         self.path.unlink(missing_ok=True)
+        failpoint("journal.removed")
         fsync_directory(self.path.parent)
 
 

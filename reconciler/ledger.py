@@ -10,16 +10,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from failpoints import failpoint
+from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.release import Frozen
 
 GENESIS = "0" * 64
+_PUT_BACK = "put back a copy of the file; nothing is changed until it can be trusted"
 
 
 class Event(Frozen):
@@ -116,6 +120,16 @@ class Stopped(Event):
     reason: str = ""
 
 
+class Found(Event):
+    """What a crash had left unfinished, and what was done about it; where a switch was reverted,
+    its outcome says so instead."""
+
+    kind: Literal["found"] = "found"
+    world: str = Field(description="the world that the interrupted switch was to make live")
+    found: str
+    done: str
+
+
 class Captured(Event):
     """The content of a sealed generation is in the store and was read back."""
 
@@ -155,6 +169,7 @@ AnyEvent = Annotated[
     | Reverted
     | Recovered
     | Stopped
+    | Found
     | Captured
     | WorldRemoved
     | GenerationRemoved
@@ -236,6 +251,8 @@ class State:
     generations: Mapping[str, Generation] = field(default_factory=dict)
     departures: tuple[Departure, ...] = ()
     outcomes: tuple[tuple[int, Committed | Reverted | Recovered], ...] = ()
+    found: tuple[tuple[int, Found], ...] = ()
+    """What crashes left unfinished, by seq."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """release -> the failed world whose failure nobody answered yet."""
     wishes: frozenset[str] = frozenset()
@@ -323,6 +340,8 @@ def add(state: State, seq: int, event: AnyEvent) -> State:
             )
         case Stopped():
             return replace(state, seq=seq, head=seq, stopped=True)
+        case Found():
+            return replace(state, seq=seq, found=(*state.found, (seq, event)))
         case Captured():
             return _captured(state, seq, event)
         case WorldRemoved():
@@ -459,11 +478,23 @@ class Ledger:
         self._write_lines(lines)
         return state
 
+    def chain_at(self, seq: int) -> str | None:
+        """The chain's value after event `seq`; None when there are not so many events."""
+        if seq == 0:
+            return GENESIS
+        lines = self._whole_lines()
+        return str(json.loads(lines[seq - 1])["chain"]) if seq <= len(lines) else None
+
     def _whole_lines(self) -> list[str]:
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise CatalogDamaged(
+                f"the ledger {self.path} cannot be read: {why}", next_step=_PUT_BACK
+            ) from None
         return text.split("\n")[:-1]
 
     def _append_to(self, state: State, line: str) -> State:
@@ -471,7 +502,7 @@ class Ledger:
             body: dict[str, Any] = json.loads(line)
             seq, chain = body.pop("seq"), body.pop("chain")
             event = _EVENT.validate_python(body)
-        except (ValueError, KeyError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(state, f"cannot be read ({str(error).splitlines()[0]})") from None
         if seq != state.seq + 1 or chain != _link(state.chain, body):
             raise self._damaged(state, "was altered, or lines before it are missing")
@@ -480,7 +511,7 @@ class Ledger:
     def _damaged(self, state: State, what: str) -> CatalogDamaged:
         return CatalogDamaged(
             f"the ledger {self.path} is damaged: line {state.seq + 1} {what}",
-            next_step="put back a copy of the file; nothing is changed until it can be trusted",
+            next_step=_PUT_BACK,
         )
 
     def _write_lines(self, lines: list[str]) -> None:
@@ -490,10 +521,19 @@ class Ledger:
         try:
             # A torn last line of a crashed append must not swallow the next one.
             os.ftruncate(descriptor, whole)
+            failpoint("ledger.write")
             _write_all(descriptor, "".join(line + "\n" for line in lines).encode(), whole)
+            failpoint("ledger.fsync")
             os.fsync(descriptor)
+        except OSError:
+            # What its writer could not promise must not be found there after a power cut.
+            with suppress(OSError):
+                os.ftruncate(descriptor, whole)
+                os.fsync(descriptor)
+            raise
         finally:
             os.close(descriptor)
+        failpoint("ledger.written")
         fsync_directory(self.path.parent)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from failpoints import failpoint
 from reconciler import adoption, compose, definition, gitfacts, names, places, source, worldmodel
 from reconciler.adoption import Draft
 from reconciler.catalog import Catalog
@@ -302,6 +303,7 @@ def _record(
             # Made before the tag exists: an interrupt in between must not leave it behind.
             made.append(image.tag)
             docker.tag(image.id, image.tag)
+        failpoint("catalog.tagged")
         catalog.write(release, contents)
     except BaseException:
         for tag in made:

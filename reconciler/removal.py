@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from failpoints import failpoint
 from reconciler import evidence, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -33,11 +34,14 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     if known is not None:
         _guard_world(stack, catalog, docker, state, known)
     evidence.keep(stack, catalog, docker, world)
+    failpoint("worlds.remove")
     remove_containers(stack, docker, composer, world)
+    failpoint("worlds.remove-volumes")
     if known is None:
         return
     for generation in _only_used_by(state, known):
         docker.remove_volume(generation.name, labels=_volume_labels(stack, generation))
+        failpoint("worlds.volume-removed")
     _remove_scratch(docker, world)
     removed: list[AnyEvent] = [
         GenerationRemoved(at=_now(), generation=generation.name)
@@ -46,7 +50,9 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     if not known.removed:
         removed.insert(0, WorldRemoved(at=_now(), world=world))
     if removed:
+        failpoint("worlds.remove-record")
         catalog.ledger.append(*removed)
+    failpoint("worlds.removed")
     catalog.clear_work(world)
     places.clear_files(catalog, world)
 

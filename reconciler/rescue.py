@@ -4,47 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from failpoints import failpoint
 from reconciler import outcomes
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, Docker
-from reconciler.errors import LockstepError
+from reconciler.errors import CatalogDamaged, LockstepError
 from reconciler.graph import perform
 from reconciler.handover import start_acts
 from reconciler.hostworld import Service
 from reconciler.journal import Intent, JournalFile
-from reconciler.ledger import Committed, Recovered, Reverted, State, Stopped
+from reconciler.ledger import Committed, Found, Recovered, Reverted, State, Stopped
 from reconciler.services import NotProved, Services, in_parallel
 from reconciler.undertaking import Undertaking, now
 
 Say = Callable[[str], None]
 
 
-def finish_or_revert(stack: Stack, catalog: Catalog, docker: Docker, say: Say) -> list[str]:
-    """Bring a switch that was interrupted to its end; what was found and done, as sentences.
+def finish_or_revert(
+    stack: Stack, catalog: Catalog, docker: Docker, say: Say, *, who: str = ""
+) -> list[str]:
+    """Bring a switch that was interrupted to its end; what was found and done, as sentences,
+    which stand in the ledger too.
 
-    Needs the host lock. Can be interrupted itself, and done again.
+    Needs the host lock. Can be interrupted itself, and done again. Raises CatalogDamaged when the
+    journal does not belong to the ledger.
     """
+    catalog.clear_drafts()
     intent = JournalFile(catalog.journal).read()
     if intent is None:
         return []
+    insist_on_its_ledger(intent, catalog)
     u = Undertaking(stack, catalog, docker, intent, say)
-    name = intent.to_world
-    outcome = _outcome_of(intent, catalog.state())
+    state, name = catalog.state(), intent.to_world
+    outcome = _outcome_of(intent, state)
+    if _is_past(intent, state):
+        found = f"a journal of the switch to {name}, which is past, was found"
+        return [_end(u, who, found, "it was removed and nothing else was touched")]
     if isinstance(outcome, Committed):
         say(f"finishing the switch to {name}, which was committed")
-        warnings = outcomes.finish(u)
-        return [f"the switch to {name} was committed; what remained of it is done", *warnings]
+        warnings = outcomes.complete(u)
+        found = f"the switch to {name} was committed, but not finished"
+        return [_end(u, who, found, "what remained of it is done"), *warnings]
     if outcome is not None:
-        u.file.remove()
-        return [f"the switch to {name} was reverted"]
+        found = f"the switch to {name} was reverted, but its journal was left"
+        return [_end(u, who, found, "it was removed")]
     if intent.step == "prepare":
-        u.file.remove()
-        return [f"the switch to {name} was interrupted before it changed anything"]
+        found = f"the switch to {name} was interrupted before it changed anything"
+        return [_end(u, who, found, "there was nothing to put right")]
     say(f"the switch to {name} was interrupted at {intent.step}: reverting it")
     why = f"interrupted at {intent.step}"
     says = outcomes.revert(u, why, quarantine=False, interrupted=True)
     return [f"the switch to {name} was {why}; {says}"]
+
+
+def insist_on_its_ledger(intent: Intent, catalog: Catalog) -> None:
+    """Raises CatalogDamaged when the ledger is not the one that the switch began with."""
+    if catalog.ledger.chain_at(intent.seq) == intent.chain:
+        return
+    raise CatalogDamaged(
+        f"the journal of the interrupted switch to {intent.to_world} was written after event "
+        f"{intent.seq} of another ledger than {catalog.ledger.path}, which has "
+        f"{catalog.state().seq} events",
+        next_step="put back the newest copy of the ledger, then   lockstep recover",
+    )
+
+
+def _end(u: Undertaking, who: str, found: str, done: str) -> str:
+    """Write down what was found and done, then end the journal."""
+    event = Found(at=now(), who=who, world=u.intent.to_world, found=found, done=done)
+    u.catalog.ledger.append(event)
+    u.catalog.write_manifest()
+    u.file.remove()
+    return f"{found}; {done}"
 
 
 def repair(u: Undertaking) -> None:
@@ -66,6 +98,7 @@ def repair(u: Undertaking) -> None:
             f"{world.name} is live, but cannot be brought to stand: {error.message}",
             next_step="lockstep compose logs   shows more; lockstep rollback   goes back",
         ) from None
+    failpoint("switch.repaired")
     outcomes.set_policies(u.docker, world, outcomes.own_policies(world))
     u.catalog.ledger.append(Recovered(**u.outcome(), reason=_was_down(down)))
     u.catalog.write_manifest()
@@ -88,6 +121,7 @@ def stop_all(
     Services(docker, progress, hide=()).stop_containers([c.id for c in running])
     for listed in running:
         docker.set_restart(listed.id, "no")
+    failpoint("switch.all-stopped")
     if state.live is not None:
         catalog.ledger.append(Stopped(at=now(), reason=reason))
     return len(running)
@@ -95,10 +129,18 @@ def stop_all(
 
 def _outcome_of(intent: Intent, state: State) -> Committed | Reverted | Recovered | None:
     """What the ledger says of this switch; None: it was not decided."""
-    for seq, outcome in state.outcomes:
-        if seq > intent.head and outcome.to_world == intent.to_world:
-            return outcome
-    return None
+    later = _later(intent, state)
+    return later[0] if later and later[0].to_world == intent.to_world else None
+
+
+def _is_past(intent: Intent, state: State) -> bool:
+    """Whether other switches followed: while its journal stood, none could."""
+    later = _later(intent, state)
+    return len(later) > 1 or bool(later) and later[0].to_world != intent.to_world
+
+
+def _later(intent: Intent, state: State) -> list[Committed | Reverted | Recovered]:
+    return [outcome for seq, outcome in state.outcomes if seq > intent.head]
 
 
 def _stands(service: Service) -> bool:

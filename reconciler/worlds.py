@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from failpoints import failpoint
 from reconciler import (
     adoption,
     compose,
@@ -24,7 +25,16 @@ from reconciler import (
 from reconciler.adoption import SEEN_RUNNING
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
-from reconciler.docker import NETWORK, OUR_PROJECT, OUR_STACK, PROJECT, VOLUME, Compose, Docker
+from reconciler.docker import (
+    HELD,
+    NETWORK,
+    OUR_PROJECT,
+    OUR_STACK,
+    PROJECT,
+    VOLUME,
+    Compose,
+    Docker,
+)
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, Unavailable
 from reconciler.facts import Container
 from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
@@ -151,11 +161,13 @@ class _Making:
         leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
         leftovers.insist_on_none(self.stack, self.docker, state, world, volumes)
         leftovers.note(self.catalog, world, volumes)
+        failpoint("worlds.noted")
         try:
             for planned in self._new_generations():
                 self._make_generation(world, planned)
                 if planned.action is Action.RESTORE:
                     fitness.insist_on_restored(self.stack, self.docker, planned, release)
+            failpoint("worlds.filled")
             self._make_places_in_use(release)
             generations = self._generations()
             created = frozenset(
@@ -163,11 +175,13 @@ class _Making:
             )
             self.progress(f"creating the containers of {world}")
             self._create_containers(release, world, generations, created)
+            failpoint("worlds.created")
         except BaseException:
             self.progress(f"removing what was begun of {world}")
             leftovers.clear(self.stack, self.catalog, self.docker, self.composer, state)
             raise
         self.catalog.ledger.append(*self._events(release, world, generations))
+        failpoint("worlds.recorded")
         leftovers.forget(self.catalog, world)
 
     def _record_of(self, world: World | None) -> Release | None:
@@ -194,7 +208,8 @@ class _Making:
         }
 
     def _make_generation(self, world: str, planned: DatasetPlan) -> None:
-        self.docker.create_volume(planned.generation, self._labels(planned))
+        self.docker.create_volume(planned.generation, self._labels(planned), options=HELD)
+        failpoint("worlds.volume")
         if planned.action is Action.FORK:
             assert planned.source is not None
             self.progress(f"forking {planned.name} from {planned.source}")
@@ -277,6 +292,7 @@ class _Making:
         created: frozenset[str],
     ) -> None:
         places.write_files(self.catalog, world, release)
+        failpoint("worlds.files")
         secrets = secretvalues.values(self.stack, release)
         model = worldmodel.world_model(
             release,
@@ -291,6 +307,7 @@ class _Making:
             engine_api=self.docker.api_version,
         )
         self.composer.create(world, model, hide=secrets.values())
+        failpoint("worlds.containers")
         self._inject(release, world)
 
     def _inject(self, release: Release, world: str) -> None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from failpoints import failpoint
 from snapshots import fs
 from snapshots.hints import UNKNOWN, Hints, HintsWriter
 from snapshots.store import Store
@@ -87,10 +88,13 @@ class Draft:
         return self._root
 
     def place_tree(self) -> None:
+        failpoint("store.tree-rename")
         os.replace(self._tree_path, self._store.tree_path(self._root))
+        failpoint("store.tree-renamed")
         fs.sync_folder(self._store.trees)
 
     def place_hints(self, snapshot_id: str) -> None:
+        failpoint("store.hints")
         os.replace(self._hints_path, self._store.hints / f"{snapshot_id}.hints")
 
     def entries(self) -> Iterator[tuple[Entry, fs.Key | None]]:

@@ -23,6 +23,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from failpoints import failpoint
 from snapshots import fs
 from snapshots.compare import measure, tree_equal
 from snapshots.errors import TargetNotEmpty, naming, shown
@@ -78,6 +79,7 @@ class Fork:
         """
         if not self._index.exists():
             self._begin()
+        failpoint("data.fork")
         return self._run("copy", first=True, pace=self._pace)
 
     def _begin(self) -> None:
@@ -104,6 +106,7 @@ class Fork:
         Raises SourceChanging if something vanishes or is exchanged meanwhile.
         """
         stats = self._run("final copy", final=True)
+        failpoint("data.forked")
         self._index.unlink(missing_ok=True)
         return stats
 

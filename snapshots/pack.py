@@ -22,7 +22,9 @@ from pathlib import Path
 import zstandard
 from blake3 import blake3
 
+from failpoints import failpoint
 from snapshots import fs
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.errors import Damaged
 from snapshots.groups import Groups
 from snapshots.tree import BLOCK, HASH
@@ -32,6 +34,7 @@ ENTRY = struct.Struct("<32sQIIIB3x")  # the fields of Placed
 TRAILER = struct.Struct("<QQ32s8s")
 SUFFIX = ".pack"
 RAW, ZSTD, MEMBER = 0, 1, 2
+INDEX = b"index"  # the place for which it is encrypted; that of a payload is the block's hash
 LEVEL = 1
 
 PACK_BYTES = 64 << 20  # a pack is closed when its payloads or its entries reach this
@@ -61,8 +64,8 @@ class Placed:
 class PackWriter:
     """Writes one pack under a temporary name. Not shared between threads."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, cipher: Cipher) -> None:
+        self._folder, self._cipher = folder, cipher
         self._path = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = open(fd, "wb", buffering=1 << 20)  # noqa: SIM115
@@ -85,6 +88,7 @@ class PackWriter:
     def append_as_is(self, digest: bytes, raw: int, codec: int, payload: bytes) -> None:
         """A block of `raw` bytes whose payload is made already."""
         at = self._offset
+        payload = self._cipher.encrypt(payload, digest)
         self._entries.append(ENTRY.pack(digest, at, len(payload), raw, crc_of(payload), codec))
         self._write(payload)
 
@@ -99,18 +103,21 @@ class PackWriter:
             self.discard()
             return None
         count, end = len(self._entries), self._offset
-        index = b"".join(sorted(self._entries))
+        index = self._cipher.encrypt(b"".join(sorted(self._entries)), INDEX)
         digest = blake3(index).digest()
         self._write(index)
         self._write(TRAILER.pack(count, end, digest, MAGIC))
         self._file.flush()
         fd = self._file.fileno()
+        failpoint("store.pack-fsync")
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # so that reading back means the device
         if _hash_of(fd) != self._hash.digest():
             raise Damaged(f"pack {digest.hex()[:12]} did not come back from the disk as written")
         self._file.close()
+        failpoint("store.pack-rename")
         os.replace(self._path, self._folder / (digest.hex() + SUFFIX))
+        failpoint("store.pack-renamed")
         fs.sync_folder(self._folder)
         return digest.hex()
 
@@ -129,12 +136,12 @@ def _hash_of(fd: int) -> bytes:
     return digest.digest()
 
 
-def read_index(path: Path, name: str) -> Iterator[Placed]:
+def read_index(path: Path, name: str, cipher: Cipher = PLAIN) -> Iterator[Placed]:
     """The entries of the pack `path` that is, or shall be, called `name`. Raises Damaged."""
-    return (Placed(*entry) for entry in ENTRY.iter_unpack(index_of(path, name)))
+    return (Placed(*entry) for entry in ENTRY.iter_unpack(index_of(path, name, cipher)))
 
 
-def index_of(path: Path, name: str) -> bytes:
+def index_of(path: Path, name: str, cipher: Cipher = PLAIN) -> bytes:
     """The index itself, all of it checked. Raises Damaged."""
     try:
         with open(path, "rb") as file:
@@ -146,16 +153,21 @@ def index_of(path: Path, name: str) -> bytes:
             count, offset, digest, magic = TRAILER.unpack(file.read(TRAILER.size))
             if not head == magic == MAGIC or count > MAX_BLOCKS:
                 raise Damaged(f"pack {name[:12]} is cut off or of an unknown format")
-            if offset + count * ENTRY.size + TRAILER.size != end:
+            length = count * ENTRY.size + cipher.overhead
+            if offset + length + TRAILER.size != end:
                 raise Damaged(f"pack {name[:12]} has not the length that it says")
             file.seek(offset)
-            index = file.read(count * ENTRY.size)
+            stored_index = file.read(length)
     except OSError as error:
         raise Damaged(f"pack {name[:12]} cannot be read: {error}") from error
-    if blake3(index).digest() != digest or digest.hex() != name:
+    if blake3(stored_index).digest() != digest or digest.hex() != name:
         raise Damaged(f"the index of pack {name[:12]} was altered")
+    try:
+        index = bytes(cipher.decrypt(stored_index, INDEX))
+    except Damaged as damage:
+        raise Damaged(f"the index of pack {name[:12]}: {damage}") from None
     for _, at, stored, raw, _, _ in ENTRY.iter_unpack(index):
-        if at + stored > offset or not 0 < stored <= raw <= BLOCK:
+        if at + stored > offset or not 0 < stored - cipher.overhead <= raw <= BLOCK:
             raise Damaged(f"the index of pack {name[:12]} is impossible")
     return index
 
@@ -170,8 +182,14 @@ class PackReader:
 
     OPEN = 64  # descriptors of packs kept
 
-    def __init__(self, *, payloads_too: bool = True, groups: Groups | None = None) -> None:
-        self._payloads_too, self._groups = payloads_too, groups
+    def __init__(
+        self,
+        *,
+        payloads_too: bool = True,
+        groups: Groups | None = None,
+        cipher: Cipher = PLAIN,
+    ) -> None:
+        self._payloads_too, self._groups, self._cipher = payloads_too, groups, cipher
         self._fds: OrderedDict[Path, int] = OrderedDict()
         self._decompressor = zstandard.ZstdDecompressor()
 
@@ -211,6 +229,7 @@ class PackReader:
     ) -> bytes | memoryview:
         if self._payloads_too and crc_of(payload) != placed.crc:
             raise Damaged(f"{_named(path, placed)} was altered: its bytes have another checksum")
+        payload = self._decrypted(path, placed, payload)
         try:
             data = self._decoded(path, payload, placed)
         except zstandard.ZstdError as error:
@@ -231,7 +250,9 @@ class PackReader:
             return self._decompressor.decompress(payload, max_output_size=placed.raw)
         if placed.codec == MEMBER:
             if self._groups is None:
-                self._groups = Groups(PlainBlocks(partial(find_beside, path.parent)).joined)
+                self._groups = Groups(
+                    PlainBlocks(partial(find_beside, path.parent, self._cipher), self._cipher).joined
+                )
             return self._groups.member(bytes(payload), placed.raw)
         raise zstandard.ZstdError(f"codec {placed.codec} is not known to this version")
 
@@ -245,14 +266,22 @@ class PackReader:
         return fd
 
     def payload(self, path: Path, placed: Placed) -> bytes:
-        """What is stored of a block, as it is. Raises Damaged."""
+        """What is stored of a block, but for its encryption. Raises Damaged."""
         try:
             payload = os.pread(self._fd(path), placed.stored, placed.offset)
         except OSError as error:
             raise Damaged(f"{_named(path, placed)} cannot be read: {error}") from error
         if crc_of(payload) != placed.crc:
             raise Damaged(f"{_named(path, placed)} was altered: its bytes have another checksum")
-        return payload
+        return bytes(self._decrypted(path, placed, payload))
+
+    def _decrypted(
+        self, path: Path, placed: Placed, payload: bytes | memoryview
+    ) -> bytes | memoryview:
+        try:
+            return self._cipher.decrypt(payload, placed.hash)
+        except Damaged as damage:
+            raise Damaged(f"{_named(path, placed)}: {damage}") from None
 
     def close(self) -> None:
         while self._fds:
@@ -262,8 +291,8 @@ class PackReader:
 class PlainBlocks:
     """Content of blocks that are stored by themselves. `find`: tells where they lie."""
 
-    def __init__(self, find: Find) -> None:
-        self._find, self._reader = find, PackReader()
+    def __init__(self, find: Find, cipher: Cipher) -> None:
+        self._find, self._reader = find, PackReader(cipher=cipher)
 
     def joined(self, digests: Sequence[bytes]) -> bytearray:
         """One after the other. Raises Damaged."""
@@ -284,12 +313,14 @@ class PlainBlocks:
         self._reader.close()
 
 
-def find_beside(folder: Path, wanted: Collection[bytes]) -> dict[bytes, tuple[Path, Placed]]:
+def find_beside(
+    folder: Path, cipher: Cipher, wanted: Collection[bytes]
+) -> dict[bytes, tuple[Path, Placed]]:
     """Where these blocks lie in the packs of a folder, by a look into all of them."""
     found: dict[bytes, tuple[Path, Placed]] = {}
     for path in folder.glob("*" + SUFFIX):
         with suppress(Damaged):
-            for placed in read_index(path, path.stem):
+            for placed in read_index(path, path.stem, cipher):
                 if placed.hash in wanted:
                     found.setdefault(placed.hash, (path, placed))
     return found

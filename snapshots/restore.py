@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from failpoints import failpoint
 from snapshots import fs
 from snapshots.contents import Contents
 from snapshots.errors import NotEnoughSpace, TargetNotEmpty, Unsupported, naming, shown
@@ -28,6 +29,7 @@ from snapshots.tree import Dir, Fifo, File, Hard, Symlink, Up
 from snapshots.twins import RestoredTwins
 
 SPARE = 64 << 20  # room that is left free on the target's file system
+THREADS = 4  # some decode while others wait for the disk
 WAITING = 8  # batches given out and not yet done
 # What one job restores at most, and a run more: 2 to 4 MiB stay in the caches and cost few faults.
 BATCH_FILES, BATCH_BLOCKS = 64, 32
@@ -80,6 +82,7 @@ def restore(
         make_plan(plan, store, record, source.index, only)
         made = not target.exists()
         target.mkdir(mode=0o700, exist_ok=True)
+        failpoint("data.restore")
         with fs.opened_root(target) as root, RestoredTwins(twins, record.root) as finished:
             if not in_place:
                 _insist_on_room(target, root, plan.data)
@@ -87,6 +90,7 @@ def restore(
             work = _Restore(Contents(source, pace), root, made, in_place, finished, meter)
             with pace.watching(target) if pace else nullcontext():
                 work.run(plan, pace.yield_to_others if pace else None)
+            failpoint("data.restored")
             fs.sync_filesystem(root)
     return RestoreStats(plan.files, work.written, time.monotonic() - began, tuple(record.skipped))
 
@@ -148,7 +152,7 @@ class _Restore:
 
     def run(self, plan: Plan, begin: Callable[[], None] | None) -> None:
         try:
-            with InOrder(waiting=WAITING, begin=begin) as self._jobs:
+            with InOrder(THREADS, WAITING, begin) as self._jobs:
                 for step in plan.steps():
                     if isinstance(step, Run):
                         self._run_of_blocks(step)
@@ -263,8 +267,8 @@ class _Restore:
         if self._task.blocks >= BATCH_BLOCKS:
             if self._large is None:
                 self._flush()
-                self._large = self._files.make(self._task)
-                self._held.add(self._large.fd)
+                self._large = self._files.make_large(self._task)
+                self._held |= self._large.descriptors
             self._give_out(self._large, last=False)
 
     def _finish_file(self) -> None:
@@ -298,8 +302,8 @@ class _Restore:
 
     def _finish_large(self, task: FileTask, made: Made) -> None:
         self._finished(self._files.finish(task, made))
-        self._held.remove(made.fd)
-        os.close(made.fd)
+        self._held -= made.descriptors
+        made.close()
 
     def _finished(self, file: Finished) -> None:
         task = file.task

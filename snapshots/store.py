@@ -22,6 +22,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from failpoints import failpoint
 from snapshots import fs
 from snapshots.blocks import BlockIndex, BlockSink, BlockSource
 from snapshots.errors import (
@@ -179,6 +180,7 @@ class Store:
     def forget(self, snapshot_id: str) -> None:
         """Remove a snapshot; `sweep` frees its space. Raises UnknownSnapshot."""
         path = self._record_path(snapshot_id)
+        failpoint("store.forget")
         with naming("remove", os.fsencode(path)):
             try:
                 path.unlink()
@@ -251,8 +253,10 @@ class Store:
             if not held_back:
                 with BlockIndex(self.packs) as index:
                     held_back = self._mark(index, roots)
+                    failpoint("store.marked")
                     if not held_back:
                         self._remove_unused_files(roots)
+                        failpoint("store.unused-removed")
                         self._shrink_packs(index)
             return Swept(forgotten, max(0, before - self.size()), held_back)
 
@@ -270,6 +274,7 @@ class Store:
                 roots.add(record.root)
             else:
                 self._record_path(snapshot_id).unlink()
+                failpoint("store.forgotten")
                 forgotten.append(snapshot_id)
         fs.sync_folder(self.snapshots)
         return forgotten, roots, held_back
@@ -319,6 +324,7 @@ class Store:
             finally:
                 sink.discard()
                 source.close()
+        failpoint("store.repacked")
         for path in emptied:
             if path.stem not in sink.sealed:  # the same blocks, packed alike, have the same name
                 path.unlink()

@@ -13,7 +13,9 @@ from typing import Any
 import zstandard
 from blake3 import blake3
 
+from failpoints import failpoint
 from snapshots import fs
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.tree import (
     BLOCK,
     TREE_VERSION,
@@ -31,11 +33,12 @@ from snapshots.treefile import CHUNK, HASH, check_hash, hash_of_frame
 class TreeWriter:
     """Writes entries to `path`; `close` makes it durable and returns the root hash."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, cipher: Cipher = PLAIN) -> None:
+        self._path, self._cipher = path, cipher
         self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
         self._file.write(bytes(HASH))  # the place of the frame's own hash
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
+        self._out = cipher.writer(self._file)
+        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._out, closefd=False)
         self._hash = blake3()
         self._waiting: list[bytes] = []
         self._written = self._length = 0
@@ -61,13 +64,15 @@ class TreeWriter:
         self.add(_line({"t": "e", "files": self.files, "bytes": self.bytes}))
         self._flush()
         self._stream.close()  # type: ignore[no-untyped-call]
+        self._out.finish()
         self._file.flush()
         fs.write_all(self._file.fileno(), hash_of_frame(self._path), 0)
+        failpoint("store.tree-fsync")
         os.fsync(self._file.fileno())
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         root: str = self._hash.hexdigest()
-        check_hash(self._path, root)
+        check_hash(self._path, root, self._cipher)
         return root
 
     def discard(self) -> None:

@@ -138,8 +138,8 @@ def page(plan: Plan, found: list[Trial]) -> str:
         [
             "# Reliability: what was tried, and what happened",
             "",
-            "Made from the tests by `python -m tests.reliability --write`. `make test` runs all that "
-            "is not marked *long*, `make chaos` everything here in its long form.",
+            "Made from the tests by `python -m tests.reliability --write`. `make test` runs all "
+            "that is not marked *long*, `make chaos` everything here in its long form.",
             "",
             *_faults_table(plan, found),
             "",
@@ -186,8 +186,8 @@ def _hits_table() -> Iterator[str]:
     yield ""
     if last:
         yield (
-            f"The last long run, {last['date']}: {last['rounds']} rounds on one stack under its "
-            f"writer's load, {last['random']} kills at random times, {last['placed']} at failpoints."
+            f"The last long run, {last['date']}: {last['rounds']} rounds under a writer's load, "
+            f"{last['random']} kills at random times, {last['placed']} at failpoints."
         )
         yield ""
     yield "| step | in | kills |"
