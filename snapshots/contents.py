@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from snapshots.tree import BLOCK
 
 READ = 16  # blocks of a file that are read and compared together
 LARGE = 1 << 20  # bytes
+TOGETHER = 4 << 20  # bytes that go past the page cache with one call
 
 Content = bytes | memoryview | Damaged
 
@@ -26,7 +28,8 @@ Content = bytes | memoryview | Damaged
 class Piece:
     """The bytes [start, end) of an open file: these runs of data, and holes for the rest.
 
-    `kept`: the file has content already; what equals it is not written again.
+    `kept`: the file has content already; what equals it is not written again. `past_cache`: a
+    descriptor of the file that goes past the page cache, if there is one.
     """
 
     fd: int
@@ -36,6 +39,7 @@ class Piece:
     end: int
     runs: Sequence[Run]
     kept: bool
+    past_cache: int | None = None
 
     def blocks(self) -> Iterator[tuple[int, bytes, Place]]:
         """Number, hash and place of each block."""
@@ -63,8 +67,9 @@ class Contents:
         total = 0
         for piece in pieces:
             try:
-                written = sum(_write(piece, r, content, missing.get(id(piece))) for r in piece.runs)
-                if written >= LARGE:  # of many small ones, the final sync takes care better
+                differs = missing.get(id(piece))
+                written = sum(self._write(piece, run, content, differs) for run in piece.runs)
+                if written >= LARGE and piece.past_cache is None:  # small ones: the sync
                     fs.begin_writing(piece.fd, piece.start, piece.end - piece.start)
             except OSError as error:
                 raise named(error, "restore", piece.path) from error
@@ -110,28 +115,48 @@ class Contents:
             content.update(whole_copies(self._source.index.folder, bad))
         return content
 
+    def _write(
+        self, piece: Piece, run: Run, content: Mapping[bytes, Content], missing: set[int] | None
+    ) -> int:
+        """Write the data of a run, or of its `missing` blocks, neighbours together."""
+        written = 0
+        for offset, length in run.parts:
+            buffers: list[bytes | memoryview] = []
+            begin = at = offset
+            while at < offset + length:
+                number = at // BLOCK
+                end = min((number + 1) * BLOCK, offset + length)
+                if missing is None or number in missing:
+                    data = content[run.blocks[number - run.at][0]]
+                    if isinstance(data, Damaged):
+                        raise Damaged(f"{shown(piece.path)}: {data}")
+                    if end - at != len(data):
+                        data = memoryview(data)[at - number * BLOCK : end - number * BLOCK]
+                    buffers.append(data)
+                else:
+                    written += self._put(piece, buffers, begin)
+                    begin, buffers = end, []
+                at = end
+            written += self._put(piece, buffers, begin)
+        return written
 
-def _write(
-    piece: Piece, run: Run, content: Mapping[bytes, Content], missing: set[int] | None
-) -> int:
-    """Write the data of a run, or of its `missing` blocks, neighbours together."""
-    written = 0
-    for offset, length in run.parts:
-        buffers: list[bytes | memoryview] = []
-        begin = at = offset
-        while at < offset + length:
-            number = at // BLOCK
-            end = min((number + 1) * BLOCK, offset + length)
-            if missing is None or number in missing:
-                data = content[run.blocks[number - run.at][0]]
-                if isinstance(data, Damaged):
-                    raise Damaged(f"{shown(piece.path)}: {data}")
-                if end - at != len(data):
-                    data = memoryview(data)[at - number * BLOCK : end - number * BLOCK]
-                buffers.append(data)
-            else:
-                written += fs.write_buffers(piece.fd, buffers, begin)
-                begin, buffers = end, []
-            at = end
-        written += fs.write_buffers(piece.fd, buffers, begin)
-    return written
+    def _put(self, piece: Piece, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+        """Write neighbouring buffers; returns how many bytes."""
+        length = sum(map(len, buffers))
+        if piece.past_cache is None or offset % fs.ALIGNED or length % fs.ALIGNED:
+            return fs.write_buffers(piece.fd, buffers, offset)
+        memory, filled = self._aligned(), 0
+        for data in buffers:
+            if filled + len(data) > len(memory):
+                fs.write_all(piece.past_cache, memory[:filled], offset)
+                offset, filled = offset + filled, 0
+            memory[filled : filled + len(data)] = data
+            filled += len(data)
+        fs.write_all(piece.past_cache, memory[:filled], offset)
+        return length
+
+    def _aligned(self) -> memoryview:
+        memory: memoryview | None = getattr(self._local, "aligned", None)
+        if memory is None:
+            memory = self._local.aligned = memoryview(mmap.mmap(-1, TOGETHER))
+        return memory

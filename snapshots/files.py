@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from snapshots import fs
 from snapshots.contents import Contents, Piece
@@ -44,17 +44,39 @@ class FileTask:
         """What came since the piece before; `last`: up to the end of the file."""
         ends = (offset + length for run in self.runs for offset, length in run.parts)
         end = self.file.size if last else max(ends, default=self.done)
-        piece = Piece(made.fd, self.path, self.file.size, self.done, end, self.runs, made.kept)
+        piece = Piece(
+            made.fd,
+            self.path,
+            self.file.size,
+            self.done,
+            end,
+            self.runs,
+            made.kept,
+            made.past_cache,
+        )
         self.done, self.runs, self.blocks = end, [], 0
         return piece
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An open file. `kept`: it was there before, with content and metadata."""
+    """An open file. `kept`: it was there before, with content and metadata.
+
+    `past_cache`: as in a Piece.
+    """
 
     fd: int
     kept: bool
+    past_cache: int | None = None
+
+    @property
+    def descriptors(self) -> set[int]:
+        """All that are open for it."""
+        return {self.fd} if self.past_cache is None else {self.fd, self.past_cache}
+
+    def close(self) -> None:
+        for fd in self.descriptors:
+            os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +106,14 @@ class Files:
             return [self.finish(t, file) for t, file in zip(tasks, made, strict=True)], written
         finally:
             for file in made:
-                os.close(file.fd)
+                file.close()
+
+    def make_large(self, task: FileTask) -> Made:
+        """As `make`, for a file whose content is too much to fill the page cache with."""
+        made = self.make(task)
+        if task.file.size % fs.ALIGNED == 0:
+            return replace(made, past_cache=fs.past_the_cache(made.fd))
+        return made
 
     def make(self, task: FileTask) -> Made:
         """Open the file, of its final size; one that is there is kept if it is nobody else's."""
