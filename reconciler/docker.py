@@ -26,6 +26,7 @@ from reconciler import dockervalues as values
 from reconciler.composeplugin import Compose
 from reconciler.dockervalues import (
     CONFIG_HASH,
+    HELD,
     NETWORK,
     ONE_OFF,
     OUR_DATASET,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_HASH",
+    "HELD",
     "NETWORK",
     "ONE_OFF",
     "OUR_DATASET",

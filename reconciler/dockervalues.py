@@ -133,6 +133,11 @@ class ImageInfo:
     stop_signal: str
 
 
+HELD: Mapping[str, str] = {"size": "0"}
+"""Options of a volume that `docker volume prune` and `docker system prune` leave alone: they take
+no local volume that has any option, and this one means nothing (no quota)."""
+
+
 @dataclass(frozen=True)
 class VolumeInfo:
     """A volume; `path` is where its content lies on this host."""
