@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.catalog import status
-from reconciler.ledger import Committed, Departure, Recovered, Reverted, State, World
+from reconciler.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
 from reconciler.names import release_number
 from reconciler.plan import Kept, Plan
 from reconciler.release import Release
@@ -68,10 +68,26 @@ def _way_back(state: State, departure: Departure, dataset: str) -> str:
 
 
 def log(state: State) -> Document:
-    """`log`: how every switch ended, newest first; `from` and `to` are releases."""
+    """`log`: how every switch ended, and what crashes had left unfinished, newest first; `from`
+    and `to` are releases."""
+    entries = [(seq, _outcome(state, outcome)) for seq, outcome in state.outcomes]
+    entries += [(seq, _found(state, found)) for seq, found in state.found]
+    entries.sort(key=lambda entry: entry[0], reverse=True)
+    return {"schema": SCHEMA, "entries": [entry for _, entry in entries]}
+
+
+def _found(state: State, found: Found) -> Document:
+    """In the form of an outcome, for readers of either."""
     return {
-        "schema": SCHEMA,
-        "entries": [_outcome(state, outcome) for _, outcome in reversed(state.outcomes)],
+        "at": found.at,
+        "who": found.who,
+        "move": "recover",
+        "from": None,
+        "to": release_of(state, found.world),
+        "result": found.kind,
+        "reason": f"{found.found}; {found.done}",
+        "downtime_seconds": None,
+        "datasets": {},
     }
 
 

@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,7 +63,8 @@ class ProgressLog:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         text = json.dumps({"at": datetime.now(UTC).isoformat(), **line}) + "\n"
-        with self._guard:
+        # Whoever follows may miss a word on a full disk; the work goes on.
+        with self._guard, suppress(OSError):
             os.write(self._descriptor, text.encode())
 
 
@@ -113,7 +115,9 @@ def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> NoReturn:
     document: dict[str, Any] = json.load(sys.stdin)
     sys.stdin.close()
     lock = HostLock.inherited(document["lock"])
-    lock.describe(document["do"], f"{document['stack']['project']}/{document['stack']['name']}")
+    with suppress(LockstepError):  # that nobody can be told who holds it must not stop the work
+        stack = document["stack"]
+        lock.describe(document["do"], f"{stack['project']}/{stack['name']}")
     log = ProgressLog(Path(document["log"]))
     said: list[str] = []
     failure: Exception | None = None
@@ -175,11 +179,20 @@ def _lines(log: Path, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         whole = read.rpartition(b"\n")[0]
         if whole:
             position += len(whole) + 1
-            yield from (json.loads(line) for line in whole.split(b"\n"))
+            yield from _readable(whole.split(b"\n"))
         elif not lives:
             return
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def _readable(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """A line that a full disk cut short is passed over."""
+    for line in lines:
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and found.keys() & {"say", "end"}:
+                yield found
 
 
 def _errors_of(log: Path) -> Path:

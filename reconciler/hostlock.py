@@ -1,7 +1,9 @@
 """One operation per host: a kernel lock, freed by its holder's death.
 
-The lock belongs to the open file, not to the process: the switch inherits the descriptor and
-holds the lock on when its caller dies. So it is only ever given back by closing, never unlocked.
+The lock is on the folder, because a file can be removed and made anew, and then two would hold
+"it". The file in the folder only tells who the holder is. The lock belongs to the open descriptor,
+not to the process: the switch inherits it and holds the lock on when its caller dies. So it is
+only ever given back by closing, never unlocked.
 """
 
 from __future__ import annotations
@@ -9,27 +11,30 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from reconciler import process
 from reconciler.errors import Busy, LockstepError
 
 DIRECTORY = "LOCKSTEP_LOCK_DIR"
-"""Environment variable: another folder for the lock file than /run/lock."""
+"""Environment variable: another folder for the lock than /run/lock."""
 
+_NOTE = "lockstep.lock"
 _POLL_SECONDS = 0.1
 _HOLDER_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the lock, as the lock file says; for people only."""
+    """Who has the lock, as the file in its folder says; for people only."""
 
     pid: int
     stack: str
@@ -38,6 +43,8 @@ class Holder:
     """UTC, ISO 8601."""
 
     def __str__(self) -> str:
+        if not self.operation:
+            return f"process {self.pid}"
         return f"{self.operation} of stack {self.stack} (process {self.pid}, since {self.since})"
 
 
@@ -61,8 +68,12 @@ class HostLock:
             if cls._current is not None:
                 cls._current._depth += 1
                 return cls._current
-            lock = cls(_locked(_path(), wait))
-            lock.describe(operation, stack)
+            lock = cls(_locked(_folder(), wait))
+            try:
+                lock.describe(operation, stack)
+            except LockstepError:
+                os.close(lock._descriptor)
+                raise
             cls._current = lock
             return lock
 
@@ -79,11 +90,17 @@ class HostLock:
         return cls._current
 
     def describe(self, operation: str, stack: str) -> None:
-        """Say in the lock file what this process holds it for."""
+        """Say in the file what this process holds the lock for. Raises LockstepError."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = Holder(os.getpid(), stack, operation, since)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
+        said = json.dumps(asdict(Holder(os.getpid(), stack, operation, since))).encode()
+        path = _folder() / _NOTE
+        with _naming(path):
+            descriptor = _open_note(path)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, said, 0)
+            finally:
+                os.close(descriptor)
 
     def fileno(self) -> int:
         """The descriptor a child process inherits to hold the lock as well."""
@@ -108,9 +125,8 @@ class HostLock:
 
 def holder() -> Holder | None:
     """Who holds the lock now; None when nobody does."""
-    path = _path()
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open_folder(_folder())
     except OSError:
         return None
     try:
@@ -123,14 +139,15 @@ def holder() -> Holder | None:
         os.close(descriptor)
 
 
-def _path() -> Path:
-    return Path(os.environ.get(DIRECTORY, "/run/lock")) / "lockstep.lock"
+def _folder() -> Path:
+    return Path(os.environ.get(DIRECTORY, "/run/lock"))
 
 
-def _locked(path: Path, wait: float) -> int:
-    """The descriptor of the locked file. Raises Busy."""
-    with _naming(path):
-        descriptor = _open(path)
+def _locked(folder: Path, wait: float) -> int:
+    """The descriptor of the locked folder. Raises Busy."""
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_folder(folder)
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -141,22 +158,25 @@ def _locked(path: Path, wait: float) -> int:
                 by = _described(descriptor)
                 os.close(descriptor)
                 raise Busy(
-                    f"another operation is under way on this host: {by or 'somebody'}",
-                    next_step="wait until it has ended, then run this again",
+                    f"another operation is under way on this host: {by}",
+                    next_step=_way_out(by),
                 ) from None
             time.sleep(_POLL_SECONDS)
 
 
-def _open(path: Path) -> int:
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_note(path: Path) -> int:
     """Every user of Docker on the host takes the same lock, so the file is writable by all.
 
     Opened before it is created: the kernel may forbid creating over another user's file.
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, flags)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, flags | os.O_CREAT, 0o666)
         os.fchmod(descriptor, 0o666)
         return descriptor
@@ -173,9 +193,14 @@ def _naming(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _described(descriptor: int) -> Holder | None:
+def _described(folder: int) -> Holder:
+    """Who holds the lock, as the file says; where that is gone, the kernel knows a process."""
     try:
-        found = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
+        descriptor = os.open(_NOTE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            found = json.loads(os.read(descriptor, _HOLDER_BYTES))
+        finally:
+            os.close(descriptor)
         return Holder(
             int(found["pid"]),
             str(found["stack"])[:100],
@@ -183,4 +208,21 @@ def _described(descriptor: int) -> Holder | None:
             str(found["since"])[:40],
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return Holder(_locker(folder), "", "", "")
+
+
+def _locker(folder: int) -> int:
+    """The process that took the lock, by /proc/locks; 0 if that does not tell."""
+    inode = os.fstat(folder).st_ino
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            match = re.search(rf"FLOCK\s+ADVISORY\s+WRITE\s+(\d+) \w+:\w+:{inode} ", line)
+            if match and "->" not in line:
+                return int(match[1])
+    return 0
+
+
+def _way_out(by: Holder) -> str:
+    if by.pid and process.is_stopped(by.pid):
+        return f"kill -CONT {by.pid}   lets that process go on: somebody has stopped it"
+    return "wait until it has ended, then run this again"

@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from failpoints import failpoint
-from failpoints import failpoint
 from reconciler.catalog import write_durably
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import fsync_directory

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from failpoints import failpoint
-from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.release import Frozen
 

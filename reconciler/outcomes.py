@@ -57,6 +57,14 @@ def commit(u: Undertaking, new: HostWorld) -> None:
 
 
 def finish(u: Undertaking) -> list[str]:
+    """What remains after the commit, and the end of the journal. Returns warnings."""
+    warnings = complete(u)
+    _warned(warnings, u.catalog.write_manifest)
+    u.file.remove()
+    return warnings
+
+
+def complete(u: Undertaking) -> list[str]:
     """What remains after the commit; also for who finds the journal of a committed switch.
 
     Nothing here can undo the commit: what goes wrong is returned as warnings.
@@ -71,8 +79,6 @@ def finish(u: Undertaking) -> list[str]:
         if service.after_commit:
             _warned(warnings, partial(_start_late, u, service))
     failpoint("switch.after-commit")
-    _warned(warnings, u.catalog.write_manifest)
-    u.file.remove()
     _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
     return warnings
 

@@ -136,7 +136,7 @@ def _outcome_of(intent: Intent, state: State) -> Committed | Reverted | Recovere
 def _is_past(intent: Intent, state: State) -> bool:
     """Whether other switches followed: while its journal stood, none could."""
     later = _later(intent, state)
-    return len(later) > 1 or bool(later) and later[0].to_world != intent.to_world
+    return len(later) > 1 or (bool(later) and later[0].to_world != intent.to_world)
 
 
 def _later(intent: Intent, state: State) -> list[Committed | Reverted | Recovered]:

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from failpoints import failpoint
-from reconciler import compose, detached, hostlock, memory, outcomes, rescue
+from reconciler import compose, detached, hostlock, memory, outcomes, process, rescue
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -86,6 +86,7 @@ def recover(
 
     Also in a process of its own, which no Ctrl-C reaches; it can be done again from any point.
     """
+    catalog.clear_drafts()
     if not catalog.journal.exists():
         return []
     log = detached.log_path(catalog.logs(), "recover")
@@ -102,7 +103,7 @@ def follow_running(catalog: Catalog, progress: Say) -> bool:
     holder = hostlock.holder()
     if intent is None or holder is None or holder.pid != intent.pid:
         return False
-    detached.follow(Path(intent.log), progress, lambda: _alive(intent.pid))
+    detached.follow(Path(intent.log), progress, lambda: process.is_alive(intent.pid))
     return True
 
 
@@ -395,7 +396,7 @@ def perform_move(
     stack: Stack, catalog: Catalog, docker: Docker, plan: Plan, say: Say, *, who: str, log: str
 ) -> list[str]:
     """Carry out the plan in this process, which must hold the host lock. Returns warnings."""
-    said = rescue.finish_or_revert(stack, catalog, docker, say)
+    said = rescue.finish_or_revert(stack, catalog, docker, say, who=who)
     state = catalog.state()
     if plan.to_world is None:
         raise WorldChanged("the plan leads nowhere: nothing was done")
@@ -405,6 +406,8 @@ def perform_move(
     _insist_on_same_world(state, plan, plan.to_world)
     intent = Intent(
         head=state.head,
+        seq=state.seq,
+        chain=state.chain,
         move=plan.move.value,
         from_world=plan.from_world,
         to_world=plan.to_world,
@@ -442,7 +445,7 @@ def _work(document: dict[str, Any], say: Say) -> list[str]:
     stack = Stack.model_validate(document["stack"])
     catalog = Catalog(stack)
     if document["do"] == "recover":
-        return rescue.finish_or_revert(stack, catalog, connect(), say)
+        return rescue.finish_or_revert(stack, catalog, connect(), say, who=document["who"])
     plan = _PLAN.validate_python(document["plan"])
     who, log = document["who"], document["log"]
     return perform_move(stack, catalog, connect(), plan, say, who=who, log=log)
@@ -466,16 +469,6 @@ def _who() -> str:
     with suppress(OSError, KeyError):
         return os.environ.get("SUDO_USER") or getpass.getuser()
     return ""
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 if __name__ == "__main__":
