@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from reconciler import names, refusals, retention
+from reconciler import imagehold, names, refusals, retention
 from reconciler.config import Stack, Wish
 from reconciler.errors import Exit
 from reconciler.facts import Facts
@@ -405,6 +405,8 @@ class _Decision:
             found += self._foreign_starts()
         for planned in datasets.values():
             found += self._dataset_warnings(move, planned)
+        for tag in imagehold.gone_tags(self.now):
+            found.append(f"tag {tag} was removed, its image is still there: `up` puts it back")
         for release in self.now.facts.records:
             if release != self.now.stack.settings.release:
                 for refusal in refusals.images(self.now, release):

@@ -73,6 +73,7 @@ __all__ = [
     "Docker",
     "DockerInfo",
     "ExecResult",
+    "HELPER",
     "HealthTest",
     "ImageInfo",
     "Listed",
@@ -84,6 +85,8 @@ __all__ = [
 ]
 
 _REQUEST_TIMEOUT = 60
+HELPER = "lockstep.helper"
+"""Label of helper containers: they use volumes for us, and are nobody's."""
 _SESSION_ENDS = 1.0
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 _START_DOCKER = "docker info   says whether the daemon answers; start it, then run this again"
@@ -93,17 +96,18 @@ class PortTaken(DockerFailed):
     """A container could not start because a port that it publishes is held by another."""
 
 
-def connect() -> Docker:
+def connect(reach: str = "auto") -> Docker:
     """The daemon of this environment (DOCKER_HOST, else the docker CLI's context, else the local
-    socket). Raises Unavailable when it does not answer."""
-    return Docker(_endpoint())
+    socket); `reach`: see `reach.way`. Raises Unavailable when it does not answer."""
+    return Docker(_endpoint(), reach)
 
 
 class Docker:
     """The daemon. Safe to use from several threads: each has its own connection."""
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, reach: str = "auto") -> None:
         self.endpoint = endpoint
+        self.reach = reach
         self._local = threading.local()
         self._version = "auto"
         with _mapped(f"Docker at {endpoint or 'the local socket'}"):
@@ -140,20 +144,38 @@ class Docker:
             id=said.get("ID", ""),
             root=Path(said["DockerRootDir"]),
             memory=int(said.get("MemTotal", 0)),
+            rootless="name=rootless" in (said.get("SecurityOptions") or ()),
         )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is asked through a socket of this host."""
+        return self.endpoint is None or self.endpoint.startswith("unix:")
+
+    @property
+    def cli_environment(self) -> dict[str, str]:
+        """The environment in which the docker command speaks to the same daemon."""
+        return {**os.environ, **({"DOCKER_HOST": self.endpoint} if self.endpoint else {})}
 
     # Containers
 
     def listing(
-        self, *, running: bool = False, labels: Sequence[str] = (), volume: str | None = None
+        self,
+        *,
+        running: bool = False,
+        labels: Sequence[str] = (),
+        volume: str | None = None,
+        helpers: bool = False,
     ) -> tuple[Listed, ...]:
-        """All containers in one request; `labels` as `name=value`, all of which must fit."""
+        """All containers in one request, our own helpers only if asked for; `labels` as `name` or
+        `name=value`, all of which must fit."""
         filters: dict[str, Any] = {"label": list(labels)} if labels else {}
         if volume is not None:
             filters["volume"] = volume
         with _mapped("the list of containers"):
             found = self._api.containers(all=not running, filters=filters)
-        return tuple(values.listed(entry) for entry in found)
+        listed = (values.listed(entry) for entry in found)
+        return tuple(each for each in listed if helpers or HELPER not in each.labels)
 
     def containers(
         self,
@@ -212,6 +234,36 @@ class Docker:
 
         with self._mapped_container("kill", container_id), _suppress_conflict(APIError):
             self._api.kill(container_id)
+
+    def create_idle(self, name: str, image_id: str, labels: Mapping[str, str]) -> str:
+        """A container that does nothing and comes back with the daemon; its id. It is of no compose
+        project, whatever its image's labels say, and has no network and no volume."""
+        from docker.types import LogConfig
+
+        with _mapped(f"container {name}"):
+            api: Any = self._api
+            config = api.inspect_image(image_id)["Config"] or {}
+            said = api.create_container(
+                image_id,
+                name=name,
+                entrypoint=["tail"],
+                command=["-f", "/dev/null"],
+                labels={**dict.fromkeys((PROJECT, SERVICE), ""), **labels},
+                stop_signal="SIGKILL",
+                healthcheck={"test": ["NONE"]},
+                host_config=api.create_host_config(
+                    network_mode="none",
+                    restart_policy={"Name": "always"},
+                    read_only=True,
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    pids_limit=4,
+                    log_config=LogConfig(type="none"),
+                    # An image's VOLUME would become one.
+                    tmpfs=dict.fromkeys(config.get("Volumes") or (), "size=4k"),
+                ),
+            )
+        return str(said["Id"])
 
     def remove_container(self, container_id: str, force: bool = False) -> None:
         """Remove it with its anonymous volumes; named ones stay. Gone already is fine."""
@@ -297,12 +349,11 @@ class Docker:
     def ask(self, image_id: str, argv: Sequence[str], *, timeout: float = 60) -> ExecResult:
         """Run a command in a throw-away container of an image, without network and volumes; the
         daemon removes it, whatever becomes of us. Code 124 when it takes longer than `timeout`."""
-        endpoint = {"DOCKER_HOST": self.endpoint} if self.endpoint else {}
         options = ["--rm", "--pull", "never", "--network", "none", "--entrypoint", argv[0]]
         try:
             done = subprocess.run(
                 ["docker", "run", *options, image_id, *argv[1:]],
-                env={**os.environ, **endpoint},
+                env=self.cli_environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 encoding="utf-8",
@@ -367,11 +418,18 @@ class Docker:
             return values.image(api.inspect_image(reference))
         return None
 
-    def image_ids(self) -> dict[str, str]:
-        """Tag -> id, of every local image, in one request."""
+    def images(self) -> dict[str, tuple[str, ...]]:
+        """Id -> tags, of every local image, in one request."""
         with _mapped("the list of images"):
             found = self._api.images()
-        return {tag: image["Id"] for image in found for tag in image["RepoTags"] or ()}
+        return {
+            image["Id"]: tuple(t for t in image["RepoTags"] or () if t != "<none>:<none>")
+            for image in found
+        }
+
+    def image_ids(self) -> dict[str, str]:
+        """Tag -> id, of every local image, in one request."""
+        return {tag: image_id for image_id, tags in self.images().items() for tag in tags}
 
     def pull(self, reference: str, progress: Callable[[str], None] = lambda _: None) -> ImageInfo:
         """Pull an image. Raises DockerFailed with the registry's own words."""
@@ -457,6 +515,8 @@ class Docker:
             return
         if not labels or any(found.labels.get(k) != v for k, v in labels.items()):
             raise Refused(f"volume {name} is not labelled as ours: not removed")
+        for user in self.listing(labels=[HELPER], volume=name, helpers=True):
+            self.remove_container(user.id, force=True)  # it waits for work, or works for a dead one
         with _mapped(f"remove volume {name}"), suppress(NotFound):
             self._api.remove_volume(name)
 

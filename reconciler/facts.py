@@ -68,6 +68,8 @@ class Facts:
     """compose project -> its containers: our worlds, and the project's own plain name."""
     images: Mapping[str, str] = field(default_factory=dict)
     """image tag -> id, for every tag that a record names and that exists."""
+    image_ids: frozenset[str] = frozenset()
+    """Of every local image, tagged or not."""
     volumes: Mapping[str, int] = field(default_factory=dict)
     """volume -> bytes, for every volume that the ledger or the target's definition names
     and that exists (bind directories by their path)."""

@@ -47,6 +47,7 @@ class _Observation:
             now=time.time(),
             containers=self._containers,
             images=self._images(),
+            image_ids=frozenset(self._all_images),
             volumes=self._volumes,
             foreign_mounts=self._foreign_mounts(),
             ports=self._ports(),
@@ -145,8 +146,12 @@ class _Observation:
 
     # images, data, disk ---------------------------------------------------------------------
 
+    @cached_property
+    def _all_images(self) -> dict[str, tuple[str, ...]]:
+        return self.docker.images()
+
     def _images(self) -> dict[str, str]:
-        known = self.docker.image_ids()
+        known = {tag: image_id for image_id, tags in self._all_images.items() for tag in tags}
         named = [i.tag for record in self._records[0].values() for i in record.images.values()]
         named += [
             names.image_tag(self.stack.project, service, world.release)

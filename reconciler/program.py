@@ -18,7 +18,17 @@ from typing import Any
 
 import pulumi
 
-from reconciler import config, debts, decide, hostlock, impact, observe, switch, worlds
+from reconciler import (
+    config,
+    debts,
+    decide,
+    hostlock,
+    imagehold,
+    impact,
+    observe,
+    switch,
+    worlds,
+)
 from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
 from reconciler.errors import BadInput, Exit, LockstepError, Refused
@@ -130,6 +140,16 @@ class Program:
         with self._lock("recover") as lock:
             for said in switch.recover(self.stack, self.catalog, self.docker, lock, _progress):
                 pulumi.log.warn(said)
+
+    def put_back_tags(self) -> None:
+        """Images whose tags somebody removed get them again; only an update may do so."""
+        if pulumi.runtime.is_dry_run():
+            return
+        plan, gone = self.plan, imagehold.gone_tags(self.now)
+        if gone and not plan.refusals:
+            for said in imagehold.put_back_tags(self.docker, gone):
+                pulumi.log.warn(said)
+            del self.plan
 
     def declare(self) -> None:
         """Say the impact, refuse what must be refused, then declare the resources."""
@@ -275,6 +295,10 @@ class Program:
     def pay(self) -> None:
         """before_create and before_update of `kept`."""
         with self._lock("pay debts"):
+            kept = [kept.release for kept in self.plan.keep]
+            held = imagehold.to_hold(self.now, kept, self.plan.target)
+            for warning in imagehold.hold(self.stack, self.docker, held):
+                pulumi.log.warn(warning)
             debts.pay(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
 
 

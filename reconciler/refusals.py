@@ -56,13 +56,14 @@ def images(now: Situation, release: str) -> tuple[Refusal, ...]:
     found = []
     for service, (tag, image_id) in now.images_of(release).items():
         there = now.facts.images.get(tag)
+        if there is None and image_id in now.facts.image_ids:
+            continue  # only its tag is gone, which `up` puts back
         if there is None:
             found.append(
                 Refusal(
                     f"image {tag} of service {service} in {release} is missing "
                     f"(it was {image_id[:19]})",
-                    f"docker tag {image_id[:19]} {tag}   if the image is still there; "
-                    "else declare another release",
+                    _way_back(now, release, service, tag),
                 )
             )
         elif there != image_id:
@@ -74,6 +75,19 @@ def images(now: Situation, release: str) -> tuple[Refusal, ...]:
                 )
             )
     return tuple(found)
+
+
+def _way_back(now: Situation, release: str, service: str, tag: str) -> str:
+    """How the very same image can be had again: only what a registry has."""
+    record = now.facts.records.get(release)
+    image = record.images.get(service) if record is not None else None
+    if image is not None and image.digests:
+        pulled = image.digests[0]
+        return f"docker pull {pulled} && docker tag {pulled} {tag}   gets it from its registry"
+    return (
+        f"docker load   from a `docker save` of {tag}; it was built here, so nobody else has it: "
+        "else declare another release"
+    )
 
 
 def worlds_beside(now: Situation) -> list[Refusal]:

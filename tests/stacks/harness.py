@@ -108,13 +108,19 @@ class Project:
     name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
     port: int = field(default_factory=lambda: free_port())
     env: dict[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
+    """Words before every command that is to see the network of the project's daemon."""
+
+    def docker(self, *args: str, check: bool = True) -> str:
+        """The docker command line's answer, of the daemon that the project runs on."""
+        return docker(*args, check=check, env=self.env)
 
     # the command ----------------------------------------------------------------------------
 
     def run(self, *args: str, code: int | None = 0, env: Mapping[str, str] | None = None) -> Ran:
         """Run `lockstep ARGS`; the exit code must be `code` (None: any)."""
         done = subprocess.run(
-            [sys.executable, "-m", "cli.main", *args],
+            [*self.inside, sys.executable, "-m", "cli.main", *args],
             cwd=self.folder,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,
@@ -130,7 +136,7 @@ class Project:
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start `lockstep ARGS` in a session of its own, to be killed or waited for."""
         return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *args],
+            [*self.inside, sys.executable, "-m", "cli.main", *args],
             cwd=self.folder,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,
@@ -216,7 +222,7 @@ class Project:
         words = ["ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]
         listed: dict[str, str] = {}
         for label in self._labels():
-            out = docker(*words, *([] if running else ["--all"]), "--filter", f"label={label}")
+            out = self.docker(*words, *([] if running else ["--all"]), "--filter", f"label={label}")
             for line in out.splitlines():
                 container, name = line.split(" ", 1)
                 listed[container] = name
@@ -225,11 +231,11 @@ class Project:
     def volumes(self) -> set[str]:
         found: set[str] = set()
         for label in self._labels():
-            found |= set(docker("volume", "ls", "-q", "--filter", f"label={label}").split())
+            found |= set(self.docker("volume", "ls", "-q", "--filter", f"label={label}").split())
         return found
 
     def images(self) -> set[str]:
-        listed = docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+        listed = self.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
         return {i for i in listed.split() if i.startswith(f"{self.name}-")}
 
     def _labels(self) -> tuple[str, str]:
@@ -247,14 +253,33 @@ class Project:
 
     def get(self, path: str, timeout: float = 5.0) -> str:
         url = f"http://127.0.0.1:{self.port}{path}"
+        if self.inside:
+            return self._fetch(url, timeout)
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return str(answer.read().decode())
 
     def note(self, text: str) -> None:
         url = f"http://127.0.0.1:{self.port}/notes"
+        if self.inside:
+            self._fetch(url, 5, text)
+            return
         request = urllib.request.Request(url, data=text.encode(), method="POST")
         with urllib.request.urlopen(request, timeout=5) as answer:
             assert answer.status == 201
+
+    def _fetch(self, url: str, timeout: float, *posted: str) -> str:
+        """The same from another network."""
+        code = (
+            "import sys, urllib.request as r; "
+            "body = sys.argv[3].encode() if sys.argv[3:] else None; "
+            "got = r.urlopen(sys.argv[1], data=body, timeout=float(sys.argv[2])); "
+            "print(got.read().decode(), end='')"
+        )
+        words = [*self.inside, sys.executable, "-c", code, url, str(timeout), *posted]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        if done.returncode:
+            raise OSError(done.stderr)
+        return done.stdout
 
     def notes(self) -> list[str]:
         return self.get("/notes").splitlines()
@@ -274,28 +299,28 @@ class Project:
     def remove(self) -> None:
         """Remove containers, networks, volumes and images of this project, by label and name."""
         for label in self._labels():
-            ids = docker("ps", "--all", "-q", "--filter", f"label={label}").split()
+            ids = self.docker("ps", "--all", "-q", "--filter", f"label={label}").split()
             if ids:
-                docker("rm", "--force", "--volumes", *ids)
+                self.docker("rm", "--force", "--volumes", *ids)
             for kind in ("network", "volume"):
-                names = docker(kind, "ls", "-q", "--filter", f"label={label}").split()
+                names = self.docker(kind, "ls", "-q", "--filter", f"label={label}").split()
                 if names:
-                    docker(kind, "rm", *names, check=False)
-        for line in docker("ps", "--all", "--format", "{{.ID}} {{.Names}}").splitlines():
+                    self.docker(kind, "rm", *names, check=False)
+        for line in self.docker("ps", "--all", "--format", "{{.ID}} {{.Names}}").splitlines():
             container, name = line.split(" ", 1)
             if name.startswith(f"{self.name}-"):
-                docker("rm", "--force", container)
-        networks = docker("network", "ls", "--format", "{{.Name}}").split()
+                self.docker("rm", "--force", container)
+        networks = self.docker("network", "ls", "--format", "{{.Name}}").split()
         for network in [n for n in networks if n.startswith(f"{self.name}-")]:
-            docker("network", "rm", network, check=False)
+            self.docker("network", "rm", network, check=False)
         images = self.images()
         if images:
-            docker("rmi", "--force", *images, check=False)
+            self.docker("rmi", "--force", *images, check=False)
 
 
-def notes_project(folder: Path) -> Project:
+def notes_project(folder: Path, kind: type[Project] = Project, **more: Any) -> Project:
     """A project of one service with a volume, a config file and a published port."""
-    project = Project(folder)
+    project = kind(folder, **more)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "app.py").write_text(APP)
     (folder / "compose.yaml").write_text(COMPOSE.format(image=python_image(), port=project.port))
@@ -326,10 +351,14 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def docker(*args: str, check: bool = True) -> str:
+def docker(*args: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
     """The docker command line's answer."""
     done = subprocess.run(
-        ["docker", *args], capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        ["docker", *args],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        env={**os.environ, **(env or {})},
     )
     assert not check or done.returncode == 0, f"docker {' '.join(args)}: {done.stderr}"
     return done.stdout

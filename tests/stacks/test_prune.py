@@ -1,0 +1,71 @@
+"""Somebody tidies the host up: what releases need survives, and what does not is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.owndaemon import OwnDaemon, own_daemon
+from tests.stacks.harness import Project, notes_project, python_image
+
+pytestmark = pytest.mark.xdist_group("own-daemon")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
+    folder = tmp_path_factory.mktemp("own") / "docker"
+    with own_daemon(folder, images=(python_image(),)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def built(daemon: OwnDaemon, tmp_path: Path) -> Iterator[Project]:
+    """The small project on that daemon, with an image that is built anew for each release."""
+    project = notes_project(tmp_path / "notes", env=dict(daemon.env), inside=tuple(daemon.inside))
+    project.compose_file(i=f"image: {python_image()}=>build: .")
+    number(project, 1)
+    try:
+        project.init()
+        yield project
+    finally:
+        project.remove()
+
+
+def number(project: Project, release: int) -> None:
+    (project.folder / "Dockerfile").write_text(
+        f"FROM {python_image()}\nRUN echo {release} > /release\nVOLUME /scratch\n"
+    )
+
+
+def three_releases(project: Project) -> None:
+    for release in (1, 2, 3):
+        number(project, release)
+        project.release(f"number {release}")
+        project.note(f"in {release}")
+
+
+def test_fault_31_prune_takes_nothing_that_releases_need(built: Project) -> None:
+    """`docker volume prune` and `docker system prune -a --volumes`, typed twice: live, sealed and
+    kept content survives with its images, and rollback still goes back twice."""
+    built.run("config", "set", "--path", "datasets.scratch.service", "app")
+    built.run("config", "set", "--path", "datasets.scratch.target", "/scratch")
+    built.run("config", "set", "--path", "datasets.scratch.kind", "anonymous")
+    three_releases(built)
+    built.docker("volume", "create", "nobodys")
+    built.docker("tag", python_image(), "nobodys:image")
+    volumes = built.volumes()
+    assert len(volumes) == 4, volumes
+    pruned = ""
+    for _ in range(2):
+        pruned += built.docker("volume", "prune", "--force")
+        pruned += built.docker("system", "prune", "--all", "--volumes", "--force")
+    assert "nobodys" in pruned
+    assert built.volumes() == volumes
+    built.run("rollback", "--yes")
+    assert (built.live(), built.notes()) == ("prod-002", ["in 1", "in 2"])
+    built.docker("system", "prune", "--all", "--volumes", "--force")
+    built.run("rollback", "--yes")
+    assert (built.live(), built.notes()) == ("prod-001", ["in 1"])
+    built.nothing_to_do()
