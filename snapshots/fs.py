@@ -43,6 +43,7 @@ _RANGES_ARE_WAITED_FOR = tuple(int(n) for n in re.findall(r"\d+", os.uname().rel
 # write fault after an fsync. Elsewhere (tmpfs, network and FUSE file systems) times prove nothing.
 _EXT4, _XFS, _BTRFS = 0xEF53, 0x58465342, 0x9123683E
 _HONEST_TIMES = (_EXT4, _XFS, _BTRFS)
+_FUSE = 0x65735546
 
 # What opening a name reports when the entry was removed or exchanged since it was listed.
 EXCHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE)
@@ -399,10 +400,30 @@ def remove_entry(dir_fd: int, name: bytes) -> None:
 
 
 def sync_filesystem(fd: int) -> None:
-    """syncfs: everything written so far on this file system is durable, or an error is raised."""
-    if _libc.syncfs(fd) != 0:
+    """Everything written so far below this folder is durable, with its name, or an error is raised.
+
+    By syncfs, which the kernel does not pass on to file systems of FUSE: there, one by one.
+    """
+    if _kind_of_filesystem(fd) == _FUSE:
+        sync_each(fd)
+        with opened(fd, b"..", DIRECTORY) as above:
+            os.fsync(above)
+    elif _libc.syncfs(fd) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def sync_each(fd: int) -> None:
+    """Sync a folder and everything in it."""
+    for name, st in entries_in(fd):
+        if st is None or not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)):
+            continue
+        with opened(fd, name, DIRECTORY if stat.S_ISDIR(st.st_mode) else READ) as inner:
+            if stat.S_ISDIR(st.st_mode):
+                sync_each(inner)
+            else:
+                os.fsync(inner)
+    os.fsync(fd)
 
 
 def writes_out_ranges(fd: int) -> bool:
