@@ -35,10 +35,17 @@ def stop(
 
 
 def recover(context: typer.Context) -> None:
-    """Finish or revert what a crash left unfinished; says what was found and done."""
+    """Finish or revert what a crash left unfinished; says what was found and done.
+
+    A switch that still runs without its caller is followed to its end.
+    """
+    from cli import moves
     from reconciler import switch
 
     here = Context.of(context)
+    if moves.follow_running(here):
+        typer.echo("the switch that was under way has ended")
+        return
     with _locked(here, "recover") as lock:
         done = switch.recover(here.stack, here.catalog, here.docker, lock, here.progress)
     for line in done or ["nothing was unfinished"]:

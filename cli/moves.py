@@ -159,6 +159,36 @@ def insist_on_nothing_unfinished(here: Context) -> None:
     )
 
 
+def follow_running(here: Context) -> bool:
+    """Attach to a switch whose caller is gone, and follow it to its end; False when none runs.
+
+    Raises what it ended with.
+    """
+    from reconciler import switch
+
+    intent = switch.running(here.catalog)
+    if intent is None:
+        return False
+    here.progress(f"a switch to {intent.to_world} is under way (process {intent.pid}): following")
+    return switch.follow_running(here.catalog, here.progress)
+
+
+def insist_on_no_left_lock(here: Context) -> None:
+    """Raises Busy when a killed command left Pulumi's lock, which either engine would wait for."""
+    from engine import NotInEngine
+    from engine.backend import KILLED, Backend
+
+    try:
+        left = Backend(here.project, here.stack_name).left_locks()
+    except NotInEngine:
+        return  # kept elsewhere: the official CLI says it
+    if left:
+        raise Busy(
+            f"stack {here.stack_name} is locked: {'; '.join(left)}; {KILLED.partition(';')[0]}",
+            next_step="lockstep cancel   removes it; what runs on this host is not touched",
+        )
+
+
 def declaring(stack: Stack, release: str, wish: Wish | None) -> Stack:
     """The stack as it would be with another release declared."""
     changes: dict[str, object] = {"release": release}
@@ -182,6 +212,8 @@ def declare(backend: Backend, release: str, wish: Wish | None) -> None:
 def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = False) -> int:
     """Run `up` on the engine; returns the command's exit code."""
     here.say(here.backend.says)
+    follow_running(here)
+    insist_on_no_left_lock(here)
     if not here.backend.exists():
         here.say(f"stack {here.stack_name} has no Pulumi state: made anew; the ledger says what is")
         here.backend.init()

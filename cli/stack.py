@@ -98,7 +98,12 @@ def list_stacks(context: typer.Context, as_json: options.Json = False) -> None:
 
 def cancel(context: typer.Context, yes: options.Yes = False) -> None:
     """Remove the stack's lock that a killed command left; an `up` that still runs goes on."""
+    from reconciler import hostlock
+
     here = Context.of(context)
     ask.confirm(f"Remove the lock of stack {here.stack_name}?", yes=yes)
     here.backend.cancel()
     typer.echo(f"stack {here.stack_name} is not locked any more")
+    holder = hostlock.holder()
+    if holder is not None:
+        here.say(f"the host stays locked until it has ended: {holder}")

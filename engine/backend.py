@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .project import Project
 
 ORGANIZATION = "organization"
+KILLED = (
+    "nobody holds it any more: that process was killed; `lockstep cancel` or `pulumi cancel` "
+    "removes what it left"
+)
 
 
 class Backend:
@@ -158,22 +162,22 @@ class Backend:
                     path.unlink()
                     Path(f"{path}.attrs").unlink()
 
+    def left_locks(self) -> list[str]:
+        """Locks that killed processes of this host left: who made each, and when."""
+        found = ((path, _holder(path)) for path in sorted(self.lock_dir.glob("*.json")))
+        return [f"{path}: {_created(who)}" for path, who in found if _is_gone(who)]
+
     def _refuse_if_locked(self, mine: Path) -> None:
-        others = [p for p in sorted(self.lock_dir.glob("*.json")) if p != mine]
+        others = {p: _holder(p) for p in sorted(self.lock_dir.glob("*.json")) if p != mine}
         if not others:
             return
         lines = [
             f"the stack is currently locked by {len(others)} lock(s). Either wait for the other "
             "process(es) to end or delete the lock with `lockstep cancel` or `pulumi cancel`."
         ]
-        for path in others:
-            try:
-                who = json.loads(path.read_bytes())
-                by = f"created by {who['username']}@{who['hostname']} (pid {who['pid']}) at "
-                by += str(who["timestamp"])
-            except (OSError, ValueError, KeyError):
-                by = "of an unknown holder"
-            lines.append(f"  {path}: {by}")
+        lines += [f"  {path}: {_created(who)}" for path, who in others.items()]
+        if all(_is_gone(who) for who in others.values()):
+            lines.append(f"  {KILLED}")
         raise StackLocked("\n".join(lines))
 
     def _write(self, path: Path, content: bytes, durable: bool = False) -> None:
@@ -196,6 +200,36 @@ class Backend:
         _replace(
             Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n"
         )
+
+
+def _holder(lock: Path) -> dict[str, Any]:
+    """What a lock says of who made it; {} when it does not say it."""
+    try:
+        found = json.loads(lock.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _created(who: dict[str, Any]) -> str:
+    if not {"username", "hostname", "pid", "timestamp"} <= who.keys():
+        return "of an unknown holder"
+    pid = f"pid {who['pid']}, which is gone" if _is_gone(who) else f"pid {who['pid']}"
+    return f"created by {who['username']}@{who['hostname']} ({pid}) at {who['timestamp']}"
+
+
+def _is_gone(who: dict[str, Any]) -> bool:
+    """Whether the process was one of this host, and is no more."""
+    pid = who.get("pid")
+    if not isinstance(pid, int) or pid <= 0 or who.get("hostname") != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
 
 
 def _json(value: Any) -> bytes:

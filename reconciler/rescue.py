@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from failpoints import failpoint
 from reconciler import outcomes
@@ -22,10 +24,10 @@ Say = Callable[[str], None]
 
 
 def finish_or_revert(
-    stack: Stack, catalog: Catalog, docker: Docker, say: Say, *, who: str = ""
+    stack: Stack, catalog: Catalog, docker: Docker, say: Say, *, who: str = "", log: str = ""
 ) -> list[str]:
     """Bring a switch that was interrupted to its end; what was found and done, as sentences,
-    which stand in the ledger too.
+    which stand in the ledger too. `log`: the progress file, where others can follow this one.
 
     Needs the host lock. Can be interrupted itself, and done again. Raises CatalogDamaged when the
     journal does not belong to the ledger.
@@ -36,6 +38,9 @@ def finish_or_revert(
         return []
     insist_on_its_ledger(intent, catalog)
     u = Undertaking(stack, catalog, docker, intent, say)
+    if log:
+        with suppress(OSError):  # on a full disk nobody can attach
+            u.note(pid=os.getpid(), log=log)
     state, name = catalog.state(), intent.to_world
     outcome = _outcome_of(intent, state)
     if _is_past(intent, state):

@@ -93,15 +93,23 @@ def recover(
     return detached.carry_out(_document("recover", stack), lock, log, progress)
 
 
+def running(catalog: Catalog) -> Intent | None:
+    """The intent of a switch, or of a recovery, that runs now; None when none does."""
+    if not catalog.journal.exists():
+        return None
+    intent = JournalFile(catalog.journal).read()
+    # Since a crash its number may be another process's, but the lock died with it.
+    holder = hostlock.holder()
+    return intent if intent and holder and holder.pid == intent.pid else None
+
+
 def follow_running(catalog: Catalog, progress: Say) -> bool:
     """Follow a switch that another caller began and that still runs, to its end.
 
     False when none runs. Raises what it ended with.
     """
-    intent = JournalFile(catalog.journal).read()
-    # Since a crash its number may be another process's, but the lock died with it.
-    holder = hostlock.holder()
-    if intent is None or holder is None or holder.pid != intent.pid:
+    intent = running(catalog)
+    if intent is None:
         return False
     detached.follow(Path(intent.log), progress, lambda: process.is_alive(intent.pid))
     return True
@@ -445,10 +453,12 @@ def _work(document: dict[str, Any], say: Say) -> list[str]:
     stack = Stack.model_validate(document["stack"])
     catalog = Catalog(stack)
     if document["do"] == "recover":
-        return rescue.finish_or_revert(stack, catalog, connect(), say, who=document["who"])
+        return rescue.finish_or_revert(
+            stack, catalog, connect(stack.settings.reach), say, who=document["who"], log=document["log"]
+        )
     plan = _PLAN.validate_python(document["plan"])
     who, log = document["who"], document["log"]
-    return perform_move(stack, catalog, connect(), plan, say, who=who, log=log)
+    return perform_move(stack, catalog, connect(stack.settings.reach), plan, say, who=who, log=log)
 
 
 def _document(what: str, stack: Stack) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.hostlock import HostLock
-from reconciler.journal import Intent
+from reconciler.journal import Intent, JournalFile
 from tests.stacks.harness import Project, docker, notes_project
 
 
@@ -181,7 +181,7 @@ def test_a_switch_under_way_or_interrupted_comes_first(
         head=0, move="back", from_world=None, to_world=world, started="", log="x", pid=0
     )
     journal = live.folder / "releases" / "journal-prod.json"
-    journal.write_text(intent.model_dump_json())
+    JournalFile(journal).write(intent)
     before = config_file(live)
     try:
         for words in (("rollback", "--yes"), ("undo", "--yes")):
