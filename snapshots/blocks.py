@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from snapshots import fs
 from snapshots.blocktable import BlockTable
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.errors import Damaged
 from snapshots.groups import Groups, head_of
 from snapshots.pack import (
@@ -49,8 +50,8 @@ class BlockIndex:
     for each block, and one more where it is needed; the rest is in a temporary file.
     """
 
-    def __init__(self, folder: Path, *, load: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cipher: Cipher = PLAIN, *, load: bool = True) -> None:
+        self.folder, self.cipher = folder, cipher
         self.damaged: dict[str, str] = {}  # pack name -> why none of its blocks can be used
         self._lock = threading.Lock()
         self._table = BlockTable()
@@ -68,7 +69,7 @@ class BlockIndex:
 
     def _load(self, name: str) -> None:
         try:
-            index = index_of(self.folder / (name + SUFFIX), name)
+            index = index_of(self.folder / (name + SUFFIX), name, self.cipher)
         except Damaged as damage:
             self.damaged[name] = str(damage)
             return
@@ -233,7 +234,7 @@ class BlockSource:
 
     def __init__(self, index: BlockIndex) -> None:
         self.index = index
-        self._plain = PlainBlocks(index.find_all)
+        self._plain = PlainBlocks(index.find_all, index.cipher)
         self.groups = Groups(self._plain.joined)
         self._local = threading.local()
         self._readers: list[PackReader] = []
@@ -291,7 +292,7 @@ class BlockSource:
         reader: PackReader | None = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = PackReader(
-                payloads_too=self.payloads_too, groups=self.groups
+                payloads_too=self.payloads_too, groups=self.groups, cipher=self.index.cipher
             )
             self._readers.append(reader)
         return reader
@@ -348,7 +349,7 @@ class BlockSink:
     def _writer(self) -> PackWriter:
         writer: PackWriter | None = getattr(self._local, "writer", None)
         if writer is None:
-            writer = self._local.writer = PackWriter(self._index.folder)
+            writer = self._local.writer = PackWriter(self._index.folder, self._index.cipher)
             with self._lock:
                 self._open.append(writer)
         return writer

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snapshots import fs
 from snapshots.batch import AHEAD, Batch
-from snapshots.blocks import BlockIndex, BlockSink, BlockSource
+from snapshots.blocks import BlockSink, BlockSource
 from snapshots.draft import Draft, Piece, Seen, piece_of
 from snapshots.errors import SnapshotError, SourceChanging, naming, shown
 from snapshots.inorder import InOrder
@@ -105,7 +105,7 @@ class _Capture:
     ) -> SnapshotRecord:
         """`known`: the snapshot to compare with, its twins, whether unchanged is left unread."""
         snapshot, twins, reuse = known
-        with fs.opened_root(self.source) as root, BlockIndex(self.store.packs) as index:
+        with fs.opened_root(self.source) as root, self.store.index() as index:
             self.store.upgrade()
             self._meter = Meter("capture", self._total(root, parent), self.progress)
             self._known = KnownFiles(

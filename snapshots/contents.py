@@ -112,7 +112,8 @@ class Contents:
         content: dict[bytes, Content] = dict(self._source.get_many(dict(blocks)))
         bad = {digest for digest, data in content.items() if isinstance(data, Damaged)}
         if bad:
-            content.update(whole_copies(self._source.index.folder, bad))
+            index = self._source.index
+            content.update(whole_copies(index.folder, index.cipher, bad))
         return content
 
     def _write(

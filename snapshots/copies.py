@@ -7,25 +7,26 @@ from contextlib import closing
 from pathlib import Path
 
 from snapshots.blocks import pack_names
+from snapshots.cipher import Cipher
 from snapshots.errors import Damaged
 from snapshots.pack import SUFFIX, PackReader, read_index
 
 
 def whole_copies(
-    packs: Path, wanted: Collection[bytes], *, but: Collection[str] = ()
+    packs: Path, cipher: Cipher, wanted: Collection[bytes], *, but: Collection[str] = ()
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
     """Hash and content of those of these blocks of which a pack has a proved copy; each once.
 
     Packs that cannot be read, and those named in `but`, are passed over.
     """
     left = set(wanted)
-    with closing(PackReader()) as reader:
+    with closing(PackReader(cipher=cipher)) as reader:
         for name in pack_names(packs):
             path = packs / (name + SUFFIX)
             if not left or name in but:
                 continue
             try:
-                there = [placed for placed in read_index(path, name) if placed.hash in left]
+                there = [placed for placed in read_index(path, name, cipher) if placed.hash in left]
             except Damaged:
                 continue
             for placed, content in reader.blocks(path, there):

@@ -55,7 +55,10 @@ class Draft:
         name = f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
         self._store = store
         self._tree_path, self._hints_path = store.trees / name, store.hints / name
-        self._tree, self._hints = TreeWriter(self._tree_path), HintsWriter(self._hints_path)
+        self._tree, self._hints = (
+            TreeWriter(self._tree_path, store.cipher),
+            HintsWriter(self._hints_path, store.cipher),
+        )
         self._root = ""
         self._began = self._data = 0  # of the file that is open
 
@@ -99,8 +102,8 @@ class Draft:
 
     def entries(self) -> Iterator[tuple[Entry, fs.Key | None]]:
         """After `close`: what was written, each file with its key."""
-        hints = iter(Hints(self._hints_path))
-        for entry in read_tree(self._tree_path, self._root):
+        hints = iter(Hints(self._hints_path, self._store.cipher))
+        for entry in read_tree(self._tree_path, self._root, self._store.cipher):
             yield entry, next(hints).key if isinstance(entry, File) else None
 
     def discard(self) -> None:

@@ -12,12 +12,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import zstandard
 from blake3 import blake3
 
 from snapshots import fs
+from snapshots.cipher import PLAIN, Cipher, Writer
 from snapshots.errors import Damaged
 
 VERSION = 2
@@ -54,10 +55,13 @@ UNKNOWN = (0, 0, 0, 0)
 class HintsWriter:
     """Hints in the order of the tree; `close` says of which tree."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cipher: Cipher = PLAIN) -> None:
         self._path = path
-        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")  # noqa: SIM115
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
+        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        self._out = _Hashing(cipher.writer(self._file))
+        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(
+            cast("BinaryIO", self._out), closefd=False
+        )
         self._folder = b""
         self._names: list[bytes] = []
         self._numbers: list[int] = []
@@ -75,12 +79,9 @@ class HintsWriter:
         self._stream.write(_GROUP.pack(0, 0, 0))
         self._stream.close()  # type: ignore[no-untyped-call]
         summary = json.dumps({"hints": VERSION, "root": root, "packs": packs}).encode()
-        self._file.write(summary + struct.pack("<I", len(summary)))
-        self._file.flush()
-        self._file.seek(0)
-        digest = _hash_of(self._file, os.fstat(self._file.fileno()).st_size)
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(digest)
+        self._out.write(summary + struct.pack("<I", len(summary)))
+        self._out.write(self._out.hash.digest())
+        self._out.finish()
         self._file.close()
 
     def discard(self) -> None:
@@ -103,13 +104,25 @@ class HintsWriter:
         self._names, self._numbers = [], []
 
 
+class _Hashing:
+    """Passes on what is written, and has the hash of all of it."""
+
+    def __init__(self, out: Writer) -> None:
+        self._out, self.hash = out, blake3()
+        self.finish = out.finish
+
+    def write(self, data: bytes, /) -> int:
+        self.hash.update(data)
+        return self._out.write(data)
+
+
 class Hints:
     """What `HintsWriter` wrote. Raises Damaged if it is not sound."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, cipher: Cipher = PLAIN) -> None:
+        self._path, self._cipher = path, cipher
         try:
-            with open(path, "rb") as file:
+            with cipher.reader(path) as file:
                 end = file.seek(0, os.SEEK_END)
                 if end < _END.size:
                     raise Damaged(f"{path} is cut off")
@@ -133,7 +146,7 @@ class Hints:
         """Folder, names and hints of neighbouring files."""
         width = len(Hint._fields)
         with (
-            open(self._path, "rb") as file,
+            self._cipher.reader(self._path) as file,
             zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
         ):
             while any(head := _GROUP.unpack(_exactly(stream, _GROUP.size))):

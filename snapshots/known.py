@@ -42,9 +42,9 @@ class KnownFiles:
         if snapshot_id is not None:
             try:
                 root = store.read(snapshot_id).root
-                hints = Hints(store.hints / f"{snapshot_id}.hints")
+                hints = Hints(store.hints / f"{snapshot_id}.hints", store.cipher)
                 if hints.root == root:
-                    self._tree = TreeLines(store.tree_path(root), root)
+                    self._tree = TreeLines(store.tree_path(root), root, store.cipher)
                     self._groups = hints.groups()
                     self.whole = set(hints.packs) <= set(packs)
             except SnapshotError:

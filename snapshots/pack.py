@@ -251,7 +251,9 @@ class PackReader:
         if placed.codec == MEMBER:
             if self._groups is None:
                 self._groups = Groups(
-                    PlainBlocks(partial(find_beside, path.parent, self._cipher), self._cipher).joined
+                    PlainBlocks(
+                        partial(find_beside, path.parent, self._cipher), self._cipher
+                    ).joined
                 )
             return self._groups.member(bytes(payload), placed.raw)
         raise zstandard.ZstdError(f"codec {placed.codec} is not known to this version")

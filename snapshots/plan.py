@@ -33,10 +33,10 @@ from snapshots.tree import (
     Up,
     block_length,
     data_parts,
-    read_tree,
 )
 
 CHUNK = 256  # steps that are written and read back together
+ROOM, MOST_ROOM = 32, 4096  # blocks: from how many on room is made for them, and for how many
 LOOK_UP = 2048  # blocks whose places are looked up together, and a run more
 _LENGTH = struct.Struct("<Q")
 
@@ -58,6 +58,14 @@ class Run:
 
     at: int
     blocks: tuple[tuple[bytes, Place], ...]
+    parts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where the runs after it have data, as (offset, length): so much that room for all of it is
+    made at once. Between writes it would wait for those that are under way."""
+
     parts: tuple[tuple[int, int], ...]
 
 
@@ -103,6 +111,38 @@ class Plan:
         self._file.close()
 
 
+def with_room(steps: Iterable[Step]) -> Iterator[Step | Room]:
+    """The same steps, and the room for runs before them."""
+    runs: list[Run] = []
+    blocks = 0
+    for step in steps:
+        if isinstance(step, Run):
+            runs.append(step)
+            blocks += len(step.blocks)
+            if blocks < MOST_ROOM:
+                continue
+        if blocks >= ROOM:
+            yield Room(tuple(_merged(part for run in runs for part in run.parts)))
+        yield from runs
+        runs, blocks = [], 0
+        if not isinstance(step, Run):
+            yield step
+    yield from runs
+
+
+def _merged(parts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Neighbours become one part."""
+    start = end = 0
+    for offset, length in parts:
+        if offset != end:
+            if end > start:
+                yield start, end - start
+            start = offset
+        end = offset + length
+    if end > start:
+        yield start, end - start
+
+
 def _flat(step: Step) -> Any:
     """A step as tuples of plain values, its kind first."""
     if isinstance(step, Run):
@@ -144,7 +184,7 @@ def make_plan(
     Damaged, UnknownPath.
     """
     selection = Selection(only)
-    entries = read_tree(store.tree_path(record.root), record.root)
+    entries = store.tree(record.root)
     _Planning(plan, index, selection).run(entries)
     if not selection.complete:
         raise UnknownPath(

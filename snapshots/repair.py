@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snapshots import fs, salvage
-from snapshots.blocks import BlockIndex, BlockSink
+from snapshots.blocks import BlockSink
 from snapshots.capture import capture
+from snapshots.cipher import Cipher
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, SnapshotError, UnknownSnapshot, naming
 from snapshots.hints import Hints
@@ -99,7 +100,7 @@ class _Repair:
                 whole = None
                 with suppress(OSError):
                     whole = salvage.record_with_one_bit_back(
-                        path.read_bytes()[:MAX_RECORD], snapshot_id
+                        path.read_bytes()[:MAX_RECORD], snapshot_id, self._store.cipher
                     )
                 if whole is None:
                     self.unmended.append(Finding("", (snapshot_id,), (), str(damage)))
@@ -138,7 +139,7 @@ class _Repair:
         """Damaged hints only cost time: the next capture reads everything and writes new ones."""
         for path in sorted(self._store.hints.glob("*.hints")):
             try:
-                Hints(path)
+                Hints(path, self._store.cipher)
             except Damaged:
                 path.unlink(missing_ok=True)
                 self.mended.append(f"the hints of snapshot {path.stem[:12]} were dropped")
@@ -172,7 +173,7 @@ class _Repair:
         for path in self._damaged():
             self._write_anew(path, lost, self._fetched - lost)
         # A group can be read again when what it consists of is whole again.
-        lost -= {digest for digest, _ in whole_copies(self._store.packs, lost)}
+        lost -= {digest for digest, _ in whole_copies(self._store.packs, self._store.cipher, lost)}
         self.blocks = len(users) - len(lost)
         if self.blocks:
             self.mended.append(f"{self.blocks} blocks that snapshots need")
@@ -190,10 +191,12 @@ class _Repair:
 
     def _lost(self, users: set[bytes]) -> set[bytes]:
         """Those that no pack has, and not even what is left of a damaged one."""
-        elsewhere = whole_copies(self._store.packs, users, but=self.damaged_packs)
+        elsewhere = whole_copies(
+            self._store.packs, self._store.cipher, users, but=self.damaged_packs
+        )
         lost = users - {digest for digest, _ in elsewhere}
         for path in self._damaged() if lost else ():
-            lost -= _whole_in(path)
+            lost -= _whole_in(path, self._store.cipher)
         return lost
 
     def _damaged(self) -> list[Path]:
@@ -213,10 +216,13 @@ class _Repair:
         It is kept aside if something may be in it that somebody needs. What was `found` lies in
         another pack by now, and by itself.
         """
-        sound, entries = _entries(path)
+        sound, entries = _entries(path, self._store.cipher)
         members = [placed for placed in entries if sound and placed.codec == MEMBER]
         others = [placed for placed in entries if not (sound and placed.codec == MEMBER)]
-        with _new_packs(self._store) as sink, closing(PackReader()) as reader:
+        with (
+            _new_packs(self._store) as sink,
+            closing(PackReader(cipher=self._store.cipher)) as reader,
+        ):
             for _, data in reader.blocks(path, others):
                 if not isinstance(data, Damaged):
                     sink.put(data)
@@ -246,25 +252,25 @@ class _Repair:
         return not lost.isdisjoint(known) if known else bool(lost)
 
 
-def _entries(path: Path) -> tuple[bool, list[Placed]]:
+def _entries(path: Path, cipher: Cipher) -> tuple[bool, list[Placed]]:
     """Whether the index of a pack is sound, and its entries, or what they may have been."""
     try:
-        return True, list(read_index(path, path.stem))
+        return True, list(read_index(path, path.stem, cipher))
     except Damaged:
-        return False, salvage.entries_left(path)
+        return False, salvage.entries_left(path, cipher)
 
 
-def _whole_in(path: Path) -> set[bytes]:
+def _whole_in(path: Path, cipher: Cipher) -> set[bytes]:
     """The hashes of all that is whole in a damaged pack."""
-    with closing(PackReader()) as reader:
-        blocks = reader.blocks(path, _entries(path)[1])
+    with closing(PackReader(cipher=cipher)) as reader:
+        blocks = reader.blocks(path, _entries(path, cipher)[1])
         return {placed.hash for placed, data in blocks if not isinstance(data, Damaged)}
 
 
 @contextmanager
 def _new_packs(store: Store) -> Iterator[BlockSink]:
     """Takes blocks into new packs, which are durable and read back when the block is left."""
-    with BlockIndex(store.packs, load=False) as index:
+    with store.index(load=False) as index:
         sink = BlockSink(index)
         try:
             yield sink

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from snapshots.errors import shown
 from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import Blocks, read_tree, with_paths
+from snapshots.tree import Blocks, with_paths
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def users_of(
     users: dict[bytes, dict[str, Users]] = {}
     for root, records in roots.items():
         snapshots = by_dataset(records)
-        for path, entry in with_paths(read_tree(store.tree_path(root), root)):
+        for path, entry in with_paths(store.tree(root)):
             if not isinstance(entry, Blocks):
                 continue
             for digest in bad.intersection(entry.hashes):

@@ -16,14 +16,15 @@ from pathlib import Path
 from blake3 import blake3
 
 from snapshots import fs
+from snapshots.cipher import Cipher
 from snapshots.pack import ENTRY, MAX_BLOCKS, TRAILER, Placed
-from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import BLOCK, Blocks, File, block_length, read_tree, with_paths
+from snapshots.store import SnapshotRecord, Store, is_record
+from snapshots.tree import BLOCK, Blocks, File, block_length, with_paths
 
 Folders = Mapping[str, Sequence[Path]]  # dataset -> where its content may still lie
 
 
-def entries_left(path: Path) -> list[Placed]:
+def entries_left(path: Path, cipher: Cipher) -> list[Placed]:
     """Entries of a damaged index that may be right: where its trailer says, or the file's length.
 
     One altered field of the trailer leaves the other, by which the index is found all the same.
@@ -33,15 +34,17 @@ def entries_left(path: Path) -> list[Placed]:
             end = file.seek(0, os.SEEK_END) - TRAILER.size
             file.seek(max(0, end))
             count, offset, _, _ = TRAILER.unpack(file.read(TRAILER.size))
-            by_count = end - count * ENTRY.size
+            by_count = end - count * ENTRY.size - cipher.overhead
             found: dict[tuple[bytes, int], Placed] = {}
             for start in {offset, by_count}:
                 if not 0 <= start < end or end - start > MAX_BLOCKS * ENTRY.size:
                     continue
                 file.seek(start)
-                index = file.read((end - start) // ENTRY.size * ENTRY.size)
+                index = cipher.guess(file.read(end - start))
+                index = index[: len(index) // ENTRY.size * ENTRY.size]
                 for placed in (Placed(*entry) for entry in ENTRY.iter_unpack(index)):
-                    if 0 < placed.stored <= placed.raw <= BLOCK and placed.offset < end:
+                    length = placed.stored - cipher.overhead
+                    if 0 < length <= placed.raw <= BLOCK and placed.offset < end:
                         found[placed.hash, placed.offset] = placed
             return list(found.values())
     except (OSError, struct.error):
@@ -59,7 +62,7 @@ def from_folders(
     for root, records in roots.items():
         folders = _folders(records, at)
         size = 0
-        for path, entry in with_paths(read_tree(store.tree_path(root), root)):
+        for path, entry in with_paths(store.tree(root)):
             if isinstance(entry, File):
                 size = entry.size
             elif isinstance(entry, Blocks) and not left.isdisjoint(entry.hashes):
@@ -128,12 +131,12 @@ def _all_blocks(dir_fd: int) -> Iterator[bytes]:
                             yield os.pread(fd, BLOCK, number * BLOCK)
 
 
-def record_with_one_bit_back(body: bytes, names: str) -> bytes | None:
+def record_with_one_bit_back(body: bytes, names: str, cipher: Cipher) -> bytes | None:
     """The record of this id, if `body` is it but for one bit."""
     changed = bytearray(body)
     for bit in range(8 * len(body)):
         changed[bit // 8] ^= 1 << bit % 8
-        if blake3(changed).hexdigest()[:32] == names:
+        if is_record(bytes(changed), names, cipher):
             return bytes(changed)
         changed[bit // 8] ^= 1 << bit % 8
     return None

@@ -23,8 +23,9 @@ from typing import Any
 from blake3 import blake3
 
 from failpoints import failpoint
-from snapshots import fs
+from snapshots import fs, private, storekey
 from snapshots.blocks import BlockIndex, BlockSink, BlockSource
+from snapshots.cipher import PLAIN, AesGcm, Cipher
 from snapshots.errors import (
     Damaged,
     SnapshotError,
@@ -35,10 +36,11 @@ from snapshots.errors import (
     shown,
 )
 from snapshots.pack import is_hash
-from snapshots.tree import Blocks, read_tree
+from snapshots.tree import Blocks, Entry, read_tree
 
 VERSION = 2
-FORMATS = {n: b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, VERSION)}
+ENCRYPTED = 3
+FORMATS = {n: b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, VERSION, ENCRYPTED)}
 ID = re.compile(r"[0-9a-f]{32}")
 MAX_RECORD = 1 << 20
 LOCK_SECONDS = 60.0
@@ -72,24 +74,27 @@ class Swept:
 class Store:
     """A folder of snapshots. One object may be used by several threads and over a long time."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cipher: Cipher = PLAIN) -> None:
+        self.path, self.cipher = path, cipher
         self.packs = path / "packs"
         self.trees = path / "trees"
         self.hints = path / "hints"
         self.snapshots = path / "snapshots"
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = True) -> Store:
+    def open(cls, path: Path, *, create: bool = True, passphrase: str | None = None) -> Store:
         """The store at `path`. `create`: make it (0700) if missing, and insist on write access.
 
-        Without `create` a store on a read-only file system can be read. Raises StoreUnusable.
+        Without `create` a store on a read-only file system can be read. With a `passphrase` it is,
+        or becomes, an encrypted one. Raises StoreUnusable, WrongKey, Damaged (its key).
         """
         store = cls(Path(path))
         try:
             if create:
-                store._make()
-            store._check_format()
+                store._make(passphrase)
+            store.check_format()
+            private.insist(store.path, "the store")
+            store._unlock(passphrase)
         except OSError as error:
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror or error}; "
@@ -97,28 +102,51 @@ class Store:
             ) from error
         return store
 
-    def _make(self) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _make(self, passphrase: str | None) -> None:
+        private.make_folder(self.path)
         marker = self.path / "format"
         if not marker.exists():
             strange = [name for name in os.listdir(self.path) if not name.startswith(".format.")]
             ours = {"packs", "trees", "hints", "snapshots", "damaged", "lock", "lost+found"}
+            ours |= set(storekey.FILES)
             if set(strange) - ours:
                 raise StoreUnusable(
                     f"{self.path} holds other files ({', '.join(sorted(strange)[:3])}) and is no "
                     "store; name an empty folder"
                 )
-        self.path.chmod(0o700)
+        private.insist(self.path, "the store")
         for folder in (self.packs, self.trees, self.hints, self.snapshots):
             folder.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if not marker.exists():
-            fs.write_durably(marker, FORMATS[VERSION])
+            if passphrase is not None:
+                storekey.make(self.path, passphrase)
+            fs.write_durably(marker, FORMATS[VERSION if passphrase is None else ENCRYPTED])
         probe = self.path / f".write-{os.getpid()}.tmp"
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         probe.unlink()
 
-    def _check_format(self) -> None:
+    @property
+    def encrypted(self) -> bool:
+        """Whether the store is an encrypted one. Raises OSError."""
+        return (self.path / "format").read_bytes() == FORMATS[ENCRYPTED]
+
+    def _unlock(self, passphrase: str | None) -> None:
+        if self.encrypted:
+            if passphrase is None:
+                raise storekey.WrongKey(
+                    f"the store {self.path} is encrypted, and no passphrase was given: "
+                    "lockstep config set --secret encryption   takes it"
+                )
+            self.cipher = AesGcm(storekey.read(self.path, passphrase))
+        elif passphrase is not None:
+            raise StoreUnusable(
+                f"the store {self.path} is not encrypted, although the config says `encryption`: "
+                "lockstep encrypt   encrypts what is in it"
+            )
+
+    def check_format(self) -> None:
+        """Raises StoreUnusable unless this version can read the store."""
         try:
             found = (self.path / "format").read_bytes()[:200]
         except FileNotFoundError as error:
@@ -126,7 +154,7 @@ class Store:
         if found not in FORMATS.values():
             raise StoreUnusable(
                 f"the store {self.path} has a format that this version cannot read "
-                f"({shown(found.strip())}; it reads versions 1 to {VERSION}): use the version of "
+                f"({shown(found.strip())}; it reads versions 1 to {ENCRYPTED}): use the version of "
                 "Lockstep that wrote it, or a newer one"
             )
 
@@ -149,15 +177,16 @@ class Store:
         path = self._record_path(snapshot_id)
         try:
             with open(path, "rb") as file:
-                body = file.read(MAX_RECORD + 1)
+                body = file.read(MAX_RECORD + self.cipher.overhead + 1)
         except FileNotFoundError as error:
             raise UnknownSnapshot(f"the store {self.path} has no snapshot {snapshot_id}") from error
         except OSError as error:
             raise Damaged(
                 f"the record of snapshot {snapshot_id} cannot be read: {error}"
             ) from error
-        if _id_of(body) != snapshot_id:
+        if not is_record(body, snapshot_id, self.cipher):
             raise Damaged(f"the record of snapshot {snapshot_id} was altered")
+        body = bytes(self.cipher.decrypt(body, snapshot_id.encode()))
         try:
             return _record_from(snapshot_id, json.loads(body))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -174,7 +203,8 @@ class Store:
             raise SnapshotError("a snapshot's tags are too long: use fewer or shorter ones")
         snapshot_id = _id_of(body)
         record = _record_from(snapshot_id, json.loads(body))
-        fs.write_durably(self._record_path(snapshot_id), body)
+        stored = self.cipher.encrypt(body, snapshot_id.encode())
+        fs.write_durably(self._record_path(snapshot_id), stored)
         return self.read(record.id)
 
     def forget(self, snapshot_id: str) -> None:
@@ -196,14 +226,22 @@ class Store:
         return self.snapshots / f"{snapshot_id}.json"
 
     def tree_path(self, root: str) -> Path:
-        return self.trees / f"{root}.zst"
+        return self.trees / f"{self.cipher.name(root)}.zst"
+
+    def tree(self, root: str) -> Iterator[Entry]:
+        """All entries of a tree. Raises Damaged."""
+        return read_tree(self.tree_path(root), root, self.cipher)
+
+    def index(self, *, load: bool = True) -> BlockIndex:
+        """Which block lies where, as of now; to be closed. `load`: as for BlockIndex."""
+        return BlockIndex(self.packs, self.cipher, load=load)
 
     # -- blocks ----------------------------------------------------------------------------------
 
     @contextmanager
     def reading(self) -> Iterator[BlockSource]:
         """Blocks for as long as the `with` lasts: nothing is swept meanwhile."""
-        with self.locked(fcntl.LOCK_SH), BlockIndex(self.packs) as index:
+        with self.locked(fcntl.LOCK_SH), self.index() as index:
             source = BlockSource(index)
             try:
                 yield source
@@ -226,6 +264,8 @@ class Store:
                             "run it again when that has finished"
                         ) from error
                     time.sleep(0.05)
+            if os.fstat(file.fileno()).st_ino != (self.path / "lock").stat().st_ino:
+                raise StoreBusy(f"the store {self.path} was encrypted meanwhile: run it again")
             yield
 
     # -- space -----------------------------------------------------------------------------------
@@ -251,7 +291,7 @@ class Store:
             before = self.size()
             forgotten, roots, held_back = self._forget_all_but(keep)
             if not held_back:
-                with BlockIndex(self.packs) as index:
+                with self.index() as index:
                     held_back = self._mark(index, roots)
                     failpoint("store.marked")
                     if not held_back:
@@ -283,7 +323,7 @@ class Store:
         held_back = []
         for root in roots:
             try:
-                for entry in read_tree(self.tree_path(root), root):
+                for entry in self.tree(root):
                     if isinstance(entry, Blocks):
                         index.mark(entry.hashes)
             except Damaged as damage:
@@ -294,8 +334,9 @@ class Store:
 
     def _remove_unused_files(self, roots: set[str]) -> None:
         ids = set(self.ids())
+        needed = {self.tree_path(root) for root in roots}
         for tree in self.trees.iterdir():
-            if tree.name.removesuffix(".zst") not in roots:
+            if tree not in needed:
                 tree.unlink()
         for hint in self.hints.iterdir():
             if hint.name.removesuffix(".hints") not in ids:
@@ -307,7 +348,7 @@ class Store:
     def _shrink_packs(self, index: BlockIndex) -> None:
         """Drop packs without needed blocks; write packs anew of which less than half is needed."""
         emptied: list[Path] = []
-        with BlockIndex(self.packs, load=False) as fresh:
+        with self.index(load=False) as fresh:
             sink, source = BlockSink(fresh), BlockSource(index)
             try:
                 for path, needed, stored in index.packs():
@@ -332,8 +373,16 @@ class Store:
 
     def damaged_packs(self) -> list[str]:
         """Why packs of this store cannot be used at all; [] if all can."""
-        with BlockIndex(self.packs) as index:
+        with self.index() as index:
             return list(index.damaged.values())
+
+
+def is_record(stored: bytes, snapshot_id: str, cipher: Cipher) -> bool:
+    """Whether what lies in a record's file is the record that this id names."""
+    try:
+        return _id_of(bytes(cipher.decrypt(stored, snapshot_id.encode()))) == snapshot_id
+    except Damaged:
+        return False
 
 
 def _id_of(body: bytes) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from blake3 import blake3
 
 from snapshots import fs
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.errors import Damaged, shown
 from snapshots.treefile import chunks
 
@@ -111,14 +112,14 @@ def data_parts(blocks: Blocks, size: int) -> list[tuple[int, int]]:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def read_tree(path: Path, root: str) -> Iterator[Entry]:
+def read_tree(path: Path, root: str, cipher: Cipher = PLAIN) -> Iterator[Entry]:
     """All entries of the tree `root`, checked one by one; the hash of the whole at the end.
 
     Whoever acts on entries reads the tree to its end once before. Raises Damaged.
     """
     check = _Check(path.name)
     try:
-        for line in _lines(path, root):
+        for line in _lines(path, root, cipher):
             entry = check.line(line)
             if entry is not None:
                 yield entry
@@ -144,10 +145,10 @@ def with_paths(entries: Iterator[Entry]) -> Iterator[tuple[bytes, Entry]]:
         yield leaf, entry
 
 
-def _lines(path: Path, root: str) -> Iterator[bytes]:
+def _lines(path: Path, root: str, cipher: Cipher) -> Iterator[bytes]:
     digest = blake3()
     rest = b""
-    for chunk in chunks(path, root, digest):
+    for chunk in chunks(path, root, digest, cipher):
         *whole, rest = (rest + chunk).split(b"\n")
         if max(map(len, (*whole, rest))) >= MAX_LINE:
             raise Damaged(f"tree {root[:12]} has an endless line")

@@ -8,6 +8,7 @@ from pathlib import Path
 import zstandard
 from blake3 import blake3
 
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.errors import Damaged
 
 HASH = 32  # bytes of the frame's own hash
@@ -20,9 +21,9 @@ class TreeLines:
     The hash of the frame is checked at once; that of the lines, when all was taken, by `finish`.
     """
 
-    def __init__(self, path: Path, root: str) -> None:
+    def __init__(self, path: Path, root: str, cipher: Cipher = PLAIN) -> None:
         self._root, self._hash = root, blake3()
-        self._chunks = chunks(path, root, self._hash)
+        self._chunks = chunks(path, root, self._hash, cipher)
         self._chunk, self._start = b"", 0  # the bytes at hand, and where they lie
         self._next()
 
@@ -65,22 +66,25 @@ class TreeLines:
             raise Damaged(f"tree {self._root[:12]} was altered: its content has another hash")
 
 
-def check_hash(path: Path, root: str) -> None:
+def check_hash(path: Path, root: str, cipher: Cipher = PLAIN) -> None:
     """Damaged unless the tree's bytes are those that its root names."""
-    TreeLines(path, root).finish()
+    TreeLines(path, root, cipher).finish()
 
 
-def chunks(path: Path, root: str, digest: blake3) -> Iterator[bytes]:
+def chunks(path: Path, root: str, digest: blake3, cipher: Cipher) -> Iterator[bytes]:
     """What is in the frame, whose own hash is checked first; `digest` is of all that was taken."""
     try:
         frame = hash_of_frame(path)
         with open(path, "rb") as file:
             if file.read(HASH) != frame:
                 raise Damaged(f"tree {root[:12]} was altered or is cut off")
-            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream:
-                while chunk := stream.read(CHUNK):
-                    digest.update(chunk)
-                    yield chunk
+        with (
+            cipher.reader(path, HASH) as content,
+            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(content) as stream,
+        ):
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                yield chunk
     except FileNotFoundError as error:
         raise Damaged(f"tree {root[:12]} is missing from the store") from error
     except (OSError, zstandard.ZstdError) as error:

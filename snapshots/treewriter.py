@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import zstandard
 from blake3 import blake3
@@ -38,7 +38,9 @@ class TreeWriter:
         self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
         self._file.write(bytes(HASH))  # the place of the frame's own hash
         self._out = cipher.writer(self._file)
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._out, closefd=False)
+        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(
+            cast("BinaryIO", self._out), closefd=False
+        )
         self._hash = blake3()
         self._waiting: list[bytes] = []
         self._written = self._length = 0

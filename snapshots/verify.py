@@ -17,7 +17,7 @@ from snapshots.pack import ENTRY, MAGIC, TRAILER, Placed, read_index
 from snapshots.progress import Meter, Progress
 from snapshots.report import BadCopy, Damage, Finding, Report, by_dataset, explained
 from snapshots.store import SnapshotRecord, Store
-from snapshots.tree import Blocks, Dir, File, Up, block_length, data_parts, read_tree, with_paths
+from snapshots.tree import Blocks, Dir, File, Up, block_length, data_parts, with_paths
 
 __all__ = ["Damage", "Finding", "Report", "verify", "verify_all"]
 
@@ -90,7 +90,12 @@ class Examination:
         if not self.bad:
             return self._found
         bad = self.bad.values()
-        whole = {digest for digest, _ in whole_copies(self._store.packs, {c.hash for c in bad})}
+        whole = {
+            digest
+            for digest, _ in whole_copies(
+                self._store.packs, self._store.cipher, {c.hash for c in bad}
+            )
+        }
         return self._found + explained(self._store, self.roots, bad, whole)
 
     def _note(self, reason: str, dataset: str = "", *ids: str, file: bytes | None = None) -> None:
@@ -101,7 +106,7 @@ class Examination:
 
     def check_format(self) -> None:
         try:
-            Store.open(self._store.path, create=False)
+            self._store.check_format()
         except StoreUnusable as unusable:
             self._note(str(unusable))
 
@@ -144,7 +149,7 @@ class Examination:
     ) -> tuple[int, int]:
         """Files and bytes of data in a tree, of which all blocks were looked up. Raises Damaged."""
         files = data = size = 0
-        for path, entry in with_paths(read_tree(self._store.tree_path(root), root)):
+        for path, entry in with_paths(self._store.tree(root)):
             if isinstance(entry, Blocks):
                 length = sum(count for _, count in data_parts(entry, size))
                 data += length

@@ -6,6 +6,7 @@ It checks what the page says that a reader checks, and stops at the first thing 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import struct
 import zlib
@@ -16,6 +17,8 @@ from typing import Any
 
 import zstandard
 from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 BLOCK = 65536
 ENTRY = struct.Struct("<32sQIIIB3s")
@@ -46,10 +49,13 @@ def insist(condition: bool, what: str) -> None:
 
 
 class Reader:
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, passphrase: str = "") -> None:
         self._store = store
-        versions = [b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, 2)]
-        insist((store / "format").read_bytes() in versions, "unknown format")
+        versions = [b'{"format": "lockstep-store", "version": %d}\n' % n for n in (1, 2, 3)]
+        version = (store / "format").read_bytes()
+        insist(version in versions, "unknown format")
+        self._key = _key(store, passphrase) if version == versions[2] else None
+        self._longer = 28 if self._key else 0
         self._places: dict[bytes, tuple[Path, int, int, int, int, int]] = {}
         for pack in sorted((store / "packs").glob("*.pack")):
             self._index(pack)
@@ -59,6 +65,7 @@ class Reader:
 
     def record(self, snapshot: str) -> dict[str, Any]:
         body = (self._store / "snapshots" / f"{snapshot}.json").read_bytes()
+        body = self._opened(body, snapshot.encode())
         insist(blake3(body).hexdigest()[:32] == snapshot, "altered record")
         record: dict[str, Any] = json.loads(body)
         insist(record["record"] == 1, "unknown record")
@@ -117,12 +124,34 @@ class Reader:
                 files += 1
         raise Wrong("no end")
 
+    # -- encryption ------------------------------------------------------------------------------
+
+    def _opened(self, stored: bytes, place: bytes) -> bytes:
+        return stored if self._key is None else _decrypted(self._key, stored, place)
+
+    def _file(self, stored: bytes) -> bytes:
+        if self._key is None:
+            return stored
+        piece = (1 << 18) + 28
+        pieces = [stored[at : at + piece] for at in range(0, len(stored), piece)]
+        return b"".join(
+            _decrypted(
+                self._key, data, b"file %d %s" % (n, b"end" if n + 1 == len(pieces) else b"")
+            )
+            for n, data in enumerate(pieces)
+        )
+
     # -- trees -----------------------------------------------------------------------------------
 
     def _lines(self, root: str) -> Iterator[bytes]:
-        content = (self._store / "trees" / f"{root}.zst").read_bytes()
+        name = root
+        if self._key is not None:
+            names = blake3(self._key, derive_key_context="lockstep-store 2026 names of trees")
+            name = blake3(root.encode(), key=names.digest()).hexdigest()
+        content = (self._store / "trees" / f"{name}.zst").read_bytes()
         insist(blake3(content[32:]).digest() == content[:32], "altered tree")
-        lines = zstandard.ZstdDecompressor().decompressobj().decompress(content[32:])
+        frame = self._file(content[32:])
+        lines = zstandard.ZstdDecompressor().decompressobj().decompress(frame)
         insist(blake3(lines).hexdigest() == root, "altered lines")
         insist(lines.endswith(b"\n"), "no newline at the end")
         return iter(lines[:-1].split(b"\n"))
@@ -147,11 +176,12 @@ class Reader:
         count, offset, digest, magic = TRAILER.unpack(content[-TRAILER.size :])
         insist(content[:8] == magic == b"LSPACK01", "no pack")
         index = content[offset : -TRAILER.size]
-        insist(len(index) == count * ENTRY.size, "index of another length")
+        insist(len(index) == count * ENTRY.size + self._longer, "index of another length")
         insist(blake3(index).digest() == digest and digest.hex() == pack.stem, "altered index")
+        index = self._opened(index, b"index")
         hashes = []
         for name, at, stored, raw, crc, codec, zero in ENTRY.iter_unpack(index):
-            insist(zero == bytes(3) and 0 < stored <= raw <= BLOCK, "bad entry")
+            insist(zero == bytes(3) and 0 < stored - self._longer <= raw <= BLOCK, "bad entry")
             insist(at >= 8 and at + stored <= offset, "payload outside")
             self._places[name] = pack, at, stored, raw, crc, codec
             hashes.append(name)
@@ -163,6 +193,7 @@ class Reader:
             file.seek(at)
             payload = file.read(stored)
         insist(zlib.crc32(payload) == crc, "altered payload")
+        payload = self._opened(payload, digest)
         if codec == 0:
             content = payload
         elif codec == 1:
@@ -192,6 +223,28 @@ class Reader:
         return b"".join(
             self.block(hashes[at : at + 32], plain=True) for at in range(0, len(hashes), 32)
         )
+
+
+def _key(store: Path, passphrase: str) -> bytes:
+    try:
+        value = json.loads((store / "key").read_bytes())
+    except ValueError:
+        raise Wrong("altered key") from None
+    check = value.pop("check")
+    insist(blake3(json.dumps(value, sort_keys=True).encode()).hexdigest() == check, "altered key")
+    insist(value["key"] == 1, "unknown key")
+    salt, wrapped = bytes.fromhex(value["salt"]), bytes.fromhex(value["wrapped"])
+    derived = hashlib.scrypt(
+        passphrase.encode(), salt=salt, n=value["n"], r=8, p=1, dklen=32, maxmem=1 << 26
+    )
+    return _decrypted(derived, wrapped, b"lockstep-store key")
+
+
+def _decrypted(key: bytes, stored: bytes, place: bytes) -> bytes:
+    try:
+        return AESGCM(key).decrypt(stored[:12], stored[12:], place)
+    except InvalidTag:
+        raise Wrong("altered, or another key") from None
 
 
 def _entry(value: dict[str, Any]) -> Entry:

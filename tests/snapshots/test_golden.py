@@ -23,6 +23,7 @@ from tests.snapshots.golden.make import is_rdb, manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
+PASSPHRASES = {"v3": "golden passphrase"}
 KINDS = {"d": "0o4", "f": "0o10", "l": "0o12", "p": "0o1"}
 
 
@@ -31,6 +32,13 @@ def expected_of(version: str) -> dict[str, dict[str, dict[str, Any]]]:
         (GOLDEN / version / "manifest.json").read_text()
     )
     return found
+
+
+def copied(version: str, to: Path) -> None:
+    """A golden store as it was when it was made: a clone has its files, but not their modes."""
+    shutil.copytree(GOLDEN / version / "store", to)
+    for folder in (to, *(path for path in to.rglob("*") if path.is_dir())):
+        folder.chmod(0o700)
 
 
 def test_there_is_one_of_each_version() -> None:
@@ -43,8 +51,8 @@ def test_there_is_one_of_each_version() -> None:
 def test_a_golden_store_is_restored(version: str, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can restore owners and attributes of others")
-    shutil.copytree(GOLDEN / version / "store", tmp_path / "store")
-    store = Store.open(tmp_path / "store", create=False)
+    copied(version, tmp_path / "store")
+    store = Store.open(tmp_path / "store", create=False, passphrase=PASSPHRASES.get(version))
     expected = expected_of(version)
     assert store.ids() == sorted(expected)
     for snapshot, entries in expected.items():
@@ -55,7 +63,7 @@ def test_a_golden_store_is_restored(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_whoever_knows_the_page_can_read_it(version: str) -> None:
-    store = reader.Reader(GOLDEN / version / "store")
+    store = reader.Reader(GOLDEN / version / "store", PASSPHRASES.get(version, ""))
     expected = expected_of(version)
     assert store.snapshots() == sorted(expected)
     for snapshot, entries in expected.items():
@@ -120,10 +128,11 @@ def test_the_reader_uses_nothing_of_the_product() -> None:
     assert names.isdisjoint({"snapshots", "reconciler", "engine", "cli", "tests"})
 
 
-def test_the_reader_finds_what_is_wrong(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "v2" / "store", tmp_path / "store")
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_the_reader_finds_what_is_wrong(version: str, tmp_path: Path) -> None:
+    copied(version, tmp_path / "store")
     for path in sorted((tmp_path / "store").rglob("*")):
-        if not path.is_file() or path.name == "lock":
+        if not path.is_file() or path.name in ("lock", "key.copy"):
             continue
         good = path.read_bytes()
         for at in {0, 9, len(good) // 2, len(good) - 1}:
@@ -131,18 +140,18 @@ def test_the_reader_finds_what_is_wrong(tmp_path: Path) -> None:
             bad[at] ^= 1
             path.write_bytes(bad)
             with pytest.raises((reader.Wrong, KeyError)):
-                _read_all(tmp_path / "store")
+                _read_all(tmp_path / "store", PASSPHRASES.get(version, ""))
         path.write_bytes(good)
 
 
-def _read_all(path: Path) -> None:
-    store = reader.Reader(path)
+def _read_all(path: Path, passphrase: str) -> None:
+    store = reader.Reader(path, passphrase)
     for snapshot in store.snapshots():
         store.entries(snapshot)
 
 
 def test_a_store_of_version_1_is_upgraded_by_the_first_capture(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "v1" / "store", tmp_path / "store")
+    copied("v1", tmp_path / "store")
     store = Store.open(tmp_path / "store")
     first, second = expected_of("v1")
     assert (store.path / "format").read_bytes() == FORMATS[1]

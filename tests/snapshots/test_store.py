@@ -52,8 +52,8 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable):
         Store.open(tmp_path / "file")
     newer = Store.open(tmp_path / "newer")
-    (newer.path / "format").write_text('{"format": "lockstep-store", "version": 3}\n')
-    with pytest.raises(StoreUnusable, match=r'"version": 3.* reads versions 1 to 2'):
+    (newer.path / "format").write_text('{"format": "lockstep-store", "version": 4}\n')
+    with pytest.raises(StoreUnusable, match=r'"version": 4.* reads versions 1 to 3'):
         Store.open(newer.path)
 
 

@@ -1,4 +1,5 @@
 """Makes a golden store with the code of today: python -m tests.snapshots.golden.make FOLDER
+(or FOLDER PASSPHRASE, for an encrypted one).
 
 Done once for each version of the format, when it is released; what is in FOLDER never changes
 afterwards. Needs root's rights, for owners and attributes.
@@ -146,9 +147,9 @@ def _is_sparse(st: os.stat_result) -> bool:
     return st.st_blocks * 512 < st.st_size
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, passphrase: str | None = None) -> None:
     folder.mkdir()
-    store = Store.open(folder / "store")
+    store = Store.open(folder / "store", passphrase=passphrase)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place, "data")
         root.mkdir()
@@ -164,4 +165,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:3])
