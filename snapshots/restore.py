@@ -22,14 +22,14 @@ from snapshots.errors import NotEnoughSpace, TargetNotEmpty, Unsupported, naming
 from snapshots.files import Files, FileTask, Finished, Made
 from snapshots.inorder import InOrder
 from snapshots.pace import Pace
-from snapshots.plan import Plan, Run, Step, Way, make_plan
+from snapshots.plan import Plan, Room, Run, Step, Way, make_plan, with_room
 from snapshots.progress import Meter, Progress
 from snapshots.store import Store
 from snapshots.tree import Dir, Fifo, File, Hard, Symlink, Up
 from snapshots.twins import RestoredTwins
 
 SPARE = 64 << 20  # room that is left free on the target's file system
-THREADS = 4  # some decode while others wait for the disk
+THREADS = 6  # some decode while others wait for the disk
 WAITING = 8  # batches given out and not yet done
 # What one job restores at most, and a run more: 2 to 4 MiB stay in the caches and cost few faults.
 BATCH_FILES, BATCH_BLOCKS = 64, 32
@@ -145,6 +145,7 @@ class _Restore:
         self._links: dict[int, tuple[tuple[bytes, ...], int]] = {}  # number -> names, inode
         self._task: FileTask | None = None  # the file whose runs come now
         self._large: Made | None = None  # the same, open, if it is more than one batch takes
+        self._room: Room | None = None  # to be made for runs that come now
         self._batch: list[FileTask] = []
         self._batch_blocks = 0
         self._actions: list[Callable[[], None]] = []  # after the batch
@@ -153,9 +154,11 @@ class _Restore:
     def run(self, plan: Plan, begin: Callable[[], None] | None) -> None:
         try:
             with InOrder(THREADS, WAITING, begin) as self._jobs:
-                for step in plan.steps():
+                for step in with_room(plan.steps()):
                     if isinstance(step, Run):
                         self._run_of_blocks(step)
+                    elif isinstance(step, Room):
+                        self._room = step
                     else:
                         self._finish_file()
                         self._step(step)
@@ -292,11 +295,11 @@ class _Restore:
         """What came of a large file, as a job of its own."""
         assert self._task is not None
         piece = self._task.piece(made, last=last)
-        if not made.kept:
+        if self._room and not made.kept:
             with naming("restore", self._task.path):
-                for run in piece.runs:
-                    for offset, length in run.parts:
-                        fs.preallocate(made.fd, offset, length)
+                for offset, length in self._room.parts:
+                    fs.preallocate(made.fd, offset, length)
+        self._room = None
         data = sum(length for run in piece.runs for _, length in run.parts)
         self._jobs.submit(partial(self._contents.fill, [piece]), partial(self._count, data))
 
