@@ -183,7 +183,11 @@ def _data(here: Context) -> Iterator[Finding]:
         )
     good, _ = here.catalog.records()
     needed = retention.needed_snapshots(state, good)
-    missing = needed - set(Store.open(here.stack.store, create=False).ids()) if needed else set()
+    missing: set[str] = set()
+    if needed:
+        stack = here.stack
+        store = Store.open(stack.store, create=False, passphrase=stack.settings.encryption)
+        missing = needed - set(store.ids())
     for snapshot in sorted(missing):
         yield Finding("data", FAILED, f"snapshot {snapshot[:20]} is not in the store")
     if not debts and not missing:

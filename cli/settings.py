@@ -80,7 +80,7 @@ def set_value(
     """Set one value. What cannot be used is refused, and nothing is changed."""
     here = Context.of(context)
     own = own_key(here.project.name, key)
-    sealed = secret or (own is not None and own.split(".")[0] == "secrets")
+    sealed = secret or (own is not None and own.split(".")[0] in ("secrets", "encryption"))
     new = value if value is not None else _ask_for(key, hidden=sealed)
     if own is not None:
         check_key(own)

@@ -149,6 +149,9 @@ class Settings(Setting):
     compose: tuple[str, ...] = Field((".",), description="a folder, or compose files in order")
     profiles: tuple[str, ...] = ()
     store: str = "releases/store"
+    encryption: str | None = Field(
+        None, min_length=12, description="the passphrase of an encrypted store: always a secret"
+    )
     window: Window = Window()
     data: Literal["restore", "keep"] = "restore"
     environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")

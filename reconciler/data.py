@@ -75,7 +75,7 @@ class Data:
     @cached_property
     def store(self) -> Store:
         """The snapshot store."""
-        return Store.open(self.stack.store)
+        return Store.open(self.stack.store, passphrase=self.stack.settings.encryption)
 
     # while the old world runs ---------------------------------------------------------------
 

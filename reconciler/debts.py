@@ -40,7 +40,7 @@ def pay(
     and the next up tries again.
     """
     try:
-        store = Store.open(stack.store)
+        store = Store.open(stack.store, passphrase=stack.settings.encryption)
         capture_sealed(catalog, docker, store, progress, pace=places.pace(stack))
     except (SnapshotError, OSError) as error:
         raise DebtsUnpaid(
@@ -120,7 +120,8 @@ def capture_before_use(
     if not owed:
         return None
     try:
-        capture_sealed(catalog, docker, Store.open(stack.store), progress, frozenset(owed))
+        store = Store.open(stack.store, passphrase=stack.settings.encryption)
+        capture_sealed(catalog, docker, store, progress, frozenset(owed))
     except (SnapshotError, OSError) as error:
         return (
             f"{', '.join(sorted(owed))} could not be captured before it is used again ({error}): "

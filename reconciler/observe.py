@@ -197,7 +197,9 @@ class _Observation:
     def _snapshots(self) -> dict[str, Snapshot]:
         if not (self.stack.store / "format").exists():
             return {}
-        store = Store.open(self.stack.store, create=False)
+        store = Store.open(
+            self.stack.store, create=False, passphrase=self.stack.settings.encryption
+        )
         found = {}
         for snapshot_id in store.ids():
             # One that is damaged is none to rely on; `verify` names it.

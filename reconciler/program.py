@@ -89,7 +89,7 @@ def read_stack() -> config.Stack:
 
 def parse_value(key: str, value: Any) -> Any:
     """A config value as Pulumi hands it over: objects and numbers come as JSON text."""
-    if not isinstance(value, str) or key in ("release", "store", "data", "retry"):
+    if not isinstance(value, str) or key in ("release", "store", "encryption", "data", "retry"):
         return value
     try:
         parsed = json.loads(value)

@@ -194,7 +194,8 @@ def _snapshots(stack: Stack) -> set[str]:
 
     if not stack.store.exists():
         return set()
-    return set(Store.open(stack.store, create=False).ids())
+    store = Store.open(stack.store, create=False, passphrase=stack.settings.encryption)
+    return set(store.ids())
 
 
 def generation_labels(stack: Stack, dataset: str, number: int) -> dict[str, str]:

@@ -231,7 +231,8 @@ class _Making:
         from snapshots.store import Store
 
         assert planned.snapshot is not None
-        store, snapshot = Store.open(self.stack.store), planned.snapshot
+        store = Store.open(self.stack.store, passphrase=self.stack.settings.encryption)
+        snapshot = planned.snapshot
         fill = partial(
             restore,
             store,
