@@ -3,17 +3,40 @@ some of it elsewhere, or the new image's engine cannot open it, the move is refu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from reconciler import places
 from reconciler.config import Stack
-from reconciler.docker import Docker
+from reconciler.docker import Docker, ExecResult
 from reconciler.errors import Refused
-from reconciler.plan import Action, DatasetPlan
+from reconciler.plan import Action, DatasetPlan, Plan, Refusal
+from reconciler.reach import driver_for
 from reconciler.release import Dataset, Release
-from snapshots.drivers import Driver, driver_for
+from snapshots.drivers import Driver
+
+_LOOK_LONG = ("sqlite",)
+"""Drivers that read all data to say whether it could be taken along."""
+_TOOK_TOO_LONG = 124
+_ANSWERS: dict[tuple[str, ...], ExecResult] = {}
+
+
+def refusals(
+    stack: Stack, docker: Docker, plan: Plan, records: Mapping[str, Release], live: str | None
+) -> tuple[Refusal, ...]:
+    """For the preview, what `insist_on_sources` would raise; what takes long is left to `up`.
+    `live`: the release that runs now."""
+    release = records.get(plan.target or "")
+    if not plan.new_world or plan.refusals or release is None:
+        return ()
+    found = []
+    for planned in plan.datasets.values():
+        try:
+            _insist_on_source(stack, docker, planned, records.get(live or ""), release, quick=True)
+        except Refused as refused:
+            found.append(Refusal(refused.message, refused.next_step, refused.exit_code))
+    return tuple(found)
 
 
 def insist_on_sources(
@@ -26,17 +49,31 @@ def insist_on_sources(
     """What is forked or worked on in place must lie in one place, and suit the release's images.
     `before`: the release that runs on it now. Raises Refused."""
     for planned in datasets:
-        dataset = release.datasets.get(planned.name)
-        if dataset is None or planned.action not in (Action.FORK, Action.IN_PLACE):
-            continue
-        source = planned.source or planned.generation
-        if planned.snapshot is not None or not _exists(docker, source):
-            continue  # what is put in its place may be what saves it
-        path = places.place(docker, source)
-        driver = _driver(stack, dataset)
-        problems = driver.check_path(path)
-        problems = problems or _unfit(docker, driver, dataset, path, before, release)
-        _refuse(release, dataset, problems)
+        _insist_on_source(stack, docker, planned, before, release)
+
+
+def _insist_on_source(
+    stack: Stack,
+    docker: Docker,
+    planned: DatasetPlan,
+    before: Release | None,
+    release: Release,
+    *,
+    quick: bool = False,
+) -> None:
+    dataset = release.datasets.get(planned.name)
+    if dataset is None or planned.action not in (Action.FORK, Action.IN_PLACE):
+        return
+    source = planned.source or planned.generation
+    if planned.snapshot is not None or not _exists(docker, source):
+        return  # what is put in its place may be what saves it
+    driver = _driver(stack, dataset)
+    if quick and driver.name in _LOOK_LONG:
+        return
+    path = places.place(docker, source)
+    problems = driver.check_path(path)
+    problems = problems or _unfit(docker, driver, dataset, path, before, release)
+    _refuse(release, dataset, problems)
 
 
 def insist_on_restored(
@@ -75,8 +112,19 @@ def _unfit(
         image = release.images[mount.service]
         ran = before.images.get(mount.service) if before is not None else None
         if ran is None or ran.id != image.id:
-            problems |= dict.fromkeys(driver.unfit(path, partial(docker.ask, image.id)))
+            problems |= dict.fromkeys(driver.unfit(path, partial(_ask, docker, image.id)))
     return list(problems)
+
+
+def _ask(docker: Docker, image_id: str, argv: Sequence[str]) -> ExecResult:
+    """An image never changes, so each question is asked once, for preview and update."""
+    asked = (image_id, *argv)
+    if asked not in _ANSWERS:
+        answer = docker.ask(image_id, argv)
+        if answer.code != _TOOK_TOO_LONG:
+            _ANSWERS[asked] = answer
+        return answer
+    return _ANSWERS[asked]
 
 
 def _refuse(release: Release, dataset: Dataset, problems: list[str]) -> None:

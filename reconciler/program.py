@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from reconciler import (
     config,
     debts,
     decide,
+    fitness,
     hostlock,
     imagehold,
     impact,
@@ -107,7 +108,7 @@ class Program:
 
     @cached_property
     def docker(self) -> Docker:
-        return connect()
+        return connect(self.stack.settings.reach)
 
     @cached_property
     def compose(self) -> Compose:
@@ -128,7 +129,11 @@ class Program:
             pulumi.log.warn(mended)
         facts = observe.observe(self.stack, self.catalog, self.state, self.docker, probe=self.probe)
         self.now = Situation(self.stack, self.state, facts)
-        return decide.decide(self.stack, self.state, facts)
+        plan = decide.decide(self.stack, self.state, facts)
+        unfit = fitness.refusals(
+            self.stack, self.docker, plan, facts.records, self.state.live_release
+        )
+        return replace(plan, refusals=(*plan.refusals, *unfit))
 
     def put_right_what_is_unfinished(self) -> None:
         """Follow a switch that runs without its caller to its end; finish or revert one that a

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
 
+from reconciler import program
 from reconciler.errors import Refused
 from reconciler.plan import Move
 from tests.reconciler.trial import POSTGRES, Trial
@@ -28,6 +30,8 @@ def another_image(trial: Trial) -> str:
 
 
 def insist_on_refusal(trial: Trial, says: str) -> None:
+    shown = program.facts_and_plan(trial.stack, probe=False).refusals
+    assert any(re.search(says, refusal.message) for refusal in shown), shown
     running = trial.docker.listing(running=True, labels=[f"lockstep.project={trial.project}"])
     volumes = set(trial.docker.volumes())
     with pytest.raises(Refused, match=says) as refused:
@@ -38,7 +42,12 @@ def insist_on_refusal(trial: Trial, says: str) -> None:
     assert {v for v in trial.docker.volumes() if v.startswith(trial.project)} <= volumes
 
 
-def test_a_database_that_could_not_go_along_is_refused_by_name(trial: Trial) -> None:
+def test_fault_78_79_80_a_database_that_could_not_go_along_is_refused_by_name(
+    trial: Trial,
+) -> None:
+    """A tablespace outside of the volume, files of another major version: preview and `up` refuse
+    by name before anything stops; another version of the sort order: live, and said which
+    databases to reindex."""
     database = {
         "image": POSTGRES,
         "environment": {"POSTGRES_PASSWORD": "${TOKEN}"},
