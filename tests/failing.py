@@ -32,6 +32,12 @@ class Failing:
         return Counter(line.split()[0] for line in (self.folder / "hits").read_text().splitlines())
 
     @property
+    def last(self) -> str | None:
+        """The failpoint that was passed last."""
+        lines = (self.folder / "hits").read_text().splitlines()
+        return lines[-1].split()[0] if lines else None
+
+    @property
     def happened(self) -> bool:
         """Whether any of what was wanted was done."""
         return any(self.folder.glob("done-*"))

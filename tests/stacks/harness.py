@@ -133,14 +133,16 @@ class Project:
         assert "Traceback" not in ran.text, self._story(ran, code)
         return ran
 
-    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start `lockstep ARGS` in a session of its own, to be killed or waited for."""
         return subprocess.Popen(
             [*self.inside, sys.executable, "-m", "cli.main", *args],
             cwd=self.folder,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,

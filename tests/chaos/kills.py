@@ -1,0 +1,152 @@
+"""Commands that are killed: at a failpoint, or at a random time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.chaos.stage import marked_processes
+from tests.failing import Failing
+from tests.stacks.harness import Project
+
+VICTIMS = ("command", "switch", "both")
+
+
+@dataclass
+class Tally:
+    """What was killed so far, and where."""
+
+    at: Counter[str] = field(default_factory=Counter)
+    """failpoint -> kills there."""
+    after: Counter[str] = field(default_factory=Counter)
+    """failpoint -> kills at a random time when it was the last that was passed."""
+    victims: Counter[str] = field(default_factory=Counter)
+    rounds: Counter[str] = field(default_factory=Counter)
+    passed: dict[str, Counter[str]] = field(default_factory=dict)
+    """kind of command -> failpoint -> the most often that one run of it passed there."""
+
+    @property
+    def random(self) -> int:
+        return sum(self.after.values())
+
+    @property
+    def placed(self) -> int:
+        return sum(self.at.values())
+
+    def learn(self, kind: str, passed: Counter[str]) -> None:
+        known = self.passed.setdefault(kind, Counter())
+        for name, count in passed.items():
+            known[name] = max(known[name], count)
+
+    def rarest(self, kind: str, chance: random.Random) -> tuple[str, int] | None:
+        """A failpoint that this kind of command passes and where least was killed; which pass."""
+        known = self.passed.get(kind)
+        if not known:
+            return None
+        least = min(self.at[name] for name in known)
+        name = chance.choice(sorted(n for n in known if self.at[n] == least))
+        return name, chance.randint(1, known[name])
+
+    def write(self, path: Path) -> None:
+        """For docs/reliability.md."""
+        found = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "rounds": dict(sorted(self.rounds.items())),
+            "victims": dict(sorted(self.victims.items())),
+            "at": dict(sorted(self.at.items())),
+            "after": dict(sorted(self.after.items())),
+        }
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. `killed`: where it or its switch was killed, in words; "" if not."""
+
+    args: tuple[str, ...]
+    code: int
+    text: str
+    killed: str
+
+
+class Killer:
+    """Runs commands of a project, and kills them or their switch."""
+
+    def __init__(self, project: Project, tally: Tally, chance: random.Random) -> None:
+        self.project = project
+        self.tally = tally
+        self.chance = chance
+
+    def run(self, kind: str, *args: str) -> Ended:
+        """To its own end."""
+        return self._carried_out(kind, args, [], None)
+
+    def at_a_failpoint(self, kind: str, *args: str) -> Ended:
+        """Killed at one that this kind of command passes, if it passes it again."""
+        wanted = self.tally.rarest(kind, self.chance)
+        lines = [f"{wanted[0]} kill {wanted[1]}"] if wanted else []
+        ended = self._carried_out(kind, args, lines, None)
+        if wanted and ended.killed:
+            self.tally.at[wanted[0]] += 1
+        return ended
+
+    def at_random(self, kind: str, seconds: float, *args: str) -> Ended:
+        """Killed within so many seconds, unless it has ended before: the command, or the process
+        of its switch, or both."""
+        return self._carried_out(kind, args, [], self.chance.uniform(0, seconds))
+
+    def _carried_out(
+        self, kind: str, args: tuple[str, ...], wanted: list[str], after: float | None
+    ) -> Ended:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as out:
+            points = Failing(Path(folder), *wanted)
+            command = self.project.start(*args, env=points.env, stdout=out.fileno())
+            killed = ""
+            if after is not None:
+                killed = self._killed_after(command, after, points)
+            code = command.wait(120)
+            if wanted and points.happened:
+                killed = f"at {wanted[0]}"
+            self.tally.learn(kind, points.hits)
+            out.seek(0)
+            ended = Ended(args, code, out.read(), killed)
+        assert "Traceback" not in ended.text, ended.text
+        return ended
+
+    def _killed_after(self, command: subprocess.Popen[str], seconds: float, points: Failing) -> str:
+        victim = self.chance.choice(VICTIMS)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if command.poll() is not None:
+                return ""
+            time.sleep(0.02)
+        last = points.last or "start"
+        if not self._strike(command, victim):
+            return ""
+        self.tally.after[last] += 1
+        self.tally.victims[victim] += 1
+        return f"{victim} killed after {last}"
+
+    def _strike(self, command: subprocess.Popen[str], victim: str) -> bool:
+        """A switch has a session of its own."""
+        sessions = marked_processes(self.project)
+        switch = {p for p, session in sessions.items() if session != command.pid}
+        chosen = {
+            "command": sessions.keys() - switch,
+            "switch": switch,
+            "both": set(sessions),
+        }[victim]
+        for process in chosen:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return bool(chosen)

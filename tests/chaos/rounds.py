@@ -1,0 +1,218 @@
+"""Rounds of one stack under load: a move, killed again and again, then taken to its end; after it
+the host is what the model says, and nothing else is there."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from tests.chaos.host import Host
+from tests.chaos.kills import Ended, Killer, Tally
+from tests.chaos.model import Model
+from tests.chaos.stage import Acknowledged, Writer, edit, read_all, until_quiet
+from tests.stacks.harness import Project
+
+OK, REFUSED, REVERTED, DEBTS, BUSY = 0, 3, 4, 5, 6
+KINDS = {"forward": 4, "fail": 2, "rollback": 2, "undo": 2, "restore": 2, "stop": 1}
+"""Kind of round -> how often it comes, beside the others."""
+LONGEST = 9.0
+"""Seconds that a move takes at most, on a slow machine; later a kill meets nothing."""
+
+Kill = Callable[..., Ended]
+
+
+class Rounds:
+    """One project, its writer and its model, over many rounds."""
+
+    def __init__(self, project: Project, writer: Writer, tally: Tally, seed: int) -> None:
+        self.project = project
+        self.writer = writer
+        self.tally = tally
+        self.chance = random.Random(seed)
+        self.killer = Killer(project, tally, self.chance)
+        self.host = Host(project)
+        self.model = Model()
+        self.story: list[str] = []
+        """What was done, for whoever looks at a failure."""
+
+    def first(self) -> None:
+        """The first release, without a kill."""
+        self.project.init()
+        self.project.run("config", "set", "deadline", "40")
+        name = self.project.new("the first")
+        self.model.made(name)
+        self._again("up", "up", "--yes")
+        self._settled(name, back=False, moved=True)
+
+    def round(self, kind: str, kills: int, *, at_random: bool) -> None:
+        """One round of a kind, with at most so many kills. A kind that is not possible now (there
+        is nothing to go back to) is a forward one."""
+        target = self._target(kind)
+        kind = kind if target else "forward"
+        self.tally.rounds[kind] += 1
+        self._say(f"round {self.tally.rounds.total()}: {kind} {target or ''}")
+        if kind == "forward":
+            self._forward(kills, at_random)
+        elif kind == "fail":
+            self._fail(kills, at_random)
+        elif kind == "stop":
+            self._stop(kills, at_random)
+        else:
+            self._back(kind, str(target), kills, at_random)
+        self._insist_on_everything(swept=kind == "forward" and not kills)
+
+    def any_kind(self) -> str:
+        return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
+
+    # kinds ----------------------------------------------------------------------------------
+
+    def _forward(self, kills: int, at_random: bool) -> None:
+        name = self._new(breaks=False, killed=not at_random)
+        for _ in range(kills):
+            if self._live_release() == name:
+                break
+            self._killed("forward", at_random, "up", "--yes")
+        self._again("forward", "up", "--yes")
+        self._settled(name, back=False, moved=True)
+
+    def _fail(self, kills: int, at_random: bool) -> None:
+        """A release that writes into all data and then fails."""
+        name = self._new(breaks=True, killed=False)
+        for _ in range(kills):
+            ended = self._killed("fail", at_random, "up", "--yes")
+            if ended.code == REVERTED and not ended.killed:
+                break
+        until_quiet(self.project)
+        while self._again("fail", "up", "--yes", codes=(REVERTED, REFUSED)).code == REVERTED:
+            continue
+        self.model.failed.add(name)
+        self.project.declare(str(self.model.live))
+        self._again("stay", "up", "--yes")
+        self._settled(str(self.model.live), back=False, moved=False)
+
+    def _back(self, kind: str, target: str, kills: int, at_random: bool) -> None:
+        words = ("undo", "--yes") if kind == "undo" else ("rollback", target, "--yes")
+        for _ in range(kills):
+            if self._live_release() == target:
+                self._killed(kind, at_random, "up", "--yes")
+                continue
+            ended = self._killed(kind, at_random, *words)
+            if ended.code == REFUSED:
+                self._killed("recover", at_random, "recover")
+        until_quiet(self.project)
+        if self._live_release() != target:
+            self._again("recover", "recover")
+            self._again(kind, *words)
+        self._again(kind, "up", "--yes")
+        self._settled(target, back=True, moved=True)
+
+    def _stop(self, kills: int, at_random: bool) -> None:
+        """The emergency stop, and what a later up makes of it."""
+        self._killed("stop", at_random, "stop", "--yes")
+        self._again("stop", "stop", "--yes")
+        for _ in range(kills - 1):
+            self._killed("repair", at_random, "up", "--yes")
+        self._again("repair", "up", "--yes")
+        self._settled(str(self.model.live), back=False, moved=False)
+
+    def _target(self, kind: str) -> str | None:
+        """Where the move goes; None: it is not possible."""
+        model, records = self.model, self.host.catalog.records(self.host.state)[0]
+        if kind == "undo":
+            return model.previous
+        if kind == "rollback":
+            parent = model.parents[str(model.live)]
+            return parent if parent in records and parent in model.left else None
+        if kind == "restore":
+            others = sorted(model.left.keys() & records - {model.live, model.previous})
+            return self.chance.choice(others) if others else None
+        return "" if kind == "forward" else kind
+
+    # commands -------------------------------------------------------------------------------
+
+    def _new(self, *, breaks: bool, killed: bool) -> str:
+        """The next release, made and declared."""
+        edit(self.project, breaks=breaks)
+        before = self._records()
+        if killed:
+            self._killed("new", False, "new", "killed")
+        if self._records() == before or self.host.declared in before:
+            self._again("new", "new", "a release")
+        for name in sorted(self._records() - before):
+            self.model.made(name)
+        return str(self.host.declared)
+
+    def _killed(self, kind: str, at_random: bool, *words: str) -> Ended:
+        if at_random:
+            ended = self.killer.at_random(kind, LONGEST, *words)
+        else:
+            ended = self.killer.at_a_failpoint(kind, *words)
+        self._say(f"  {' '.join(words)} -> {ended.code} {ended.killed}")
+        self._clear_the_way()
+        return ended
+
+    def _again(self, kind: str, *words: str, codes: tuple[int, ...] = (OK,)) -> Ended:
+        """Without a kill it must end as it should, but for whom it had to wait."""
+        deadline = time.monotonic() + 120
+        while True:
+            ended = self.killer.run(kind, *words)
+            self._say(f"  {' '.join(words)} -> {ended.code}")
+            if ended.code != BUSY:
+                break
+            assert time.monotonic() < deadline, ended.text
+            self._clear_the_way()
+            time.sleep(0.3)
+        assert ended.code in codes, f"{ended.text}\n{self.told}"
+        return ended
+
+    def _clear_the_way(self) -> None:
+        """What a person does after a command was killed, once it is said to be in the way."""
+        self.project.run("cancel", "--yes", code=None)
+
+    # afterwards -----------------------------------------------------------------------------
+
+    def _settled(self, release: str, *, back: bool, moved: bool) -> None:
+        """Tell the model what was done and what was written meanwhile; then both must agree."""
+        until_quiet(self.project)
+        self.project.wait_until_it_answers()
+        with self.writer.paused() as written:
+            self._tell_the_model(release, written, back=back, moved=moved)
+            self.model.looked_at(read_all(self.project))
+
+    def _tell_the_model(
+        self, release: str, written: list[Acknowledged], *, back: bool, moved: bool
+    ) -> None:
+        state, unsure = self.host.state, self.writer.unsure
+        assert state.live_release == release, (state.live_release, release, self.told)
+        if moved:
+            self.model.moved(release, str(state.live), written, unsure, back=back)
+        else:
+            self.model.stayed(written, unsure)
+
+    def _insist_on_everything(self, *, swept: bool) -> None:
+        before = self.project.containers()
+        self._again("stay", "up", "--yes")
+        assert self.project.containers() == before, self.told
+        try:
+            self.host.insist_on_one_world()
+            self.host.insist_on(self.model)
+            self.host.insist_on_no_orphans()
+            self.host.insist_on_a_sound_store(swept=swept)
+        except AssertionError as wrong:
+            raise AssertionError(f"{wrong}\n{self.told}") from wrong
+
+    def _live_release(self) -> str | None:
+        return self.host.state.live_release
+
+    def _records(self) -> set[str]:
+        found = (self.project.folder / "releases").glob("*/release-info.json")
+        return {path.parent.name for path in found}
+
+    def _say(self, text: str) -> None:
+        self.story.append(text)
+        print(text, flush=True)
+
+    @property
+    def told(self) -> str:
+        return "\n".join(self.story[-40:])
