@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler.errors import BadInput
+from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
     import typer
@@ -89,10 +89,18 @@ class Context:
         return Catalog(self.stack)
 
     @cached_property
+    def reach(self) -> str:
+        """How volumes are reached, as the stack's config says; outside of a stack: as it fits."""
+        try:
+            return self.stack.settings.reach
+        except LockstepError:
+            return "auto"
+
+    @cached_property
     def docker(self) -> Docker:
         from reconciler import docker
 
-        return docker.connect()
+        return docker.connect(self.reach)
 
     @cached_property
     def compose(self) -> Compose:

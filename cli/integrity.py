@@ -79,7 +79,7 @@ def repair(
     """
     from cli.progress import bar
     from reconciler import integrity
-    from snapshots import repair as repairs
+    from reconciler import reach as repairs
 
     here = Context.of(context)
     source, state = opened(here, store), state_of(here)

@@ -12,13 +12,11 @@ from reconciler import places
 from reconciler.docker import OUR_DATASET, ContainerDetails, Docker
 from reconciler.errors import BadInput, LockstepError, Refused
 from reconciler.inside import Inside
-from snapshots.capture import capture
-from snapshots.drivers import Driver, detect, driver_for, looks_like
+from reconciler.reach import capture, capture_live, detect, driver_for, looks_like, restore
+from snapshots.drivers import Driver
 from snapshots.errors import Damaged, UnknownSnapshot
-from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
 from snapshots.progress import Progress
-from snapshots.restore import restore
 from snapshots.store import SnapshotRecord, Store, Swept
 
 ALONE = "alone"

@@ -14,12 +14,11 @@ from reconciler.docker import Docker
 from reconciler.errors import BadInput
 from reconciler.inside import Inside
 from reconciler.ledger import World
+from reconciler.reach import capture, capture_live, driver_for
 from reconciler.release import Dataset, Release
 from reconciler.users import engine, users
-from snapshots.capture import capture
-from snapshots.drivers import Driver, driver_for
+from snapshots.drivers import Driver
 from snapshots.errors import EngineFailed, Unsupported
-from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
 from snapshots.store import SnapshotRecord, Store
 

@@ -164,6 +164,9 @@ class Settings(Setting):
     gates: dict[str, Gate] = {}
     restore: Wish | None = None
     retry: str | None = None
+    reach: Literal["auto", "direct", "helper"] = Field(
+        "auto", description="volumes are read by this process itself, or by helper containers"
+    )
     copyRate: CopyRate = CopyRate()  # noqa: N815 - the key as it is written in the config
     deadline: Annotated[float, Field(gt=0)] = Field(
         120.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
@@ -21,16 +20,14 @@ from reconciler.hostworld import HostWorld
 from reconciler.inside import Inside
 from reconciler.ledger import State
 from reconciler.plan import DatasetPlan
+from reconciler.reach import capture, capture_live, driver_for, entries, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved
 from reconciler.users import engine as engine_of
 from reconciler.users import users as users_of
-from snapshots.capture import capture
-from snapshots.drivers import Driver, Exec, driver_for
+from snapshots.drivers import Driver, Exec
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
-from snapshots.livecapture import capture_live
 from snapshots.livepoint import LivePoint
-from snapshots.restore import restore
 from snapshots.store import Store
 
 _CATCH_UPS = 4
@@ -275,11 +272,7 @@ class Data:
         if not counts:
             place = places.place(self.docker, engine.place)
             known = engine.driver.name == "sqlite"
-            counts = (
-                engine.driver.probe_path(place)
-                if known
-                else {"entries": sum(1 for _ in os.scandir(place))}
-            )
+            counts = engine.driver.probe_path(place) if known else {"entries": entries(place)}
         if not any(counts.values()) and not self._truly_empty(engine):
             had = ", ".join(f"{what} {count}" for what, count in list(before.items())[:5])
             raise NotProved(f"{engine.dataset} is empty, although it held {had}")

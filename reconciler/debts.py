@@ -15,8 +15,7 @@ from reconciler.docker import Compose, Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
 from reconciler.plan import Action, Plan
-from snapshots.capture import capture
-from snapshots.drivers import driver_for
+from reconciler.reach import capture, driver_for
 from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
 from snapshots.livepoint import never
 from snapshots.pace import Pace

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG_HASH",
     "HELD",
+    "HELPER",
     "NETWORK",
     "ONE_OFF",
     "OUR_DATASET",
@@ -73,7 +74,6 @@ __all__ = [
     "Docker",
     "DockerInfo",
     "ExecResult",
-    "HELPER",
     "HealthTest",
     "ImageInfo",
     "Listed",

@@ -34,6 +34,7 @@ class DockerInfo:
     id: str
     root: Path
     memory: int
+    rootless: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Listed:
     """Volume names and bind sources."""
     ports: tuple[Published, ...]
     network_mode: str
+    created: int = 0
+    """Seconds since 1970, by the daemon's clock."""
 
     @property
     def project(self) -> str:
@@ -175,6 +178,7 @@ def listed(said: Mapping[str, Any]) -> Listed:
         mounts=mounts,
         ports=ports,
         network_mode=(said.get("HostConfig") or {}).get("NetworkMode") or "",
+        created=int(said.get("Created") or 0),
     )
 
 

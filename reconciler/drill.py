@@ -21,12 +21,12 @@ from reconciler.docker import PROJECT, VOLUME, Compose, Docker
 from reconciler.drillplan import LABEL, Wanted
 from reconciler.errors import Busy, LockstepError, Refused
 from reconciler.hostworld import Service
+from reconciler.reach import driver_for, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved, Services
-from snapshots.drivers import Driver, driver_for
+from snapshots.drivers import Driver
 from snapshots.errors import SnapshotError
 from snapshots.progress import Progress
-from snapshots.restore import restore
 from snapshots.store import Store
 
 Say = Callable[[str], None]

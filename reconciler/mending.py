@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reconciler import places
 from reconciler.errors import Refused
-from snapshots.repair import repair
+from reconciler.reach import repair
 from snapshots.store import Store
 from snapshots.verify import verify_all
 

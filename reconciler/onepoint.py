@@ -22,9 +22,9 @@ from reconciler.errors import BadInput, LockstepError
 from reconciler.frozen import Freezer
 from reconciler.inside import Inside
 from reconciler.ledger import World
+from reconciler.reach import capture, driver_for
 from reconciler.release import Dataset, Release
-from snapshots.capture import capture
-from snapshots.drivers import Driver, driver_for
+from snapshots.drivers import Driver
 from snapshots.errors import EngineFailed, SnapshotError, Unsupported
 from snapshots.livepoint import LivePoint
 from snapshots.progress import Progress

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler import worldmodel
+from reconciler import reach, worldmodel
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import Docker
@@ -18,7 +18,6 @@ from reconciler.errors import LockstepError, Refused, Unavailable
 from reconciler.release import Release
 
 if TYPE_CHECKING:
-    from snapshots.fork import Fork
     from snapshots.pace import Pace
     from snapshots.progress import Progress
 
@@ -26,12 +25,13 @@ _MIB = 1 << 20
 
 
 def place(docker: Docker, generation: str) -> Path:
-    """The folder with the content of a volume, or of a bind directory (named by its path).
+    """The folder with the content of a volume, or of a bind directory (named by its path). What is
+    done with its content is called by `reach`: this process may not be able to read it.
 
-    Raises Refused when it does not exist, Unavailable when this user may not read it.
+    Raises Refused when it does not exist, Unavailable when it can be reached in no way.
     """
     if generation.startswith("/"):
-        path = Path(generation)
+        path, by_name = Path(generation), None
     else:
         volume = docker.volume(generation)
         if volume is None:
@@ -39,11 +39,14 @@ def place(docker: Docker, generation: str) -> Path:
                 f"volume {generation} does not exist any more",
                 next_step="lockstep doctor   names what is missing",
             )
-        path = volume.path
+        path, by_name = volume.path, volume.name
+    way = reach.way(docker)
+    if not way.direct:
+        return reach.through_helper(docker, path, by_name)
     if not os.access(path, os.R_OK | os.X_OK):
         raise Unavailable(
             f"the data of {generation} at {path} cannot be read by this user",
-            next_step="run it as root, on the host where Docker runs",
+            next_step="lockstep config set reach helper   reads it through a helper container",
         )
     return path
 
@@ -64,11 +67,9 @@ def fork(
     source: str,
     target: str,
     progress: Callable[[str], None] | None = None,
-) -> Fork:
+) -> reach.Fork:
     """The fork of one dataset for a world; whoever goes on with it gets the same one."""
-    from snapshots.fork import Fork
-
-    return Fork(
+    return reach.Fork(
         place(docker, source),
         place(docker, target),
         index=catalog.work(world) / f"{dataset}.index",

@@ -86,9 +86,9 @@ def detect(image: str, target: str) -> str:
 
 def looks_like(path: Path | None) -> str:
     """The name of the driver for what lies in a folder."""
-    from snapshots import drivers
+    from reconciler import reach
 
-    return drivers.looks_like(path).name if path is not None else definition.DIRECTORY_DRIVER
+    return reach.looks_like(path).name if path is not None else definition.DIRECTORY_DRIVER
 
 
 def look(path: Path) -> Found:

@@ -454,7 +454,12 @@ def _work(document: dict[str, Any], say: Say) -> list[str]:
     catalog = Catalog(stack)
     if document["do"] == "recover":
         return rescue.finish_or_revert(
-            stack, catalog, connect(stack.settings.reach), say, who=document["who"], log=document["log"]
+            stack,
+            catalog,
+            connect(stack.settings.reach),
+            say,
+            who=document["who"],
+            log=document["log"],
         )
     plan = _PLAN.validate_python(document["plan"])
     who, log = document["who"], document["log"]

@@ -39,6 +39,7 @@ from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, 
 from reconciler.facts import Container
 from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
 from reconciler.plan import Action, DatasetPlan, Plan
+from reconciler.reach import restore
 from reconciler.release import Dataset, Kind, Release
 from reconciler.removal import guard_images, remove
 from reconciler.worldmodel import Injected
@@ -227,7 +228,6 @@ class _Making:
 
     def _restore(self, world: str, planned: DatasetPlan) -> None:
         """From the store; what is damaged there is mended first, if it can be."""
-        from snapshots.restore import restore
         from snapshots.store import Store
 
         assert planned.snapshot is not None
