@@ -107,7 +107,8 @@ class Fork:
         """
         stats = self._run("final copy", final=True)
         failpoint("data.forked")
-        self._index.unlink(missing_ok=True)
+        with naming("remove", os.fsencode(self._index)):
+            self._index.unlink(missing_ok=True)
         return stats
 
     @property

@@ -16,6 +16,7 @@ from snapshots.repair import repair
 from snapshots.restore import restore
 from snapshots.store import SnapshotRecord, Store
 from snapshots.verify import verify
+from tests.faultdisk.mount import FaultDisk
 from tests.snapshots.golden.make import is_rdb
 
 DAMAGED = "repair"  # the work whose store is not sound beforehand
@@ -75,7 +76,9 @@ def prepared(base: Path, what: str) -> Place:
     if what == "first":
         return place
     store = Store.open(place.store)
+    (place.old / "gone").write_bytes(random.Random(3).randbytes(800_000))  # most of a pack
     place.other = _captured(place.old, store).id
+    (place.old / "gone").unlink()
     (place.old / "more").write_bytes(random.Random(2).randbytes(140_000))
     place.kept = _captured(place.old, store, place.other).id
     if what == DAMAGED:
@@ -85,9 +88,19 @@ def prepared(base: Path, what: str) -> Place:
         body = bytearray(pack.read_bytes())
         body[placed.offset + 9] ^= 4
         pack.write_bytes(body)
+    if what == "fork":
+        place.target.mkdir()
     if what == "in place":
         shutil.copytree(place.new, place.target, symlinks=True)
     return place
+
+
+def put_on(disk: FaultDisk, place: Place, name: str = "") -> Place:
+    """The prepared disk, copied to the one that fails, and synced."""
+    folder = disk.path / name
+    shutil.copytree(place.disk, folder, symlinks=True, dirs_exist_ok=True)
+    disk.sync_all()
+    return place.moved(folder)
 
 
 def _captured(folder: Path, store: Store, parent: str | None = None) -> SnapshotRecord:
@@ -130,7 +143,6 @@ def _in_place(place: Place, promised: Promised) -> None:
 
 
 def _fork(place: Place, promised: Promised) -> None:
-    place.target.mkdir(exist_ok=True)
     fork = Fork(place.old, place.target, index=place.disk / "index")
     fork.first_pass()
     fork.final_pass()
@@ -171,10 +183,12 @@ def insist_on_going_on(place: Place, what: str, again: Path) -> None:
     """The same work, run once more, does what it should, and nothing of the first run is left."""
     promised = Promised()
     if what == "forget":
-        place.other = _captured(place.old, Store.open(place.store)).id
+        place.other = _captured(place.new, Store.open(place.store)).id
     if what in ("restore", "fork"):  # what was not acknowledged is thrown away
         shutil.rmtree(place.target, ignore_errors=True)
         (place.disk / "index").unlink(missing_ok=True)
+    if what == "fork":
+        place.target.mkdir()
     WORKS[what](place, promised)
     store = Store.open(place.store)
     if what != "first":

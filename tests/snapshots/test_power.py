@@ -5,7 +5,6 @@ The disk is tests/faultdisk: what was not synced may be lost, in part and in any
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.snapshots.storework import (
     insist_on_going_on,
     insist_on_promises,
     prepared,
+    put_on,
 )
 
 
@@ -27,14 +27,6 @@ from tests.snapshots.storework import (
 def disk(tmp_path: Path) -> Iterator[FaultDisk]:
     with fault_disk(tmp_path) as mounted:
         yield mounted
-
-
-def put_on(disk: FaultDisk, place: Place, name: str = "") -> Place:
-    """The prepared disk, copied to the one that fails, and synced."""
-    folder = disk.path / name
-    shutil.copytree(place.disk, folder, symlinks=True, dirs_exist_ok=True)
-    disk.sync_all()
-    return place.moved(folder)
 
 
 def looks_like(folder: Path) -> str:
