@@ -10,6 +10,7 @@ import typer
 
 from cli import options
 from cli.context import Context, check_release
+from cli.encryption import PassphraseFile
 from cli.snapshots import StoreOption, docker_for, in_stack, opened
 from reconciler.errors import BadInput, StoreDamaged
 
@@ -36,6 +37,7 @@ def verify(
         bool, typer.Option("--read-data", help="Read and check every byte, not only what is there.")
     ] = False,
     store: StoreOption = None,
+    passphrase_file: PassphraseFile = None,
     as_json: options.Json = False,
 ) -> None:
     """Check that what the store holds can be restored. Exit code 7 when something is damaged.
@@ -47,7 +49,7 @@ def verify(
     from snapshots.verify import verify_all
 
     here = Context.of(context)
-    source, state = opened(here, store), state_of(here)
+    source, state = opened(here, store, passphrase_file), state_of(here)
     wanted, missing = None, list[str]()
     if release is not None:
         _check(here, release)
@@ -70,7 +72,10 @@ def verify(
 
 
 def repair(
-    context: typer.Context, store: StoreOption = None, as_json: options.Json = False
+    context: typer.Context,
+    store: StoreOption = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: options.Json = False,
 ) -> None:
     """Mend what is damaged in the store, from other packs and from sealed volumes.
 
@@ -82,7 +87,7 @@ def repair(
     from reconciler import reach as repairs
 
     here = Context.of(context)
-    source, state = opened(here, store), state_of(here)
+    source, state = opened(here, store, passphrase_file), state_of(here)
     folders = integrity.folders(state, source, docker_for(here, "./"))
     with bar(here) as progress:
         done = repairs.repair(source, folders, progress)

@@ -13,6 +13,7 @@ import typer
 from cli import (
     doctor,
     drills,
+    encryption,
     failures,
     host,
     initialize,
@@ -56,6 +57,8 @@ app.add_typer(snapshots.app, name="snapshot", rich_help_panel=DATA)
 app.command("verify", rich_help_panel=DATA)(integrity.verify)
 app.command("repair", rich_help_panel=DATA)(integrity.repair)
 app.command("drill", rich_help_panel=DATA)(drills.drill)
+app.command("encrypt", rich_help_panel=DATA)(encryption.encrypt)
+app.command("rekey", rich_help_panel=DATA)(encryption.rekey)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)

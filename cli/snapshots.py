@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from cli import ask, host, options
 from cli.context import Context, find_root
+from cli.encryption import PassphraseFile, passphrase_for
 from reconciler.errors import BadInput, LockstepError, Unavailable
 
 if TYPE_CHECKING:
@@ -75,19 +76,20 @@ def create(
         bool,
         typer.Option("--live", help="Also while somebody writes there whom no driver knows."),
     ] = False,
+    passphrase_file: PassphraseFile = None,
     as_json: options.Json = False,
 ) -> None:
     """Capture a volume or folder; a running engine's data as a usable point, without a stop."""
     from cli.progress import bar
     from reconciler import alone
-    from snapshots.store import Store
 
     here = Context.of(context)
     docker = docker_for(here, source)
     place = alone.find(docker, meant(here, source))
     asked = alone.Asked(name=name, driver=driver, container=container, live=live)
     with bar(here) as progress:
-        record = alone.create(docker, Store.open(store_path(here, store)), place, asked, progress)
+        into = opened(here, store, passphrase_file, create=True)
+        record = alone.create(docker, into, place, asked, progress)
     if as_json:
         from cli.releases import print_json
 
@@ -103,13 +105,16 @@ def create(
 
 @app.command("list")
 def list_snapshots(
-    context: typer.Context, store: StoreOption = None, as_json: options.Json = False
+    context: typer.Context,
+    store: StoreOption = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: options.Json = False,
 ) -> None:
     """List every snapshot of the store, newest first."""
     from reconciler import alone
 
     here = Context.of(context)
-    found, damaged = alone.records(opened(here, store))
+    found, damaged = alone.records(opened(here, store, passphrase_file))
     if as_json:
         from cli.releases import print_json
 
@@ -151,6 +156,7 @@ def restore(
         list[str] | None,
         typer.Option("--path", help="Only this file or folder of it; may be repeated."),
     ] = None,
+    passphrase_file: PassphraseFile = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
@@ -159,7 +165,7 @@ def restore(
     from reconciler import alone
 
     here = Context.of(context)
-    source = opened(here, store)
+    source = opened(here, store, passphrase_file)
     chosen = alone.resolve(source, snapshot)
     if in_place:
         ask.confirm(f"Change {target} to what snapshot {chosen[:12]} has?", yes=yes)
@@ -182,6 +188,7 @@ def remove(
     context: typer.Context,
     snapshots: Annotated[list[str], typer.Argument(help="Their ids, or how those begin.")],
     store: StoreOption = None,
+    passphrase_file: PassphraseFile = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
@@ -189,7 +196,7 @@ def remove(
     from reconciler import alone
 
     here = Context.of(context)
-    source = opened(here, store)
+    source = opened(here, store, passphrase_file)
     chosen = [alone.resolve(source, snapshot) for snapshot in snapshots]
     names = ", ".join(snapshot[:12] for snapshot in chosen)
     ask.confirm(f"Remove {names} from {source.path}?", yes=yes)
@@ -267,11 +274,15 @@ def in_stack(here: Context) -> bool:
     return True
 
 
-def opened(here: Context, given: Path | None) -> Store:
-    """The store, which must be there. Raises StoreUnusable."""
+def opened(
+    here: Context, given: Path | None, passphrase_file: Path | None, *, create: bool = False
+) -> Store:
+    """The store, which must be there, or is made with `create`. Raises StoreUnusable."""
     from snapshots.store import Store
 
-    return Store.open(store_path(here, given), create=False)
+    path = store_path(here, given)
+    passphrase = passphrase_for(here, path, passphrase_file)
+    return Store.open(path, create=create, passphrase=passphrase)
 
 
 def docker_for(here: Context, given: str) -> Docker | None:

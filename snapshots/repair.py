@@ -15,10 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapshots import fs, salvage
+from snapshots import fs, salvage, storekey
 from snapshots.blocks import BlockSink
 from snapshots.capture import capture
-from snapshots.cipher import Cipher
+from snapshots.cipher import PLAIN, Cipher
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, SnapshotError, UnknownSnapshot, naming
 from snapshots.hints import Hints
@@ -63,6 +63,7 @@ def repair(
     began = time.monotonic()
     work = _Repair(store, folders, progress)
     with naming("repair", os.fsencode(store.path)):
+        work.mend_key()
         work.mend_records()
         work.mend_trees()
         work.drop_hints()
@@ -87,6 +88,12 @@ class _Repair:
         self._fetched: set[bytes] = set()  # from folders; in new packs, each block by itself
 
     # -- records, trees, hints -------------------------------------------------------------------
+
+    def mend_key(self) -> None:
+        """An encrypted store has its key twice."""
+        if self._store.cipher is not PLAIN:
+            for name in storekey.mend(self._store.path):
+                self.mended.append(f"the store's {name}, from its copy")
 
     def mend_records(self) -> None:
         """A record proves itself by its name: one bit that turned over is found by trying."""

@@ -174,7 +174,7 @@ class Store:
 
     def read(self, snapshot_id: str) -> SnapshotRecord:
         """The record of a snapshot. Raises UnknownSnapshot, Damaged."""
-        path = self._record_path(snapshot_id)
+        path = self.record_path(snapshot_id)
         try:
             with open(path, "rb") as file:
                 body = file.read(MAX_RECORD + self.cipher.overhead + 1)
@@ -204,12 +204,12 @@ class Store:
         snapshot_id = _id_of(body)
         record = _record_from(snapshot_id, json.loads(body))
         stored = self.cipher.encrypt(body, snapshot_id.encode())
-        fs.write_durably(self._record_path(snapshot_id), stored)
+        fs.write_durably(self.record_path(snapshot_id), stored)
         return self.read(record.id)
 
     def forget(self, snapshot_id: str) -> None:
         """Remove a snapshot; `sweep` frees its space. Raises UnknownSnapshot."""
-        path = self._record_path(snapshot_id)
+        path = self.record_path(snapshot_id)
         failpoint("store.forget")
         with naming("remove", os.fsencode(path)):
             try:
@@ -220,7 +220,8 @@ class Store:
                 ) from error
             fs.sync_folder(self.snapshots)
 
-    def _record_path(self, snapshot_id: str) -> Path:
+    def record_path(self, snapshot_id: str) -> Path:
+        """Where a record lies. Raises UnknownSnapshot for what is no id."""
         if not ID.fullmatch(snapshot_id):
             raise UnknownSnapshot(f"{snapshot_id[:40]!r} is not the id of a snapshot")
         return self.snapshots / f"{snapshot_id}.json"
@@ -313,7 +314,7 @@ class Store:
             if keep is None or snapshot_id in keep:
                 roots.add(record.root)
             else:
-                self._record_path(snapshot_id).unlink()
+                self.record_path(snapshot_id).unlink()
                 failpoint("store.forgotten")
                 forgotten.append(snapshot_id)
         fs.sync_folder(self.snapshots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,13 @@ def make(folder: Path, passphrase: str) -> bytes:
     return key
 
 
-def write(folder: Path, key: bytes, passphrase: str) -> None:
-    """Wrap the key anew: from now on this passphrase opens the store, and no other one."""
+def write(folder: Path, key: bytes, passphrase: str, files: Sequence[str] = FILES) -> None:
+    """Wrap the key anew: from now on this passphrase opens the store, and no other one.
+
+    With one of the files only, what the other one holds opens it, too.
+    """
     body = _body(key, passphrase)
-    for name in FILES:
+    for name in files:
         fs.write_durably(folder / name, body)
 
 
@@ -61,16 +65,19 @@ def read(folder: Path, passphrase: str) -> bytes:
     )
 
 
-def mend(folder: Path, passphrase: str) -> list[str]:
-    """Write a damaged copy of the key anew from the other one; the names of those mended."""
-    bodies = _whole(folder)
-    body = next((body for body in bodies if _unwrapped(body, passphrase) is not None), None)
-    if body is None:
+def damaged(folder: Path) -> list[str]:
+    """Which of the two files cannot be used."""
+    return [name for name in FILES if not _parsed(_bytes_of(folder / name))]
+
+
+def mend(folder: Path) -> list[str]:
+    """Write a damaged file anew from the other one; the names of those mended."""
+    lost, whole = damaged(folder), _whole(folder)
+    if not whole:
         return []
-    mended = [name for name in FILES if _bytes_of(folder / name) != body]
-    for name in mended:
-        fs.write_durably(folder / name, body)
-    return mended
+    for name in lost:
+        fs.write_durably(folder / name, whole[0])
+    return lost
 
 
 def _body(key: bytes, passphrase: str) -> bytes:

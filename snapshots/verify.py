@@ -9,7 +9,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from snapshots import storekey
 from snapshots.blocks import BlockSource
+from snapshots.cipher import PLAIN
 from snapshots.copies import whole_copies
 from snapshots.errors import Damaged, StoreUnusable, UnknownSnapshot, naming, shown
 from snapshots.inorder import InOrder
@@ -109,6 +111,9 @@ class Examination:
             self._store.check_format()
         except StoreUnusable as unusable:
             self._note(str(unusable))
+        if self._store.cipher is not PLAIN:
+            for name in storekey.damaged(self._store.path):
+                self._note(f"{name}, one of the two copies of the store's key, is damaged or missing")
 
     def check_packs(self) -> None:
         for reason in self._source.index.damaged.values():
@@ -200,9 +205,10 @@ class Examination:
 
     def _all_in(self, path: Path) -> list[Placed]:
         """All blocks of a pack, which follow each other without a gap up to its index."""
-        blocks = sorted(read_index(path, path.stem), key=lambda placed: placed.offset)
+        cipher = self._store.cipher
+        blocks = sorted(read_index(path, path.stem, cipher), key=lambda placed: placed.offset)
         ends = [len(MAGIC), *(placed.offset + placed.stored for placed in blocks)]
-        index = path.stat().st_size - TRAILER.size - len(blocks) * ENTRY.size
+        index = path.stat().st_size - TRAILER.size - len(blocks) * ENTRY.size - cipher.overhead
         if ends != [*(placed.offset for placed in blocks), index]:
             self._note(f"pack {path.stem[:12]} has bytes that belong to no block")
         return blocks
