@@ -37,6 +37,11 @@ class Disk:
     volumes_free: int
     store_free: int
     reflink: bool
+    one: bool = False
+    """Volumes and store share one file system."""
+    volumes_inodes: int | None = None
+    """Files that can still be made there; None where there is no such limit."""
+    store_inodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Snapshot:
     dataset: str
     bytes: int
     """Of its content, not of its share of the store."""
+    files: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Facts:
     volumes: Mapping[str, int] = field(default_factory=dict)
     """volume -> bytes, for every volume that the ledger or the target's definition names
     and that exists (bind directories by their path)."""
+    files: Mapping[str, int] = field(default_factory=dict)
+    """volume -> how many files, likewise."""
     foreign_mounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """volume -> running containers that mount it and belong to none of our worlds."""
     ports: tuple[PortHolder, ...] = ()

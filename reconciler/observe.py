@@ -48,7 +48,8 @@ class _Observation:
             containers=self._containers,
             images=self._images(),
             image_ids=frozenset(self._all_images),
-            volumes=self._volumes,
+            volumes={name: size for name, (size, _) in self._volumes.items()},
+            files={name: files for name, (_, files) in self._volumes.items()},
             foreign_mounts=self._foreign_mounts(),
             ports=self._ports(),
             disk=self._disk(),
@@ -165,8 +166,8 @@ class _Observation:
         return self.docker.volumes()
 
     @cached_property
-    def _volumes(self) -> dict[str, int]:
-        """volume or path -> bytes: measured where a move may copy it, else as last captured."""
+    def _volumes(self) -> dict[str, tuple[int, int]]:
+        """volume or path -> (bytes, files): measured where a move may copy it, else as captured."""
         generations = {g.name: g for g in self.state.generations.values() if not g.removed}
         own = {d.source for r in self._involved for d in r.datasets.values() if d.source}
         live = self.state.worlds[self.state.live].generations if self.state.live else {}
@@ -178,9 +179,9 @@ class _Observation:
             generation = generations.get(name)
             captured = self._snapshots.get((generation.captured if generation else "") or "")
             if captured is not None:
-                found[name] = captured.bytes
+                found[name] = captured.bytes, captured.files
             else:
-                found[name] = self._measured(name) if name in copied else 0
+                found[name] = self._measured(name) if name in copied else (0, 0)
         return found
 
     @property
@@ -190,8 +191,9 @@ class _Observation:
     def _exists(self, place: str) -> bool:
         return Path(place).exists() if place.startswith("/") else place in self._all_volumes
 
-    def _measured(self, place: str) -> int:
-        return measure(places.place(self.docker, place)).bytes
+    def _measured(self, place: str) -> tuple[int, int]:
+        size = measure(places.place(self.docker, place))
+        return size.bytes, size.files
 
     @cached_property
     def _snapshots(self) -> dict[str, Snapshot]:
@@ -205,7 +207,7 @@ class _Observation:
             # One that is damaged is none to rely on; `verify` names it.
             with suppress(Damaged, UnknownSnapshot):
                 record = store.read(snapshot_id)
-                found[snapshot_id] = Snapshot(record.dataset, record.bytes)
+                found[snapshot_id] = Snapshot(record.dataset, record.bytes, record.files)
         return found
 
     def _insist_on_store(self) -> None:
@@ -219,10 +221,14 @@ class _Observation:
 
     def _disk(self) -> Disk:
         root = self.docker.info.root / "volumes"
+        volumes, store = _room(root), _room(self.stack.store)
         return Disk(
-            volumes_free=_free(root),
-            store_free=_free(self.stack.store),
+            volumes_free=volumes.bytes,
+            store_free=store.bytes,
             reflink=self._moving and self._reflinks(root),
+            one=volumes.device == store.device,
+            volumes_inodes=volumes.inodes,
+            store_inodes=store.inodes,
         )
 
     def _reflinks(self, root: Path) -> bool:
@@ -231,7 +237,7 @@ class _Observation:
         sources = set(live.values())
         if not self.state.live and self._target:
             sources = {d.source for d in self._target.datasets.values() if d.source}
-        full = [name for name in sources if self._volumes.get(name)]
+        full = [name for name in sources if self._volumes.get(name, (0, 0))[0]]
         return bool(full) and all(
             can_reflink(places.place(self.docker, name), root) for name in full
         )
@@ -261,11 +267,21 @@ def _nearest(path: Path) -> Path:
     return path
 
 
-def _free(path: Path) -> int:
-    """Bytes that this user may still write on the path's file system; a folder that may not be
-    looked into is answered for by the one above it."""
+@dataclass(frozen=True)
+class _Room:
+    """What this user may still write on a file system; `inodes` None: it knows no such limit."""
+
+    device: int
+    bytes: int
+    inodes: int | None
+
+
+def _room(path: Path) -> _Room:
+    """Of the path's file system; a folder that may not be looked into is answered for by the one
+    above it."""
     for folder in (path, *path.parents):
         with suppress(OSError):
             found = os.statvfs(folder)
-            return found.f_bavail * found.f_frsize
-    return 0
+            free = found.f_bavail * found.f_frsize
+            return _Room(folder.stat().st_dev, free, found.f_favail if found.f_files else None)
+    return _Room(0, 0, None)

@@ -14,6 +14,8 @@ from reconciler.situation import Situation
 
 RESERVE_BYTES = 64 << 20
 """Free space that no plan may use up."""
+RESERVE_FILES = 1000
+"""Likewise, of the files that can still be made: a world's containers and the store need some."""
 
 
 def unusable(now: Situation, target: str) -> Refusal:
@@ -167,36 +169,59 @@ def vanished(now: Situation, record: Release, live: World | None) -> list[Refusa
 
 def disk(now: Situation, datasets: Mapping[str, DatasetPlan]) -> tuple[DiskNeed, list[Refusal]]:
     """What the move needs, and the refusal when there is less than that and a reserve."""
-    needed = 0
-    captured = 0
-    for planned in datasets.values():
-        copied = planned.action is Action.FORK and not now.facts.disk.reflink
-        if planned.new and (copied or planned.action is Action.RESTORE):
-            needed += planned.bytes or 0
-        if planned.action is Action.IN_PLACE:
-            captured += planned.bytes or 0
-    disk = now.facts.disk
-    need = DiskNeed(needed, disk.volumes_free, disk.store_free)
-    if needed and needed + RESERVE_BYTES > disk.volumes_free:
-        return need, [
-            Refusal(
-                f"not enough disk for a second copy of the data: {_mib(needed)} MiB and a "
-                f"reserve of {_mib(RESERVE_BYTES)} MiB are needed, "
-                f"{_mib(disk.volumes_free)} MiB are free",
-                "free space, lower the window (lockstep config set window 1), let the "
-                "dataset be worked on in place (datasets.NAME.strategy in-place), or keep "
-                "the volumes on XFS or btrfs, where a fork needs no space",
-            )
-        ]
-    if captured and captured + RESERVE_BYTES > disk.store_free:
+    room = now.facts.disk
+    copies = [d for d in datasets.values() if d.new and d.action in (Action.FORK, Action.RESTORE)]
+    written = [d for d in copies if not (d.action is Action.FORK and room.reflink)]
+    needed = sum(d.bytes or 0 for d in written)
+    captured = sum(d.bytes or 0 for d in datasets.values() if d.action is Action.IN_PLACE)
+    files = sum(_files(now, d) for d in copies)
+    together = needed + captured if room.one else needed
+    need = DiskNeed(needed, room.volumes_free, room.store_free)
+    if needed and together + RESERVE_BYTES > room.volumes_free:
+        return need, [_no_space(needed, together - needed, room.volumes_free)]
+    if captured and captured + RESERVE_BYTES > room.store_free:
         return need, [
             Refusal(
                 f"not enough disk for a safety snapshot: {_mib(captured)} MiB are needed, "
-                f"{_mib(disk.store_free)} MiB are free for the store",
+                f"{_mib(room.store_free)} MiB are free for the store",
                 "free space, or put the store elsewhere (lockstep config set store PATH)",
             )
         ]
+    if copies and room.volumes_inodes is not None and files + RESERVE_FILES > room.volumes_inodes:
+        return need, [
+            Refusal(
+                f"not enough inodes for a second copy of the data: it has {files} files, "
+                f"{room.volumes_inodes} can still be made, and {RESERVE_FILES} are kept in reserve",
+                "remove files, or lower the window (lockstep config set window 1)",
+            )
+        ]
+    if captured and room.store_inodes is not None and room.store_inodes < RESERVE_FILES:
+        return need, [
+            Refusal(
+                f"not enough inodes for a safety snapshot: {room.store_inodes} files can still be "
+                "made in the store",
+                "remove files that nobody needs there, or put the store elsewhere "
+                "(lockstep config set store PATH)",
+            )
+        ]
     return need, []
+
+
+def _no_space(needed: int, captured: int, free: int) -> Refusal:
+    beside = f", {_mib(captured)} MiB for safety snapshots" if captured else ""
+    return Refusal(
+        f"not enough disk for a second copy of the data: {_mib(needed)} MiB{beside} and a "
+        f"reserve of {_mib(RESERVE_BYTES)} MiB are needed, {_mib(free)} MiB are free",
+        "free space, lower the window (lockstep config set window 1), let the "
+        "dataset be worked on in place (datasets.NAME.strategy in-place), or keep "
+        "the volumes on XFS or btrfs, where a fork needs no space",
+    )
+
+
+def _files(now: Situation, planned: DatasetPlan) -> int:
+    if planned.action is Action.RESTORE:
+        return now.facts.snapshots[planned.snapshot].files if planned.snapshot else 0
+    return now.facts.files.get(planned.source or "", 0)
 
 
 def _mib(size: int) -> int:

@@ -260,6 +260,45 @@ def test_not_enough_disk_says_the_numbers_and_the_ways_out() -> None:
     assert decide(host.stack(), host.state, reflink).refusals == ()
 
 
+def test_fault_14_too_few_inodes_for_the_whole_move_are_refused_with_the_numbers() -> None:
+    """A fork of more files than the file system can still take: refused before anything is made;
+    where there is no such limit (btrfs), or with reflinks, only the limit itself counts."""
+    host = three_releases()
+    host.new()
+    much = host.facts()
+    files = dict.fromkeys(much.volumes, 5000)
+    tight = Disk(1 << 40, 1 << 40, True, volumes_inodes=5500, store_inodes=5500)
+    (refusal,) = decide(host.stack(), host.state, replace(much, files=files, disk=tight)).refusals
+    assert "inodes" in refusal.message
+    assert "5500" in refusal.message
+    free = replace(tight, volumes_inodes=None)
+    assert decide(host.stack(), host.state, replace(much, files=files, disk=free)).refusals == ()
+
+
+def test_what_volumes_and_store_need_together_must_fit_on_one_file_system() -> None:
+    host = three_releases()
+    record = host.records["prod-003"]
+    files = record.datasets["files"].model_copy(
+        update={"strategy": Strategy.IN_PLACE, "source": "/srv/files"}
+    )
+    datasets = {**record.datasets, "files": files}
+    host.new()
+    host.records["prod-004"] = host.records["prod-004"].model_copy(update={"datasets": datasets})
+    facts = host.facts()
+    volumes = {**dict.fromkeys(facts.volumes, 600 << 20), "/srv/files": 600 << 20}
+    apart = Disk(1000 << 20, 1000 << 20, False)
+    plan = decide(host.stack(), host.state, replace(facts, volumes=volumes, disk=apart))
+    needed = plan.disk.needed
+    roomy = replace(apart, volumes_free=needed + (100 << 20))
+    plan = decide(host.stack(), host.state, replace(facts, volumes=volumes, disk=roomy))
+    assert plan.refusals == ()
+    one = replace(roomy, one=True)
+    (refusal,) = decide(
+        host.stack(), host.state, replace(facts, volumes=volumes, disk=one)
+    ).refusals
+    assert "safety snapshots" in refusal.message
+
+
 def test_a_snapshot_that_is_to_be_put_in_place_and_cannot_be_read_is_refused() -> None:
     """Going back without the data, because its record is damaged, would be a surprise."""
     host = three_releases()
