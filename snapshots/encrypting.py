@@ -1,7 +1,7 @@
 """Making an encrypted store of one that is not, and another passphrase for one that is.
 
-A store is encrypted beside itself, under a name of its own; it takes the old one's place in one step
-when all of it was read back, and the old one goes last. The ids of snapshots stay what they are.
+A store is encrypted beside itself, under a name of its own; it takes the old one's place in one
+step when all of it was read back, and the old one goes last. The ids of snapshots stay the same.
 """
 
 from __future__ import annotations

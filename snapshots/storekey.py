@@ -86,6 +86,11 @@ def _body(key: bytes, passphrase: str) -> bytes:
     salt, nonce = os.urandom(SALT), os.urandom(NONCE)
     wrapped = AESGCM(_derived(passphrase, salt, COST)).encrypt(nonce, key, _PLACE)
     value = {"key": 1, "n": COST, "salt": salt.hex(), "wrapped": (nonce + wrapped).hex()}
+    return sealed_text(value)
+
+
+def sealed_text(value: dict[str, Any]) -> bytes:
+    """The content of a key file: `value` with its checksum."""
     return json.dumps({**value, "check": _check(value)}, sort_keys=True).encode() + b"\n"
 
 

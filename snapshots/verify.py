@@ -113,7 +113,7 @@ class Examination:
             self._note(str(unusable))
         if self._store.cipher is not PLAIN:
             for name in storekey.damaged(self._store.path):
-                self._note(f"{name}, one of the two copies of the store's key, is damaged or missing")
+                self._note(f"{name}, one of two copies of the key, is damaged or missing")
 
     def check_packs(self) -> None:
         for reason in self._source.index.damaged.values():
