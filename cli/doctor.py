@@ -87,6 +87,18 @@ def _docker(here: Context) -> Iterator[Finding]:
     yield Finding("docker", OK, f"Docker Engine {info.version}, API {info.api}")
 
 
+def _volumes(here: Context) -> Iterator[Finding]:
+    """How the content of volumes is reached."""
+    from reconciler import helperimage, reach
+
+    way = reach.way(here.docker)
+    if way.direct:
+        yield Finding("volumes", OK, f"read directly: {way.why}")
+        return
+    image = helperimage.ensure(here.docker).removeprefix("sha256:")[:12]
+    yield Finding("volumes", OK, f"read through helper containers (image {image}): {way.why}")
+
+
 def _compose(here: Context) -> Iterator[Finding]:
     own = here.compose.environment.get("DOCKER_CONFIG")
     yield Finding("compose", OK, f"the Compose plugin is there{f' (in {own})' if own else ''}")
@@ -328,6 +340,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("pulumi", _engine),
     ("config", _config),
     ("docker", _docker),
+    ("volumes", _volumes),
     ("compose", _compose),
     ("compose file", _compose_file),
     ("catalog", _writable),

@@ -23,6 +23,7 @@ from snapshots import compare, drivers, livecapture, reflink, wire
 from snapshots import fork as forks
 from snapshots import repair as repairs
 from snapshots import restore as restores
+from snapshots.cipher import AesGcm
 from snapshots.drivers import Ask, Driver, Exec
 from snapshots.fork import ForkStats, Size
 from snapshots.livepoint import LivePoint, never
@@ -114,7 +115,7 @@ def capture(
     known = [twins.parent] if twins is not None and twins.exists() else []
     args = {
         "source": source,
-        "store": store.path,
+        "store": _stored(store),
         "dataset": dataset,
         "parent": parent,
         "tags": dict(tags),
@@ -153,7 +154,7 @@ def capture_live(
     args = {
         "driver": _spec(driver),
         "source": source,
-        "store": store.path,
+        "store": _stored(store),
         "dataset": dataset,
         "parent": parent,
         "tags": dict(tags),
@@ -184,7 +185,7 @@ def restore(
         twins.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = [twins.parent]
     args = {
-        "store": store.path,
+        "store": _stored(store),
         "snapshot": snapshot_id,
         "target": target,
         "in_place": in_place,
@@ -272,7 +273,7 @@ def repair(
     if not far:
         return repairs.repair(store, folders, progress)
     known = {name: [str(p) for p in paths if is_far(p)] for name, paths in folders.items()}
-    args = {"store": store.path, "folders": known, "progress": progress is not None}
+    args = {"store": _stored(store), "folders": known, "progress": progress is not None}
     done = _call("repair", Asked(progress), _Mounted(far, [store.path]), args)
     unmended = [_finding(each) for each in done["unmended"]]
     return Repaired(
@@ -404,6 +405,11 @@ def _spec(driver: Driver) -> list[Any]:
 def _spec_of(streams: Callable[[bytes], bool]) -> list[Any] | None:
     owner = getattr(streams, "__self__", None)
     return owner.spec if isinstance(owner, _Reaching) else None
+
+
+def _stored(store: Store) -> list[str | None]:
+    cipher = store.cipher
+    return [str(store.path), cipher.key.hex() if isinstance(cipher, AesGcm) else None]
 
 
 def _pace(pace: Pace | None) -> list[int] | None:

@@ -81,6 +81,11 @@ class AesGcm(Cipher):
         self._aead: AESGCM = AESGCM(key)
         self._names = blake3(key, derive_key_context=_NAMES).digest()
 
+    @property
+    def key(self) -> bytes:
+        """For a process of our own that works on the same store."""
+        return self._key
+
     def encrypt(self, data: bytes, place: bytes) -> bytes:
         nonce = os.urandom(NONCE)
         return nonce + self._aead.encrypt(nonce, data, place)

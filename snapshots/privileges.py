@@ -8,7 +8,7 @@ import os
 # As in linux/capability.h.
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "SETFCAP": 31}
 _VERSION_3 = 0x20080522
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 4, 8
+_PR_SET_KEEPCAPS = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,8 +38,6 @@ def become(uid: int, gid: int) -> None:
     mask = sum(1 << number for number in CAPABILITIES.values())
     sets = (_Set * 2)(_Set(mask, mask, 0), _Set(0, 0, 0))
     _checked(_libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), sets))
-    # Else its own /proc/self would belong to root.
-    _checked(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
 def _checked(result: int) -> None:

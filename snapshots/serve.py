@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from snapshots import privileges, wire
 from snapshots.capture import capture
+from snapshots.cipher import PLAIN, AesGcm
 from snapshots.compare import measure
 from snapshots.drivers import DRIVERS, Driver, ExecResult, Session, driver_for, looks_like
 from snapshots.errors import SnapshotError
@@ -157,7 +158,7 @@ def _capture(server: Server, args: Args) -> Any:
     streams = args.get("streams")
     record = capture(
         Path(args["source"]),
-        Store.open(Path(args["store"])),
+        _store(args["store"]),
         dataset=args["dataset"],
         parent=args.get("parent"),
         tags=args.get("tags") or {},
@@ -175,7 +176,7 @@ def _capture_live(server: Server, args: Args) -> Any:
         _driver(args["driver"]),
         Engine(server),
         Path(args["source"]),
-        Store.open(Path(args["store"])),
+        _store(args["store"]),
         dataset=args["dataset"],
         parent=args.get("parent"),
         tags=args.get("tags") or {},
@@ -187,7 +188,7 @@ def _capture_live(server: Server, args: Args) -> Any:
 def _restore(server: Server, args: Args) -> Any:
     return asdict(
         restore(
-            Store.open(Path(args["store"]), create=False),
+            _store(args["store"]),
             args["snapshot"],
             Path(args["target"]),
             in_place=bool(args.get("in_place")),
@@ -217,7 +218,7 @@ def _fork(server: Server, args: Args) -> Any:
 
 def _repair(server: Server, args: Args) -> Any:
     folders = {name: [Path(path) for path in paths] for name, paths in args["folders"].items()}
-    done = repair(Store.open(Path(args["store"])), folders, _progress(server, args))
+    done = repair(_store(args["store"]), folders, _progress(server, args))
     return {**asdict(done), "aside": [str(path) for path in done.aside]}
 
 
@@ -279,6 +280,14 @@ CALLS: dict[str, Callable[[Server, Args], Any]] = {
 def _driver(said: Sequence[Any]) -> Driver:
     name, options = said
     return driver_for(name, options) if options else DRIVERS[name]
+
+
+def _store(said: Sequence[str | None]) -> Store:
+    """The store that the caller has opened, by its path and, if it is encrypted, its key."""
+    path, key = said
+    store = Store(Path(str(path)), AesGcm(bytes.fromhex(key)) if key else PLAIN)
+    store.check_format()
+    return store
 
 
 def _path(said: str | None) -> Path | None:
