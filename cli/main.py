@@ -15,6 +15,7 @@ from cli import (
     drills,
     encryption,
     failures,
+    guard,
     host,
     initialize,
     integrity,
@@ -61,6 +62,7 @@ app.command("encrypt", rich_help_panel=DATA)(encryption.encrypt)
 app.command("rekey", rich_help_panel=DATA)(encryption.rekey)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)
+app.command("guard", rich_help_panel=HOST)(guard.guard)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)
 app.command(
     "compose",

@@ -1,0 +1,142 @@
+"""`lockstep guard`: a small service that brings the live world back after a crash or a reboot."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import failures
+from cli.context import Context
+from reconciler.errors import BadInput, Busy, Exit
+
+if TYPE_CHECKING:
+    from reconciler.guard import Pace
+
+INTERVAL = 10.0
+
+
+def guard(
+    context: typer.Context,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once, put right what has to be, end: for cron.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=1, help="Seconds between two looks.")
+    ] = INTERVAL,
+    print_unit: Annotated[
+        bool, typer.Option("--print-unit", help="Print a systemd unit for this stack, and end.")
+    ] = False,
+    print_container: Annotated[
+        bool,
+        typer.Option("--print-container", help="Print a compose file that runs it, and end."),
+    ] = False,
+) -> None:
+    """Bring the live world back: after a crash, a reboot, or when somebody stopped containers.
+
+    It finishes or reverts what a crash left, starts what stands still, makes what is missing, and
+    never goes to another release. What `lockstep stop` stopped stays down.
+    """
+    from cli import guardforms
+
+    here = Context.of(context)
+    if print_unit and print_container:
+        raise BadInput("either --print-unit or --print-container")
+    if print_unit:
+        typer.echo(guardforms.unit(here.project.root, here.stack_name, here.project.name), nl=False)
+    elif print_container:
+        text = guardforms.container(here.project.root, here.stack, here.docker.info.root)
+        typer.echo(text, nl=False)
+    elif once:
+        raise typer.Exit(_Guard(here).look())
+    else:
+        _Guard(here).watch(interval)
+
+
+class _Guard:
+    """One line on standard output for each thing that it does or that keeps it from doing it."""
+
+    def __init__(self, here: Context) -> None:
+        from reconciler import guard
+        from reconciler.catalog import Catalog
+
+        self.common = here.common
+        self.name = f"{here.project.name}/{here.stack_name}"
+        bare = guard.bare_stack(here.project.name, here.stack_name, here.project.root)
+        self.catalog = Catalog(bare)
+        self.pace = guard.PaceFile(self.catalog)
+        self.said = ""
+
+    def watch(self, interval: float) -> None:
+        """Look again and again, until SIGTERM or SIGINT; what is being done then is done to its
+        end first."""
+        ended = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
+        self._say(f"watching, every {interval:g} s")
+        while not ended.is_set():
+            self.look()
+            ended.wait(interval)
+        self._say("ended")
+
+    def look(self) -> int:
+        """Look once and put right what has to be; returns an exit code."""
+        try:
+            return self._look()
+        except Exception as error:
+            code = failures.exit_code(error)
+            self._say(str(error) if code is not None else failures.unexpected(error), again=False)
+            return Exit.FAILED if code is None else code
+
+    def _look(self) -> int:
+        from reconciler import docker, guard
+
+        pace = self.pace.read()
+        what = guard.needed(self.catalog, docker.connect())
+        if what is None:
+            self._note(pace, pace.stands(guard.uptime()))
+            self.said = ""
+            return Exit.OK
+        left = pace.left(guard.uptime())
+        if left:
+            self._say(
+                f"{what}; it did not last {pace.attempts} times: not before {left:.0f} s",
+                again=False,
+            )
+            return Exit.FAILED
+        return self._act()
+
+    def _act(self) -> int:
+        from reconciler import guard
+        from reconciler.hostlock import HostLock
+
+        # Read anew: the config may have changed since the last time.
+        here = Context(self.common)
+        try:
+            lock = HostLock.acquire("guard", self.name)
+        except Busy:
+            return Exit.OK  # somebody works on the host: what he leaves is looked at afterwards
+        with lock:
+            what = guard.what_is_wrong(self.catalog, here.docker)
+            if what is None:
+                return Exit.OK
+            pace = self.pace.read()
+            self._note(pace, pace.acted(guard.uptime()))
+            done = guard.put_right(
+                here.stack, here.catalog, here.docker, here.compose, lock, lambda _: None
+            )
+        self._say(f"{what}: {'; '.join(done) or 'nothing was to be done any more'}")
+        return Exit.OK
+
+    def _note(self, before: Pace, pace: Pace) -> None:
+        if pace != before:
+            self.pace.write(pace)
+
+    def _say(self, text: str, *, again: bool = True) -> None:
+        """One line; `again`: also when it was the last one said."""
+        line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+        if again or line != self.said:
+            print(f"guard {self.name}: {line}", flush=True)
+        self.said = line
