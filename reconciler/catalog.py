@@ -21,6 +21,7 @@ from reconciler.config import Stack
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import Ledger, State, fsync_directory
 from reconciler.release import Release
+from snapshots.private import make_folder
 
 RECORD = "release-info.json"
 
@@ -91,7 +92,7 @@ class Catalog:
         """Make a record durable, its config contents (by sha256) first, the record last."""
         folder = self.root / release.name
         configs = folder / "configs"
-        configs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(configs)
         for digest, content in contents.items():
             write_durably(configs / digest, content)
         failpoint("catalog.record")
@@ -115,6 +116,8 @@ class Catalog:
         """Remove a release's record and configs; the record goes first."""
         folder = self.root / release
         (folder / RECORD).unlink(missing_ok=True)
+        if folder.exists():
+            fsync_directory(folder)  # or a power cut could bring it back without its configs
         failpoint("catalog.record-gone")
         shutil.rmtree(folder, ignore_errors=True)
         fsync_directory(self.root)
@@ -143,7 +146,7 @@ class Catalog:
         except FileNotFoundError:
             if self.ledger.path.exists():
                 return None
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.root)
         write_durably(path, entropy.token_bytes(32))
         return path.read_bytes()
 
@@ -156,7 +159,7 @@ class Catalog:
 
     def write_manifest(self) -> None:
         """Make manifest.json from the records and the ledger."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.root)
         text = json.dumps(self._manifest(), indent=2) + "\n"
         write_durably(self.root / "manifest.json", text.encode())
 

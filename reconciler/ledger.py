@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter
 from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.release import Frozen
+from snapshots.private import make_folder
 
 GENESIS = "0" * 64
 _PUT_BACK = "put back a copy of the file; nothing is changed until it can be trusted"
@@ -514,7 +515,7 @@ class Ledger:
         )
 
     def _write_lines(self, lines: list[str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.path.parent)
         whole = sum(len(line.encode()) + 1 for line in self._whole_lines())
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
