@@ -161,6 +161,9 @@ class Settings(Setting):
         {}, description="datasets that belong together: sealed, and captured, at one point"
     )
     dropped: tuple[str, ...] = ()
+    allow: tuple[str, ...] = Field(
+        (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
+    )
     gates: dict[str, Gate] = {}
     restore: Wish | None = None
     retry: str | None = None

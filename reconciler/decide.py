@@ -152,6 +152,7 @@ class _Decision:
             *refusals.foreign_users(self.now, datasets),
             *refusals.ports(self.now, record),
             *refusals.vanished(self.now, record, live),
+            *refusals.dangers(self.now, record),
         ]
         return self._finish(
             move,

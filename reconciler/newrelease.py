@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from failpoints import failpoint
-from reconciler import adoption, compose, definition, gitfacts, names, places, source, worldmodel
+from reconciler import adoption, allowed, compose, definition, gitfacts, names, places, source, worldmodel
 from reconciler.adoption import Draft
 from reconciler.catalog import Catalog
 from reconciler.config import COMMAND_DRIVER, Stack
@@ -46,6 +46,7 @@ def make(
     warnings: list[str] = []
     git = _git(stack, allow_dirty, warnings)
     model = source.read_model(stack, composer, warnings.append)
+    allowed.insist_on_files(stack, model)
     found = _images(stack, docker, composer, model, images, progress)
     state = catalog.state()
     generations = state.worlds[state.live].generations if state.live else {}

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Mapping
 
 from reconciler import compose
+from reconciler.dangers import find as find_dangers
+from reconciler.dangers import refused, remedy
 from reconciler.errors import Exit
 from reconciler.ledger import World
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Refusal
@@ -35,6 +37,18 @@ def unusable(now: Situation, target: str) -> Refusal:
         "lockstep list   shows the releases there are",
         Exit.BAD_INPUT,
     )
+
+
+def dangers(now: Situation, record: Release) -> list[Refusal]:
+    """What would let a container take over its host, and the config does not allow."""
+    if record.adopted:
+        return []
+    allow = now.stack.settings.allow
+    found = [d for d in find_dangers(record.model) if d.place != "build"]
+    return [
+        Refusal(f"service {d.service} of {record.name} {d.what}", remedy([d], allow))
+        for d in refused(found, allow)
+    ]
 
 
 def quarantine(now: Situation, record: Release) -> list[Refusal]:

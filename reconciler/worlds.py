@@ -12,6 +12,7 @@ from pathlib import Path
 from failpoints import failpoint
 from reconciler import (
     adoption,
+    allowed,
     compose,
     fitness,
     integrity,
@@ -292,6 +293,7 @@ class _Making:
         generations: Mapping[str, str],
         created: frozenset[str],
     ) -> None:
+        allowed.insist_on_record(self.stack, release)
         places.write_files(self.catalog, world, release)
         failpoint("worlds.files")
         secrets = secretvalues.values(self.stack, release)
