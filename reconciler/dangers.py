@@ -162,8 +162,6 @@ class _Looking:
         build = body.get("build") or {}
         if build.get("privileged") or build.get("entitlements"):
             yield "build", "build-privileged", "is built with rights on the host"
-        if build.get("network") == "host":
-            yield "build", "build-network:host", "is built in the host's network"
         contexts = [build.get("context"), *(build.get("additional_contexts") or {}).values()]
         for context in filter(None, contexts):
             if str(context).startswith("/"):

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from failpoints import failpoint
-from reconciler import adoption, allowed, compose, definition, gitfacts, names, places, source, worldmodel
+from reconciler import (
+    adoption,
+    allowed,
+    compose,
+    definition,
+    gitfacts,
+    names,
+    places,
+    source,
+    worldmodel,
+)
 from reconciler.adoption import Draft
 from reconciler.catalog import Catalog
 from reconciler.config import COMMAND_DRIVER, Stack

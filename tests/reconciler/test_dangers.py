@@ -59,7 +59,6 @@ DANGEROUS: dict[str, dict[str, Any]] = {
     "bind:/srv/shop/releases/store": bind("/srv/shop/releases/store", read_only=True),
     "bind:/srv/shop/.lockstep": bind("/srv/shop/.lockstep", read_only=True),
     "build-privileged": {"build": {"context": "/srv/shop", "privileged": True}},
-    "build-network:host": {"build": {"context": "/srv/shop", "network": "host"}},
     "build:/etc": {"build": {"context": "/etc"}},
     "build:/root/.ssh": {"build": {"context": "/srv", "additional_contexts": {"k": "/root/.ssh"}}},
 }
