@@ -173,20 +173,27 @@ def follow_running(here: Context) -> bool:
     return switch.follow_running(here.catalog, here.progress)
 
 
-def insist_on_no_left_lock(here: Context) -> None:
-    """Raises Busy when a killed command left Pulumi's lock, which either engine would wait for."""
+def look_after_state(here: Context) -> None:
+    """Set aside a state of Pulumi that cannot be read: the ledger says what is.
+
+    Raises Busy when a killed command left Pulumi's lock, which either engine would wait for.
+    """
     from engine import NotInEngine
     from engine.backend import KILLED, Backend
 
     try:
-        left = Backend(here.project, here.stack_name).left_locks()
+        backend = Backend(here.project, here.stack_name)
+        left = backend.left_locks()
+        aside = None if left else backend.set_aside_damaged()
     except NotInEngine:
-        return  # kept elsewhere: the official CLI says it
+        return  # kept elsewhere: the official CLI looks after it
     if left:
         raise Busy(
             f"stack {here.stack_name} is locked: {'; '.join(left)}; {KILLED.partition(';')[0]}",
             next_step="lockstep cancel   removes it; what runs on this host is not touched",
         )
+    if aside is not None:
+        here.say(f"the Pulumi state of {here.stack_name} cannot be read: it is {aside} now")
 
 
 def declaring(stack: Stack, release: str, wish: Wish | None) -> Stack:
@@ -213,7 +220,7 @@ def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = Fa
     """Run `up` on the engine; returns the command's exit code."""
     here.say(here.backend.says)
     follow_running(here)
-    insist_on_no_left_lock(here)
+    look_after_state(here)
     if not here.backend.exists():
         here.say(f"stack {here.stack_name} has no Pulumi state: made anew; the ledger says what is")
         here.backend.init()

@@ -92,6 +92,18 @@ class Backend:
             body["latest"] = deployment
         self._write(self.state_file, _json({"version": 3, "checkpoint": body}), durable)
 
+    def set_aside_damaged(self) -> Path | None:
+        """Rename a state that cannot be read, so that the stack can be made anew; its new path."""
+        try:
+            self.load()
+        except NotInEngine:
+            raise
+        except EngineError:
+            aside = self.state_file.with_name(f"{self.state_file.name}.damaged.{time.time_ns()}")
+            self.state_file.rename(aside)
+            return aside
+        return None
+
     def backup(self) -> None:
         """Keep a copy of the state as it is now."""
         if self.state_file.exists():

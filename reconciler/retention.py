@@ -26,6 +26,7 @@ def retain(
     `live` and `previous` are releases as they will be after the move. `now` is in seconds since
     the epoch. Kept is a union: one reason is enough.
     """
+    now = _surely_past(state, now)
     reasons: dict[str, list[str]] = {r: [] for r in sorted(releases, key=names.release_number)}
 
     def keep(release: str | None, reason: str) -> None:
@@ -77,6 +78,13 @@ def arrivals(state: State, release: str) -> Mapping[int, Departure]:
         and seq in left
         and state.worlds[outcome.to_world].release == release
     }
+
+
+def _surely_past(state: State, now: float) -> float:
+    """The time of the newest switch, by which ages are told: a clock that jumps ahead would make
+    everything old at once, and what is deleted for it does not come back with the clock."""
+    times = [datetime.fromisoformat(o.at).timestamp() for _, o in state.outcomes]
+    return max((t for t in times if t <= now), default=now)
 
 
 def _last_live(state: State, release: str, now: float) -> float:
