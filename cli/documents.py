@@ -67,13 +67,17 @@ def _way_back(state: State, departure: Departure, dataset: str) -> str:
     return "restore" if dataset in departure.snapshots else "gone"
 
 
-def log(state: State) -> Document:
+def log(state: State, restored_by_others: Sequence[str] = ()) -> Document:
     """`log`: how every switch ended, and what crashes had left unfinished, newest first; `from`
     and `to` are releases."""
     entries = [(seq, _outcome(state, outcome)) for seq, outcome in state.outcomes]
     entries += [(seq, _found(state, found)) for seq, found in state.found]
     entries.sort(key=lambda entry: entry[0], reverse=True)
-    return {"schema": SCHEMA, "entries": [entry for _, entry in entries]}
+    return {
+        "schema": SCHEMA,
+        "entries": [entry for _, entry in entries],
+        "restored_by_others": list(restored_by_others),
+    }
 
 
 def _found(state: State, found: Found) -> Document:

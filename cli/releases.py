@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -168,7 +169,8 @@ def log(
     """Show how every switch ended, newest first: the host's own record."""
     from cli import documents
 
-    document = documents.log(Context.of(context).catalog.state())
+    here = Context.of(context)
+    document = documents.log(here.catalog.state(), _restored_by_others(here))
     document["entries"] = document["entries"][:number]
     if as_json:
         print_json(document)
@@ -183,6 +185,23 @@ def log(
         if number:
             out.print()
         out.print(part)
+    for note in document["restored_by_others"]:
+        out.print(f"shared data: {note}", style="yellow", markup=False)
+
+
+def _restored_by_others(here: Context) -> list[str]:
+    """What other stacks of this host did to data that releases of this one share; nothing where
+    Docker does not answer: the log can be read all the same."""
+    from reconciler import hostnotes
+
+    good, _ = here.catalog.records()
+    shared = {d.source for r in good.values() for d in r.datasets.values() if d.source and d.shared}
+    if not shared:
+        return []
+    with suppress(LockstepError):
+        notes = hostnotes.restored(here.docker.volumes(), shared, here.stack)
+        return [str(note) for note in notes]
+    return []
 
 
 def diff(

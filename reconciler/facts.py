@@ -65,6 +65,27 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """Shared data that was put back to an earlier content."""
+
+    name: str
+    """Of the note itself."""
+    place: str
+    """The volume, or the path of the directory."""
+    at: str
+    """UTC, ISO 8601."""
+    by: str
+    """The stack: `shop/prod`."""
+    safety: str
+    """The snapshot of what was there before, in the store of who restored; "" if there is none."""
+
+    def __str__(self) -> str:
+        text = f"shared {self.place} was restored by stack {self.by} at {self.at}"
+        before = f"; what it held before is snapshot {self.safety[:20]} in its store"
+        return text + (before if self.safety else "")
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything `decide` needs to know of the host, seen at one moment."""
 
@@ -94,5 +115,7 @@ class Facts:
     """Keyed hash of the stack's secrets as they are now; "" when the key is missing."""
     live_probe: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """dataset -> data probe of the live world now; only looked up when a move is to be shown."""
+    restored: tuple[Restored, ...] = ()
+    """What others did to data that this stack shares, and no switch of it has been told."""
     unfinished: str | None = None
     """The world of an unfinished switch in the journal."""

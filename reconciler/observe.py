@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reconciler import adoption, compose, journal, names, places, ports, secretvalues
+from reconciler import adoption, compose, hostnotes, journal, names, places, ports, secretvalues
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
 from reconciler.errors import BadInput
-from reconciler.facts import Container, Disk, Facts, PortHolder, Snapshot
+from reconciler.facts import Container, Disk, Facts, PortHolder, Restored, Snapshot
 from reconciler.ledger import State
+from reconciler.reach import can_reflink, measure
 from reconciler.release import Release
-from snapshots.compare import measure
 from snapshots.errors import Damaged, UnknownSnapshot
-from snapshots.reflink import can_reflink
 from snapshots.store import Store
 
 _PROBE_SECONDS = 5.0
@@ -58,6 +57,7 @@ class _Observation:
             snapshots=self._snapshots,
             fingerprint=self._fingerprint,
             live_probe=self._live_probe() if probe and self._moving else {},
+            restored=self._restored(),
             unfinished=journal.unfinished(self.catalog.journal),
         )
 
@@ -218,6 +218,13 @@ class _Observation:
                 + ("not writable for this user" if existing.is_dir() else "not a directory"),
                 next_step="lockstep config set store PATH   puts it elsewhere",
             )
+
+    def _restored(self) -> tuple[Restored, ...]:
+        """News for this stack: what its last switch did not know yet."""
+        places = {d.source for r in self._involved for d in r.datasets.values() if d.source}
+        known = hostnotes.seen(self.catalog)
+        notes = hostnotes.restored(self._all_volumes, places, self.stack)
+        return tuple(note for note in notes if note.name not in known)
 
     def _disk(self) -> Disk:
         root = self.docker.info.root / "volumes"

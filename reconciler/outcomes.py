@@ -12,11 +12,13 @@ from typing import TypeVar
 
 from failpoints import failpoint
 from reconciler import docker as docker_module
+from reconciler import hostnotes
 from reconciler.docker import Docker
 from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
 from reconciler.handover import HandOver, Seal
 from reconciler.hostworld import HostWorld, Service
+from reconciler.journal import InPlace
 from reconciler.ledger import Committed, Reverted
 from reconciler.services import NotProved, in_parallel
 from reconciler.undertaking import Undertaking
@@ -59,6 +61,9 @@ def commit(u: Undertaking, new: HostWorld) -> None:
 def finish(u: Undertaking) -> list[str]:
     """What remains after the commit, and the end of the journal. Returns warnings."""
     warnings = complete(u)
+    for dataset, changed in u.intent.in_place.items():
+        if changed.restored and _is_shared(u, dataset):
+            _warned(warnings, partial(_patiently, u, partial(_tell_others, u, changed)))
     _warned(warnings, u.catalog.write_manifest)
     u.file.remove()
     return warnings
@@ -81,6 +86,17 @@ def complete(u: Undertaking) -> list[str]:
     failpoint("switch.after-commit")
     _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
     return warnings
+
+
+def _is_shared(u: Undertaking, dataset: str) -> bool:
+    known = u.new_record.datasets.get(dataset) if u.new_record is not None else None
+    return known is not None and known.shared
+
+
+def _tell_others(u: Undertaking, changed: InPlace) -> None:
+    hostnotes.write_restored(
+        u.docker, u.stack, changed.place, at=u.intent.started, safety=changed.safety
+    )
 
 
 def _start_late(u: Undertaking, service: Service) -> None:

@@ -24,6 +24,7 @@ from reconciler import (
     decide,
     fitness,
     hostlock,
+    hostnotes,
     imagehold,
     impact,
     observe,
@@ -304,6 +305,7 @@ class Program:
             held = imagehold.to_hold(self.now, kept, self.plan.target)
             for warning in imagehold.hold(self.stack, self.docker, held):
                 pulumi.log.warn(warning)
+            hostnotes.mark_seen(self.catalog, self.now.facts.restored)
             debts.pay(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.accounting import acknowledged, missing, read_record, tokens_in_volume
-from tests.stacks.harness import base_image, docker
+from tests.stacks.harness import Project, base_image, docker
 from tests.stacks.shop import PASSWORD, Shop, by_version, shop_project
 
 
@@ -177,7 +177,9 @@ def until_redis_answers(shop: Shop) -> None:
         time.sleep(0.1)
 
 
-def test_a_shared_redis_is_left_alone_unless_it_is_named(shop: Shop, infra: str) -> None:
+def test_a_shared_redis_is_left_alone_unless_it_is_named(
+    shop: Shop, infra: str, notes: Project
+) -> None:
     shop.init()
     setting = "datasets.infra"
     for key, value in (("volume", infra), ("driver", "redis"), ("shared", "true")):
@@ -212,3 +214,16 @@ def test_a_shared_redis_is_left_alone_unless_it_is_named(shop: Shop, infra: str)
     assert redis_says(shop, "GET", "breaker") == "CLOSED"
     assert "a" in shop.tokens()
     shop.nothing_to_do()
+
+    # Another stack that uses it is told, until a switch of its own.
+    for key, value in (("volume", infra), ("driver", "redis"), ("shared", "true")):
+        notes.run("config", "set", "--path", f"{setting}.{key}", value)
+    notes.new("one")
+    said = f"shared {infra} was restored by stack {shop.name}/prod"
+    (warning,) = [w for w in notes.preview()["warnings"] if "restored" in w]
+    assert warning.startswith(said)
+    assert "what it held before is snapshot" in warning
+    assert notes.run("log", "--json").json()["restored_by_others"] == [warning]
+    notes.up()
+    assert [w for w in notes.preview()["warnings"] if "restored" in w] == []
+    assert said in notes.run("log").text
