@@ -17,9 +17,9 @@ from bench import machine, tools
 from bench.errors import BenchError
 from bench.images import mark
 from bench.machine import ask
-from bench.report import PAGE, write
+from bench.report import PAGE, quick_look, write
 from bench.results import Results
-from bench.shares import Share, share
+from bench.shares import PARTS, Budget, Share
 from bench.sizes import Sizes
 from bench.stopping import GROUNDS, LOG, Stopping
 from bench.storing import Storing
@@ -30,7 +30,6 @@ from bench.sweeping import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("storing", "sizes", "stopping")
-SUBJECTS = ("postgres", "files", "sparse")
 DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
 
 
@@ -103,44 +102,48 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="medians of how many (5)")
     parser.add_argument(
-        "--minutes", type=float, default=35, help="about how long a whole run may take (35)"
+        "--minutes", type=float, default=45, help="about how long a whole run may take (45)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes (1.0)")
-    parser.add_argument("--only", default="", help="chapters or subjects, with commas")
-    parser.add_argument("--resume", action="store_true", help="go on with the last run")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="measure these anew and keep the last run's figures of the others: "
+        f"{', '.join(CHAPTERS)}, or one of {', '.join(PARTS)}",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was killed")
     parser.add_argument("--warm", action="store_true", help="leave the page cache as it is")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where it works")
     parser.add_argument("--report", type=Path, help="where the page goes (docs/ for a full run)")
     options = parser.parse_args(argv)
     options.folder = options.folder.resolve()
-    options.only = frozenset(filter(None, options.only.split(",")))
-    unknown = options.only - {*CHAPTERS, *SUBJECTS}
-    if unknown or options.rounds < 1 or options.scale <= 0:
-        parser.error(f"--only takes {', '.join((*CHAPTERS, *SUBJECTS))}; numbers are above 0")
+    named = {name for words in options.only for name in words.split(",") if name}
+    if named - {*CHAPTERS, *PARTS} or options.rounds < 1 or options.scale <= 0:
+        parser.error(f"--only takes {', '.join((*CHAPTERS, *PARTS))}; numbers are above 0")
+    options.parts = [part for part in PARTS if not named or {part, part.partition("-")[0]} & named]
     return options
 
 
 def _results(options: argparse.Namespace) -> Results:
+    """A new file, or the last run's when it is gone on with or parts of it are measured anew."""
     path = options.folder / "results.jsonl"
-    commit = _commit()
-    if options.resume:
-        earlier = Results.load(path)
-        if earlier.facts["commit"] != commit:
-            raise BenchError(
-                f"the earlier run measured {earlier.facts['commit']}, and this is {commit}: begin "
-                "anew, without --resume"
-            )
-        return earlier
-    (options.folder / LOG).unlink(missing_ok=True)
     facts = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit,
         "scale": options.scale,
-        "rounds": options.rounds,
         "machine": machine.description(options.folder),
         "versions": tools.versions(),
         "cold": not options.warm,
     }
+    if options.resume or (options.only and path.exists()):
+        earlier = Results.load(path)
+        if other := [key for key, value in facts.items() if earlier.facts.get(key) != value]:
+            raise BenchError(
+                f"the last run had another {' and '.join(other)}: begin anew, without --resume and "
+                "--only, or with another --folder"
+            )
+        return earlier
+    (options.folder / LOG).unlink(missing_ok=True)
     return Results.begin(path, facts)
 
 
@@ -152,79 +155,71 @@ def _commit() -> str:
 
 def _place_of_report(options: argparse.Namespace, results: Results) -> Path:
     """A quick look does not replace the figures of a whole run."""
-    whole = results.facts["scale"] == 1.0 and results.facts["rounds"] >= 5 and not options.only
+    whole = options.scale == 1.0 and set(PARTS) <= results.ended and not quick_look(results)
     return options.report or (ROOT / "docs" if whole else options.folder)
 
 
 class Bench:
-    """One whole run."""
+    """One run."""
 
     def __init__(self, options: argparse.Namespace, results: Results, say: Log) -> None:
         self.results, self.say = results, say
-        self.only, self.rounds = options.only, results.facts["rounds"]
-        self.minutes: float = options.minutes
+        self.parts: list[str] = options.parts
+        self.rounds, self.resume = options.rounds, options.resume
+        self.budget = Budget(options.minutes, self.parts)
         self.folder: Path = options.folder
         self.owner = mark(options.folder)
-        self.scale = float(results.facts["scale"])
+        self.scale: float = options.scale
 
     def carry_out(self) -> list[str]:
         """Every part that is wanted; returns what failed. One that does keeps no other back."""
         failed = []
-        for part, measure in self._parts():
+        for part in self.parts:
+            share = self.budget.share(part)
             try:
-                measure()
+                self._measure(part, share)
             except BenchError as error:
                 self.say(f"{part}: {error}")
                 failed.append(part)
                 sweep(self.folder)
+            self.budget.ended(part, share)
         return failed
 
-    def _parts(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Name and work of each part."""
-        if self._wanted("storing"):
-            for subject in self._subjects():
-                part = f"storing {subject.kind}"
-                storing = Storing(subject, self.results, self.folder, self.say)
-                yield part, partial(storing.carry_out, self.rounds, self._share(part))
-        if not self._wanted("postgres"):
+    def _measure(self, part: str, share: Share) -> None:
+        """One part, from its first round or from where it was killed."""
+        covers, measure = self._work(part)
+        now = {"commit": _commit(), "rounds": self.rounds}
+        if self.resume and part in self.results.ended:
             return
-        if self._wanted("sizes"):
-            small, large = self._postgres(0.25), self._postgres(1.0)
-            sizes = Sizes(small, large, self.results, self.folder, self.say)
-            yield "sizes", partial(sizes.carry_out, self.rounds, self._share("sizes"))
-        if self._wanted("stopping"):
-            stopping = Stopping(
-                self._postgres(1.0),
-                round(2 * GIB * self.scale),
-                self.results,
-                self.folder,
-                self.owner,
-                self.say,
-            )
-            for kind in GROUNDS:
-                part = f"stopping {kind}"
-                yield part, partial(stopping.carry_out, kind, self.rounds, self._share(part))
+        begun = self.results.parts.get(part, {})
+        if not self.resume or any(begun.get(key) != value for key, value in now.items()):
+            date = datetime.datetime.now(datetime.UTC).date().isoformat()
+            self.results.begin_part(part, covers, date=date, **now)
+        measure(self.rounds, share)
+        self.results.end_part(part)
 
-    def _share(self, part: str) -> Share:
-        return share(self.minutes, part)
+    def _work(self, part: str) -> tuple[list[tuple[str, str]], Callable[[int, Share], None]]:
+        """The chapters and subjects that a part covers, and what measures them."""
+        chapter, _, name = part.partition("-")
+        common = self.results, self.folder
+        if chapter == "storing":
+            subject = self._subject(name)
+            return [("storing", subject.name)], Storing(subject, *common, self.say).carry_out
+        if chapter == "sizes":
+            sizes = Sizes(self._postgres(0.25), self._postgres(1.0), *common, self.say)
+            return [("sizes", kind) for kind in GROUNDS], sizes.carry_out
+        size = round(2 * GIB * self.scale)
+        stopping = Stopping(self._postgres(1.0), size, *common, self.owner, self.say)
+        return [("stopping", name)], partial(stopping.carry_out, name)
 
-    def _wanted(self, name: str) -> bool:
-        """Nothing named of a kind (chapters, subjects) means all of that kind."""
-        kind = CHAPTERS if name in CHAPTERS else SUBJECTS
-        named = self.only & set(kind)
-        return not named or name in named
-
-    def _subjects(self) -> list[Subject]:
+    def _subject(self, kind: str) -> Subject:
         cache, scale = self.folder / "cache", self.scale
-        found = []
-        if self._wanted("postgres"):
-            found.append(self._postgres(1.0))
-        if self._wanted("files"):
-            found.append(files(cache, max(200, round(FILES * scale))))
-        if self._wanted("sparse"):
-            size = max(GIB, round(SPARSE_BYTES * scale / GIB) * GIB)
-            found.append(sparse_file(cache, size, round(SPARSE_DATA * min(1.0, scale * 4))))
-        return found
+        if kind == "postgres":
+            return self._postgres(1.0)
+        if kind == "files":
+            return files(cache, max(200, round(FILES * scale)))
+        size = max(GIB, round(SPARSE_BYTES * scale / GIB) * GIB)
+        return sparse_file(cache, size, round(SPARSE_DATA * min(1.0, scale * 4)))
 
     def _postgres(self, part: float) -> Subject:
         return postgres(self.folder / "cache", round(2 * GIB * self.scale * part), self.owner)

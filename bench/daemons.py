@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import images
 from bench.errors import BenchError
-from bench.grounds import Ground, mounts_below
+from bench.grounds import Ground, mounts_below, unmount
 from bench.machine import ask
 
 START_SECONDS = 60.0
@@ -104,7 +104,7 @@ def _load(daemon: Daemon) -> None:
 def _clear(run: Path) -> None:
     """Remove a daemon's folder for sockets and the like, with what is still mounted there."""
     for place in mounts_below(run):
-        ask("umount", place)
+        unmount(place)
     shutil.rmtree(run, ignore_errors=True)
 
 

@@ -1,18 +1,30 @@
-"""The file systems that things are measured on: the disk's own, and XFS and btrfs in an image."""
+"""The file systems that things are measured on: the disk's own, and others in an image."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import machine, tools
+from bench.errors import BenchError
 from bench.machine import ask
 
 LOOPED = ("xfs", "btrfs")
+MAKE = {
+    "ext4": ["-q", "-F", "-i", "8192", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"],
+    "xfs": ["-q", "-f", "-m", "reflink=1"],
+    "btrfs": ["-q", "-f"],
+}
+IMAGE, OWN = "image", "own"
+"""What images in the bench's folder are called: for a kind of its own, and for the disk's kind."""
 SMALLEST = 1 << 30
+BUSY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,7 @@ def looped(kind: str, folder: Path, size: int) -> Iterator[Ground]:
     with image.open("wb") as file:
         file.truncate(max(size, SMALLEST))
     try:
-        make = [tools.program(f"mkfs.{kind}"), "-q", "-f"]
-        ask(*make, *(["-m", "reflink=1"] if kind == "xfs" else []), image)
+        ask(tools.program(f"mkfs.{kind}"), *MAKE[kind], image)
         losetup = tools.program("losetup")
         device = ask(losetup, "--direct-io=on", "--find", "--show", image)
         try:
@@ -61,10 +72,55 @@ def looped(kind: str, folder: Path, size: int) -> Iterator[Ground]:
 def release(place: Path, image: Path) -> None:
     """Unmount and remove what a run, this one or one that was killed, has mounted there."""
     for mounted in mounts_below(place):
-        ask("umount", mounted)
+        unmount(mounted)
     image.unlink(missing_ok=True)
     if place.is_dir():
         place.rmdir()
+
+
+def unmount(mounted: Path) -> None:
+    """Unmount; what still works there is ended. Raises BenchError."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            ask("umount", mounted)
+            return
+        except BenchError:
+            if not mounted.is_mount():
+                return
+            if time.monotonic() > until:
+                raise
+            for process in users_of(mounted):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.2)
+
+
+def users_of(mounted: Path) -> list[int]:
+    """The processes that hold a mount: by their working folder, their root, an open file, or, in a
+    container, by the folders that its own root is laid over."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            places = [process / "cwd", process / "root", *(process / "fd").iterdir()]
+            if any(_leads_below(place, mounted) for place in places) or _laid_over(
+                process / "mountinfo", mounted
+            ):
+                found.append(int(process.name))
+    return found
+
+
+def _leads_below(link: Path, mounted: Path) -> bool:
+    with suppress(OSError):
+        return Path(os.readlink(link)).is_relative_to(mounted)
+    return False
+
+
+def _laid_over(mountinfo: Path, mounted: Path) -> bool:
+    roots = (line for line in mountinfo.read_text().splitlines() if line.split()[4] == "/")
+    return any(f"={mounted}/" in line for line in roots)
 
 
 def mounts_below(place: Path) -> list[Path]:

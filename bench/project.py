@@ -201,6 +201,9 @@ class Project:
                     lines.append(line.rstrip())
                     print(f"{time.monotonic() - began:7.3f} {lines[-1]}", file=log)
                     heard(lines[-1])
+            except BaseException:
+                process.kill()
+                raise
             finally:
                 overdue.cancel()
         if process.wait() != 0:

@@ -18,6 +18,7 @@ STEPS = (storing.FIRST, storing.NEXT, storing.EMPTY, storing.IN_PLACE)
 PEERS = ("tar czf", "cp -a", "restic", "borg")
 OURS = ("lockstep", "lockstep on xfs", "lockstep on btrfs")
 ABSENT = "-"
+ROUNDS = 3  # fewer make a quick look
 
 
 def write(results: Results, folder: Path) -> None:
@@ -33,15 +34,17 @@ def page(results: Results) -> Iterator[str]:
     machine = facts.get("machine", {})
     yield "# Benchmarks"
     yield ""
+    made = sorted({(str(part["date"]), str(part["commit"])) for part in results.parts.values()})
+    when = " and ".join(f"on {date} at commit {commit}" for date, commit in made)
     yield (
-        f"Made by `make bench` on {facts.get('date', '?')}, commit {facts.get('commit', '?')}; "
-        "every figure is a median, n is how many it is of."
+        f"Made by `make bench` {when or '(nothing was measured)'}; every figure is a median, n is "
+        "how many it is of."
     )
-    if facts.get("scale", 1.0) != 1.0 or facts.get("rounds", 5) < 5:
+    if quick_look(results):
         yield ""
         yield (
             f"**A quick look, not the bench**: sizes x {facts['scale']:g}, "
-            f"{facts['rounds']} rounds. Start-up times weigh more in it than the work."
+            f"{_rounds(results)} rounds. Start-up times weigh more in it than the work."
         )
     yield ""
     yield "## Goals"
@@ -55,7 +58,16 @@ def page(results: Results) -> Iterator[str]:
         subject = largest(results, storing.CHAPTER, prefix)
         if subject is not None:
             yield from _storing(results, title(subject), subject)
-    yield from _method(machine, facts)
+    yield from _method(machine, facts, results.parts)
+
+
+def quick_look(results: Results) -> bool:
+    """Whether it is too small, or any of it was measured too seldom, to be believed."""
+    return bool(results.facts["scale"] != 1.0 or _rounds(results) < ROUNDS)
+
+
+def _rounds(results: Results) -> int:
+    return min((int(part["rounds"]) for part in results.parts.values()), default=0)
 
 
 def title(subject: str) -> str:
@@ -202,7 +214,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
+def _method(
+    machine: dict[str, str], facts: dict[str, object], parts: dict[str, dict[str, object]]
+) -> Iterator[str]:
     versions = facts.get("versions", {})
     peers = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""
     cold = "emptied" if facts.get("cold") else "left as it is"
@@ -210,7 +224,8 @@ def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
     yield ""
     yield (
         f"- Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}. "
-        "XFS and btrfs lie in images on that disk, mounted through loop devices with direct I/O."
+        "XFS and btrfs lie in images on that disk, mounted through loop devices with direct I/O; "
+        "so does, for the many small files, a file system of the disk's own kind."
     )
     yield f"- Peers: {peers}."
     yield (
@@ -236,8 +251,15 @@ def _method(machine: dict[str, str], facts: dict[str, object]) -> Iterator[str]:
     )
     yield (
         "- A run has to end in time: what takes long gets fewer rounds (its n says so); `>` means "
-        "that it was ended at its limit of one minute."
+        "that it was ended at its limit of half a minute."
     )
+    yield (
+        "- What this disk gives: `cp -a` with the sync after it reads and writes every byte once, "
+        "keeps no history and checks nothing."
+    )
+    if len({(part["date"], part["commit"]) for part in parts.values()}) > 1:
+        told = (f"{name} {part['date']} ({part['commit']})" for name, part in parts.items())
+        yield f"- Measured at different times: {', '.join(told)}."
     yield (
         "- Service stopped: `lockstep up` and `lockstep rollback --yes` as typed, on a compose "
         "project of a PostgreSQL and a web service that answers from it; the floor is `docker "

@@ -1,10 +1,13 @@
-"""Everything that was measured, one line per measurement, appended as soon as it is known."""
+"""Everything that was measured, one line per measurement, appended as soon as it is known.
+
+A file has the parts of the bench as they were measured last, each with its own date and commit.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +42,8 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = {}
+        self.parts: dict[str, dict[str, Any]] = {}
+        self.ended: set[str] = set()  # of the parts
         self._values: dict[Series, list[float]] = {}
         self._limited: set[Series] = set()
         self._whole: set[tuple[str, str, int]] = set()
@@ -70,6 +75,20 @@ class Results:
             results._take(json.loads(line))
         results._pending.clear()
         return results
+
+    def begin_part(self, name: str, covered: Sequence[tuple[str, str]], **facts: str | int) -> None:
+        """Measure a part, for the first time or anew: what there was of it counts no more.
+
+        `covered`: the chapters and subjects that are in it. `facts`: date, commit, rounds.
+        """
+        document = {"part": name, "covers": [list(pair) for pair in covered], "facts": facts}
+        self._append(document)
+        self._take(document)
+
+    def end_part(self, name: str) -> None:
+        """All of it that there was time for was measured."""
+        self._append({"ended": name})
+        self._take({"ended": name})
 
     def add(self, series: Series, value: float, *, at_least: bool = False) -> None:
         """One measurement; it counts once its round is whole."""
@@ -114,7 +133,13 @@ class Results:
         yield from self._values.items()
 
     def _take(self, document: dict[str, Any]) -> None:
-        if "facts" in document:
+        if "part" in document:
+            self.parts[document["part"]] = document["facts"]
+            self.ended.discard(document["part"])
+            self._drop({(chapter, subject) for chapter, subject in document["covers"]})
+        elif "ended" in document:
+            self.ended.add(document["ended"])
+        elif "facts" in document:
             self.facts = document["facts"]
         elif "series" in document:
             series = Series(**document["series"])
@@ -130,6 +155,11 @@ class Results:
                     self._limited.add(series)
             self._pending.clear()
 
+    def _drop(self, covered: set[tuple[str, str]]) -> None:
+        self._values = {s: v for s, v in self._values.items() if not _in(s, covered)}
+        self._limited = {s for s in self._limited if not _in(s, covered)}
+        self._whole = {whole for whole in self._whole if whole[:2] not in covered}
+
     def _append(self, document: dict[str, Any]) -> None:
         # One write per line: a run that is killed leaves whole lines.
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -137,3 +167,7 @@ class Results:
             os.write(fd, (json.dumps(document) + "\n").encode())
         finally:
             os.close(fd)
+
+
+def _in(series: Series, covered: set[tuple[str, str]]) -> bool:
+    return (series.chapter, series.subject) in covered

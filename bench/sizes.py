@@ -1,7 +1,7 @@
 """Chapter `sizes`: what grows with the data. A fork by reflink should not, nor should memory.
 
 Ours alone, on every ground, with PostgreSQL folders of a quarter of the size and of the whole. Each
-ground has the share of time to itself.
+ground has a third of the share of time.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Sizes:
     def carry_out(self, rounds: int, share: Share) -> None:
         for subject in (self.small, self.large):
             subject.state(1)
+        share.start()
         for kind in ("disk", *grounds.LOOPED):
             missing = [r for r in range(1, rounds + 1) if not self.results.has(CHAPTER, kind, r)]
             if missing:
-                share.start()
-                self._on(kind, missing, share)
+                own = Share(share.seconds / 3)
+                own.start()
+                self._on(kind, missing, own)
 
     def _on(self, kind: str, rounds: list[int], share: Share) -> None:
         states = {s: s.state(1) for s in (self.small, self.large)}
@@ -51,7 +53,7 @@ class Sizes:
                 ground = stack.enter_context(grounds.disk(self.work / "disk"))
             else:
                 size = 4 * sum(_size(state) for state in states.values()) + GIB
-                ground = stack.enter_context(grounds.looped(kind, self.work / "image", size))
+                ground = stack.enter_context(grounds.looped(kind, self.work / grounds.IMAGE, size))
             for subject, state in states.items():
                 bring(state, ground.path / subject.name)
             for number in rounds:

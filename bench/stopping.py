@@ -29,7 +29,7 @@ from bench.measure import run
 from bench.peers import OURS, Peer
 from bench.project import Project, free_port, wait_until
 from bench.results import Results, Series
-from bench.shares import PEER, Share, takes_part
+from bench.shares import PEER_STOPPING, Share, takes_part
 from bench.subjects import GIB, Subject, rows_in
 
 CHAPTER = "stopping"
@@ -142,7 +142,7 @@ class Stopping:
                     self.say(f"stopping on {name}, round {number}")
                     with self.results.round(CHAPTER, "disk", number):
                         with plain.turn(), watched(plain, ground.path) as seen:
-                            self._peers(seen, ground, number, PEER / 2 * share.seconds)
+                            self._peers(seen, ground, number, PEER_STOPPING * share.seconds)
                         with ours.turn(), watched(ours, ground.path) as seen:
                             self._ours(seen, "disk")
 
@@ -157,7 +157,7 @@ class Stopping:
     def _on_image(self, kind: str, rounds: list[int], share: Share) -> None:
         size = 8 * self.size + 4 * GIB
         with (
-            grounds.looped(kind, self.work / "image", size) as ground,
+            grounds.looped(kind, self.work / grounds.IMAGE, size) as ground,
             second(ground, self.owner) as daemon,
             self._project(ground, daemon, "ours") as ours,
         ):

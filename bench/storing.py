@@ -28,7 +28,7 @@ FIRST, NEXT, THIRD = "seconds capture first", "seconds capture next", "seconds c
 EMPTY, IN_PLACE = "seconds restore", "seconds restore in place"
 STORE = "bytes after {}"
 MEMORY, CPU = "memory", "cpu"
-LIMIT_SPARSE = 60.0
+LIMIT_SPARSE = 30.0
 
 Say = Callable[[str], None]
 
@@ -89,9 +89,14 @@ class Storing:
     def _grounds(self) -> Iterator[list[Ground]]:
         data = _allocated(self.subject.state(1))
         with ExitStack() as stack:
-            found = [stack.enter_context(grounds.disk(self.work / "disk"))]
+            kind = machine.filesystem(self.work)
+            if self.subject.many and kind in grounds.MAKE:
+                first = grounds.looped(kind, self.work / grounds.OWN, 10 * data + GIB)
+            else:
+                first = grounds.disk(self.work / "disk")
+            found = [stack.enter_context(first)]
             for kind in grounds.LOOPED:
-                image = grounds.looped(kind, self.work / "image", 5 * data + GIB)
+                image = grounds.looped(kind, self.work / grounds.IMAGE, 5 * data + GIB)
                 found.append(stack.enter_context(image))
             yield found
 

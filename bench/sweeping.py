@@ -22,8 +22,9 @@ def sweep(folder: Path) -> None:
     for run in RUN.glob(f"{owner}-*"):
         daemons.end(run)
     sweep_docker(Daemon(owner))
-    for kind in grounds.LOOPED:
-        grounds.release(folder / f"image.{kind}", folder / f"image.{kind}.img")
+    for name in (grounds.IMAGE, grounds.OWN):
+        for kind in grounds.MAKE:
+            grounds.release(folder / f"{name}.{kind}", folder / f"{name}.{kind}.img")
     for name in DISKS:
         grounds.clear(folder / name)
 

@@ -13,6 +13,7 @@ from setup.steps import SetupError, apt_install
 PACKAGES = {
     "restic": "restic",
     "borg": "borgbackup",
+    "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "losetup": "mount",

@@ -18,10 +18,7 @@ from bench.stopping import FLOOR
 
 MIB = 1 << 20
 FACTS = {
-    "date": "2026-01-01",
-    "commit": "abc",
     "scale": 1.0,
-    "rounds": 5,
     "machine": {"file system": "ext4"},
     "versions": {"restic": "0.14.0"},
     "cold": True,
@@ -32,6 +29,11 @@ ONE = Series("storing", "postgres-2048", "restic", storing.FIRST)
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     return Results.begin(tmp_path / "results.jsonl", FACTS)
+
+
+def begin(results: Results, rounds: int = 5, commit: str = "abc") -> None:
+    covers = [("storing", "postgres-2048")]
+    results.begin_part("storing-postgres", covers, date="2026-01-01", commit=commit, rounds=rounds)
 
 
 def measured(results: Results, *values: tuple[Series, float]) -> None:
@@ -184,6 +186,7 @@ def test_a_goal_is_reached_or_not(goal: Goal, reached: bool | None) -> None:
 
 def a_run(results: Results) -> None:
     """Figures of a run in which some goals are reached and some are missed."""
+    begin(results)
 
     def stored(who: str, what: str, value: float) -> tuple[Series, float]:
         return Series("storing", "postgres-2048", who, what), value
@@ -241,9 +244,30 @@ def test_the_page_shows_missed_goals_and_the_ratio_to_each_peer(results: Results
     assert ours == "| lockstep | ext4 | 1.00 s (1.25 x, n=1) | 0.70 s (0.87 x, n=1) | - |"
 
 
-def test_a_page_of_a_quick_look_says_so(results: Results) -> None:
-    results.facts = {**FACTS, "scale": 0.05, "rounds": 1}
-    assert any("quick look" in line for line in page(results))
+@pytest.mark.parametrize(("scale", "rounds", "says_so"), [(1.0, 3, 0), (0.05, 5, 1), (1.0, 2, 1)])
+def test_a_page_of_a_quick_look_says_so(
+    results: Results, scale: float, rounds: int, says_so: bool
+) -> None:
+    begin(results, rounds)
+    results.facts = {**FACTS, "scale": scale}
+    assert any("quick look" in line for line in page(results)) is bool(says_so)
+
+
+def test_a_part_that_is_measured_anew_takes_the_place_of_its_figures(results: Results) -> None:
+    other = Series("sizes", "disk", "postgres-2048", sizes.FORK)
+    begin(results)
+    measured(results, (ONE, 1.0), (other, 7.0))
+    results.end_part("storing-postgres")
+    begin(results, commit="def")
+    assert results.figure(ONE) is None
+    measured(results, (ONE, 5.0))
+    for found in (results, Results.load(results.path)):
+        assert found.figure(ONE) == Figure(5.0, 1)
+        assert found.figure(other) == Figure(7.0, 1)
+        assert found.ended == set()
+        assert "at commit def;" in "\n".join(page(found))
+    results.begin_part("sizes", [("sizes", "disk")], date="2026-01-02", commit="abc", rounds=5)
+    assert any("storing-postgres 2026-01-01 (def), sizes" in line for line in page(results))
 
 
 def test_tables_have_as_many_cells_in_each_line() -> None:
@@ -297,10 +321,21 @@ def test_a_part_of_the_bench_has_its_share_of_the_time() -> None:
     assert sum(shares.PARTS.values()) == pytest.approx(1.0)
     now = 100.0
     part = shares.Share(60.0, clock=lambda: now)
+    assert part.used() == 0
     part.start()
+    now = 130.0
     assert part.lasts()
-    now = 161.0
+    now = 150.0  # half of a round that takes 20 s would be in time
     assert not part.lasts()
+    assert part.used() == 50
+
+
+def test_what_a_part_leaves_of_its_share_is_for_the_others() -> None:
+    budget = shares.Budget(1.0, ["stopping-xfs", "stopping-btrfs"])
+    first = budget.share("stopping-xfs")
+    assert first.seconds == pytest.approx(30)
+    budget.ended("stopping-xfs", first)  # it had nothing to do
+    assert budget.share("stopping-btrfs").seconds == pytest.approx(60)
 
 
 @pytest.mark.parametrize(

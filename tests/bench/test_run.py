@@ -164,7 +164,7 @@ def test_a_tiny_run_ends_with_a_page(tmp_path: Path) -> None:
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {', '.join(missing) or 'nothing else'}; `make bench` installs")
     argv = [sys.executable, "-m", "bench", "--rounds", "1", "--scale", "0.002", "--warm"]
-    argv += ["--only", "storing,files", "--folder", str(tmp_path / "bench")]
+    argv += ["--only", "storing-files", "--folder", str(tmp_path / "bench")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "bench" / "benchmarks.md").read_text()
