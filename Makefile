@@ -11,7 +11,7 @@ help:
 	@echo "make test    every test, on real Docker, Postgres and Redis"
 	@echo "make chaos   every fault of docs/reliability.md in its long form, with kills at random (about 90 minutes)"
 	@echo "make lint    ruff, mypy and the layer contract"
-	@echo "make bench   Lockstep beside tar, cp, restic and borg; writes docs/benchmarks.md (about 35 minutes)"
+	@echo "make bench   Lockstep beside tar, cp, restic and borg; writes docs/benchmarks.md (about 45 minutes)"
 	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
 	@echo "make clean   remove what the demo left, the virtual environment, tools and caches"
 
@@ -39,6 +39,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 # As root, on a quiet machine with 40 GiB free. BENCH="--scale 0.05 --rounds 1" is a quick look,
+# BENCH="--only storing-postgres" measures one part anew and keeps the figures of the others,
 # BENCH=--resume goes on with a run that was killed.
 bench: setup
 	@$(ENV) $(BIN)/python -m bench $(BENCH)
