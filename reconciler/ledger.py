@@ -495,7 +495,9 @@ class Ledger:
             raise CatalogDamaged(
                 f"the ledger {self.path} cannot be read: {why}", next_step=_PUT_BACK
             ) from None
-        return text.split("\n")[:-1]
+        lines = text.split("\n")[:-1]
+        # Of a line that a power cut tore, parts that never reached the disk are zeros.
+        return lines[:-1] if lines and "\0" in lines[-1] else lines
 
     def _append_to(self, state: State, line: str) -> State:
         try:
@@ -519,12 +521,18 @@ class Ledger:
         whole = sum(len(line.encode()) + 1 for line in self._whole_lines())
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            # A torn last line of a crashed append must not swallow the next one.
-            os.ftruncate(descriptor, whole)
-            failpoint("ledger.write")
-            _write_all(descriptor, "".join(line + "\n" for line in lines).encode(), whole)
-            failpoint("ledger.fsync")
-            os.fsync(descriptor)
+            if os.fstat(descriptor).st_size > whole:
+                # A torn last line of a crashed append must not swallow the next one.
+                os.ftruncate(descriptor, whole)
+                os.fsync(descriptor)
+            end = whole
+            for line in lines:  # one by one: only the last line of a ledger can ever be torn
+                content = line.encode() + b"\n"
+                failpoint("ledger.write")
+                _write_all(descriptor, content, end)
+                failpoint("ledger.fsync")
+                os.fsync(descriptor)
+                end += len(content)
         except OSError:
             # What its writer could not promise must not be found there after a power cut.
             with suppress(OSError):

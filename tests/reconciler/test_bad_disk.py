@@ -213,10 +213,8 @@ def test_fault_13_16_the_nth_operation_of_ledger_journal_or_catalog_fails(
         if failure is None:
             assert kind == "remove"
         insist_on_promises(folder, what, promised)
-        seen = catalog_in(folder).state().seq
         left = disk.lose_power(disk.mark(), tmp_path / "left", "none") / folder.name
         insist_on_promises(left, what, promised)
-        assert catalog_in(left).state().seq in (seen, promised.seq)
         for place in (folder, left):
             insist_on_going_on(place, what)
         shutil.rmtree(folder)

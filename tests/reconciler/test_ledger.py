@@ -83,8 +83,23 @@ def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path_factory, cut: int
     assert ledger.read().live == "w3"
 
 
+def test_zeros_are_a_torn_line_only_at_the_end(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    whole = ledger.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    torn = lines[-1][:40] + bytes(len(lines[-1]) - 41) + b"\n"
+    ledger.path.write_bytes(b"".join(lines[:-1]) + torn)
+    assert ledger.read().seq == 8
+    ledger.append(commit(2, 3))
+    assert ledger.path.read_bytes() == whole
+    ledger.path.write_bytes(b"".join(lines[:-2]) + bytes(len(lines[-2]) - 1) + b"\n" + lines[-1])
+    with pytest.raises(CatalogDamaged, match="line 8 cannot be read"):
+        ledger.read()
+
+
 @pytest.mark.parametrize("line", range(9))
-def test_an_altered_line_is_found_and_named(tmp_path: Path, line: int) -> None:
+def test_fault_24_an_altered_line_is_found_and_named(tmp_path: Path, line: int) -> None:
+    """One field of any line of the ledger is changed: the line is named, nothing is believed."""
     ledger = filled(tmp_path / "ledger.jsonl")
     lines = ledger.path.read_text().splitlines()
     body = json.loads(lines[line])
@@ -96,7 +111,8 @@ def test_an_altered_line_is_found_and_named(tmp_path: Path, line: int) -> None:
 
 
 @given(data=st.data())
-def test_removed_swapped_and_replayed_lines_are_found(tmp_path_factory, data) -> None:  # type: ignore[no-untyped-def]
+def test_fault_25_26_removed_swapped_and_replayed_lines_are_found(tmp_path_factory, data) -> None:  # type: ignore[no-untyped-def]
+    """Lines of the ledger are removed, swapped or appended again: the chain shows it."""
     ledger = filled(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
     lines = ledger.path.read_text().splitlines()
     what = data.draw(st.sampled_from(["remove", "swap", "replay"]))
@@ -150,7 +166,8 @@ except OSError:
 """
 
 
-def test_a_line_that_fits_only_in_part_is_never_taken_for_written(tmp_path: Path) -> None:
+def test_fault_13_a_line_that_fits_only_in_part_is_never_taken_for_written(tmp_path: Path) -> None:
+    """A full disk takes a part of a ledger's line: its writer is told, and nobody reads it."""
     path = tmp_path / "ledger.jsonl"
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], timeout=60)
     assert done.returncode == 7
