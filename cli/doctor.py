@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from cli import failures, options
+from cli import failures, moves, options
 from cli.context import Context
 from reconciler.errors import Exit, LockstepError
 
@@ -142,12 +142,16 @@ def _disk(here: Context) -> Iterator[Finding]:
 
 
 def _ledger(here: Context) -> Iterator[Finding]:
+    from reconciler import trust
+
     state = here.catalog.state()
     yield Finding("ledger", OK, f"{state.seq} events, the chain is whole")
     mended = here.catalog.mend_manifest()
     if mended:
         yield Finding("manifest", WARNING, mended)
     good, damaged = here.catalog.records(state)
+    for why in (*trust.broken(here.catalog, state).values(), *moves.not_as_left(here)):
+        yield Finding("records", FAILED, why, moves.PUT_BACK)
     for why in damaged.values():
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     if not damaged:

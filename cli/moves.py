@@ -12,6 +12,8 @@ from cli import ask, failures, options
 from cli.context import Context, check_release, replace_file
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
 
+PUT_BACK = "put back a copy of releases/ that you trust; `lockstep up` takes it as it is now"
+
 if TYPE_CHECKING:
     from cli.backend import Backend
     from reconciler.config import Stack, Wish
@@ -44,6 +46,7 @@ def preview(
     from reconciler.program import IMPACT_SHOWN
 
     here = Context.of(context)
+    warn_of_tampering(here)
     plan = plan_of(here.stack)
     if as_json:
         from cli import documents
@@ -137,6 +140,30 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
     raise typer.Exit(code)
 
 
+def not_as_left(here: Context) -> list[str]:
+    """What is not as the last `up` left it, as far as Pulumi's state tells."""
+    from reconciler import trust
+
+    try:
+        outputs = here.backend.outputs(show_secrets=False) if here.backend.exists() else {}
+    except Exception as error:
+        if failures.exit_code(error) is None:
+            raise
+        return []  # a state that cannot be read is said by whoever needs it
+    return trust.against(outputs.get(trust.OUTPUT), here.catalog)
+
+
+def warn_of_tampering(here: Context) -> None:
+    """Say what is not as the last `up` left it, before it is worked with."""
+    from reconciler import trust
+
+    found = [*trust.broken(here.catalog, here.catalog.state()).values(), *not_as_left(here)]
+    for why in found:
+        print(f"warning: {why}", file=sys.stderr)
+    if found:
+        print(f"  {PUT_BACK}", file=sys.stderr)
+
+
 def insist_on_nothing_unfinished(here: Context) -> None:
     """What is shown and agreed to must be what is done, so a switch under way ends first.
 
@@ -219,6 +246,7 @@ def declare(backend: Backend, release: str, wish: Wish | None) -> None:
 def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = False) -> int:
     """Run `up` on the engine; returns the command's exit code."""
     here.say(here.backend.says)
+    warn_of_tampering(here)
     follow_running(here)
     look_after_state(here)
     if not here.backend.exists():

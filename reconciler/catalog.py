@@ -72,7 +72,7 @@ class Catalog:
         """
         good: dict[str, Release] = {}
         damaged: dict[str, str] = {}
-        for path in self._record_paths():
+        for path in self.record_paths():
             name = path.parent.name
             try:
                 good[name] = self._load(path, name)
@@ -127,7 +127,7 @@ class Catalog:
         """The number of the next release: never one that was used before."""
         used = [names.ADOPTED_NUMBER]
         named = {*state.pruned, *(w.release for w in state.worlds.values())}
-        named |= {path.parent.name for path in self._record_paths()}
+        named |= {path.parent.name for path in self.record_paths()}
         used += [names.release_number(name) for name in named]
         return max(used) + 1
 
@@ -170,7 +170,7 @@ class Catalog:
             if json.loads(path.read_text())["schema_version"] == 1:
                 return None
         except FileNotFoundError:
-            if not self._record_paths():
+            if not self.record_paths():
                 return None
         except (ValueError, KeyError, TypeError, OSError):
             pass
@@ -201,12 +201,25 @@ class Catalog:
             + [{"version": name, "status": "damaged"} for name in damaged],
         }
 
-    def _record_paths(self) -> list[Path]:
+    def newest_link(self) -> str:
+        """What the next record has as `previous`: the hash of the newest one, "" for the first."""
+        paths = [p for p in self.record_paths() if names.release_number(p.parent.name)]
+        return hashlib.sha256(paths[-1].read_bytes()).hexdigest() if paths else ""
+
+    def link_of(self, release: str) -> str:
+        """The hash of the record before it, as a record has it; "" where it cannot be known."""
+        try:
+            return self.record(release).previous
+        except CatalogDamaged:
+            return ""
+
+    def record_paths(self) -> list[Path]:
+        """Every record's file, in the order of the releases' numbers."""
         prefix = f"{self.stack.name}-"
         found = [
             path
             for path in self.root.glob(f"{prefix}*/{RECORD}")
-            if path.parent.name.removeprefix(prefix).isdigit()
+            if names.is_release(path.parent.name)
         ]
         return sorted(found, key=lambda path: int(path.parent.name.removeprefix(prefix)))
 

@@ -29,6 +29,12 @@ def release_number(release: str) -> int:
     return int(match[2])
 
 
+def is_release(name: str) -> bool:
+    """Whether a name has the form of a release."""
+    match = _RELEASE.fullmatch(name)
+    return match is not None and name == release_name(match[1], int(match[2]))
+
+
 def check_release_of_stack(release: str, stack: str) -> None:
     """Raises BadInput unless `release` has the form of a release of `stack`."""
     number = release_number(release)

@@ -78,6 +78,7 @@ def make(
         release = Release(
             name=name,
             parent=parent,
+            previous=catalog.newest_link(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             created_by=created_by,
             description=description,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reconciler import adoption, compose, hostnotes, journal, names, places, ports, secretvalues
+from reconciler import adoption, compose, hostnotes, journal, names, places, ports, secretvalues, trust
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
@@ -63,7 +63,9 @@ class _Observation:
 
     @cached_property
     def _records(self) -> tuple[dict[str, Release], dict[str, str]]:
-        return self.catalog.records(self.state)
+        good, damaged = self.catalog.records(self.state)
+        damaged = {**trust.broken(self.catalog, self.state), **damaged}
+        return {name: r for name, r in good.items() if name not in damaged}, damaged
 
     @cached_property
     def _target(self) -> Release | None:

@@ -29,6 +29,7 @@ from reconciler import (
     impact,
     observe,
     switch,
+    trust,
     worlds,
 )
 from reconciler.catalog import Catalog
@@ -180,6 +181,8 @@ class Program:
         pulumi.export("release", live.release)
         pulumi.export("world", live.world)
         pulumi.export("impact", live.impact)
+        # After the work: `kept` has its id, and the ledger its last event.
+        pulumi.export(trust.OUTPUT, kept.id.apply(lambda _: trust.head(self.catalog)))
 
     def _declared_releases(self) -> list[str]:
         of_worlds = [self._release_of(world) for world in self.plan.worlds]

@@ -93,6 +93,7 @@ class Release(Frozen):
     schema_version: Literal[1] = 1
     name: str
     parent: str | None
+    previous: str = Field("", description="sha256 of the record that was the newest until now")
     created: str
     created_by: str = ""
     description: str = ""
