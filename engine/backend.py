@@ -162,6 +162,7 @@ class Backend:
         try:
             failpoint("engine.locked")
             self._refuse_if_locked(mine)
+            self._clear_drafts()
             yield
         finally:
             self.release(mine)
@@ -191,6 +192,14 @@ class Backend:
         if all(_is_gone(who) for who in others.values()):
             lines.append(f"  {KILLED}")
         raise StackLocked("\n".join(lines))
+
+    def _clear_drafts(self) -> None:
+        """Remove what killed processes of this host had begun to write."""
+        folders = (self.root, self.state_file.parent, self.history_dir, self.backup_dir)
+        for folder in (*folders, self.lock_dir):
+            for draft in folder.glob(".*.tmp"):
+                if _is_gone(_writer_of(draft)):
+                    draft.unlink(missing_ok=True)
 
     def _write(self, path: Path, content: bytes, durable: bool = False) -> None:
         _folder(path.parent)
@@ -254,8 +263,16 @@ def _folder(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
 
 
+def _writer_of(draft: Path) -> dict[str, Any]:
+    """Who writes a draft, by its name; {} if it is none of ours."""
+    host, pid, end = [*draft.name.rsplit("@", 2), "", ""][:3]
+    who = {"hostname": host.removeprefix("."), "pid": int(pid) if pid.isdigit() else 0}
+    return who if end.endswith(".tmp") else {}
+
+
 def _replace(path: Path, content: bytes, durable: bool = False) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    unique = f"{os.getpid()}@{uuid.uuid4().hex[:8]}"
+    draft = path.with_name(f".{socket.gethostname()}@{unique}.tmp")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

@@ -151,8 +151,12 @@ class Catalog:
         return path.read_bytes()
 
     def clear_drafts(self) -> None:
-        """Remove what killed processes had begun to write."""
-        for draft in (*self.root.glob(".*.new"), *self.root.glob("*/.*.new")):
+        """Remove what killed processes had begun to write. Below files/ are names of the user's."""
+        for pattern in (".*.new", "*/.*.new", "*/configs/.*.new", "work/*/.*.new"):
+            self._clear_drafts(pattern)
+
+    def _clear_drafts(self, pattern: str) -> None:
+        for draft in self.root.glob(pattern):
             writer = _writer_of(draft)
             if writer and not process.is_alive(writer):
                 draft.unlink(missing_ok=True)

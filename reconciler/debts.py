@@ -129,6 +129,12 @@ def capture_before_use(
     return None
 
 
+def clear_drafts(stack: Stack) -> None:
+    """Remove what killed processes had begun to write into the store."""
+    with suppress(SnapshotError, OSError):  # whoever writes there next says what is wrong
+        Store(stack.store).clear_drafts()
+
+
 def _streams(catalog: Catalog, release: str, dataset: str) -> Callable[[bytes], bool]:
     """What its driver says of its files; without a record they are files like any."""
     with suppress(CatalogDamaged, Unsupported, KeyError):

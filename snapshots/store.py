@@ -7,6 +7,7 @@ the one its id names. docs/store-format.md describes every file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,8 +15,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class SnapshotRecord:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep did. `held_back`: reasons why nothing was freed although something might be."""
+    """What a sweep did. `held_back`: reasons why not all was freed that might be."""
 
     forgotten: list[str]
     bytes_freed: int
@@ -298,7 +299,7 @@ class Store:
                     if not held_back:
                         self._remove_unused_files(roots)
                         failpoint("store.unused-removed")
-                        self._shrink_packs(index)
+                        held_back = self._shrink_packs(index)
             return Swept(forgotten, max(0, before - self.size()), held_back)
 
     def _forget_all_but(
@@ -342,19 +343,47 @@ class Store:
         for hint in self.hints.iterdir():
             if hint.name.removesuffix(".hints") not in ids:
                 hint.unlink()
-        for folder in (self.packs, self.snapshots, self.path):
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink()
+        for draft in self._drafts():
+            draft.unlink()
 
-    def _shrink_packs(self, index: BlockIndex) -> None:
-        """Drop packs without needed blocks; write packs anew of which less than half is needed."""
+    def _drafts(self) -> list[Path]:
+        folders = (self.path, self.packs, self.trees, self.hints, self.snapshots)
+        return [draft for folder in folders for draft in folder.glob(".*.tmp")]
+
+    def clear_drafts(self) -> None:
+        """Remove what killed processes had begun to write, unless somebody uses the store now."""
+        if not self._drafts():
+            return
+        with open(self.path / "lock", "rb") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for draft in self._drafts():
+                draft.unlink()
+
+    def _shrink_packs(self, index: BlockIndex) -> list[str]:
+        """Drop packs without needed blocks; write packs anew of which less than half is needed.
+
+        Dropping needs no room, so it comes first. Returns why others could not be written anew.
+        """
+        packs = list(index.packs())
+        for path, needed, _ in packs:
+            if not needed:
+                path.unlink()
+        fs.sync_folder(self.packs)
+        try:
+            self._repack(index, [path for path, needed, all_ in packs if 0 < needed * 2 < all_])
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return [f"there is no room in {self.path} to write packs anew, only a part of which is "
+                    "needed; run it again when there is"]  # fmt: skip
+        return []
+
+    def _repack(self, index: BlockIndex, packs: Iterable[Path]) -> None:
         emptied: list[Path] = []
         with self.index(load=False) as fresh:
             sink, source = BlockSink(fresh), BlockSource(index)
             try:
-                for path, needed, stored in index.packs():
-                    if needed * 2 >= stored:
-                        continue
+                for path in packs:
                     try:
                         for placed in index.marked_in(path):
                             payload = source.payload(path, placed)

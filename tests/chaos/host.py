@@ -110,7 +110,8 @@ class Host:
         records = self.catalog.records(state)[0]
         for release, record in records.items():
             assert record.parent == model.parents[release], (release, record.parent)
-        window = set(sorted(model.arrived)[-3:]) | {model.live, model.previous} - {None}
+        ends = {r for r in (model.live, model.previous) if r is not None}
+        window = {*sorted(model.arrived)[-3:], *ends}
         assert {r for r in records if r in model.arrived} == window
         self._insist_on_generations(state, model)
         for release in sorted(window & model.left.keys()):

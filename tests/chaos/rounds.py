@@ -51,6 +51,7 @@ class Rounds:
         target = self._target(kind)
         kind = kind if target else "forward"
         self.tally.rounds[kind] += 1
+        pruned = self.host.state.pruned
         self._say(f"round {self.tally.rounds.total()}: {kind} {target or ''}")
         if kind == "forward":
             self._forward(kills, at_random)
@@ -60,7 +61,7 @@ class Rounds:
             self._stop(kills, at_random)
         else:
             self._back(kind, str(target), kills, at_random)
-        self._insist_on_everything(swept=kind == "forward" and not kills)
+        self._insist_on_everything(swept=not kills and self.host.state.pruned != pruned)
 
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
@@ -68,7 +69,7 @@ class Rounds:
     # kinds ----------------------------------------------------------------------------------
 
     def _forward(self, kills: int, at_random: bool) -> None:
-        name = self._new(breaks=False, killed=not at_random)
+        name = self._new(breaks=False, killed=kills > 0 and not at_random)
         for _ in range(kills):
             if self._live_release() == name:
                 break
@@ -102,7 +103,8 @@ class Rounds:
                 self._killed("recover", at_random, "recover")
         until_quiet(self.project)
         if self._live_release() != target:
-            self._again("recover", "recover")
+            if kills:
+                self._again("recover", "recover")
             self._again(kind, *words)
         self._again(kind, "up", "--yes")
         self._settled(target, back=True, moved=True)
@@ -118,14 +120,14 @@ class Rounds:
 
     def _target(self, kind: str) -> str | None:
         """Where the move goes; None: it is not possible."""
-        model, records = self.model, self.host.catalog.records(self.host.state)[0]
+        model, records = self.model, self._records()
         if kind == "undo":
             return model.previous
         if kind == "rollback":
             parent = model.parents[str(model.live)]
             return parent if parent in records and parent in model.left else None
         if kind == "restore":
-            others = sorted(model.left.keys() & records - {model.live, model.previous})
+            others = sorted((model.left.keys() & records) - {model.live, model.previous})
             return self.chance.choice(others) if others else None
         return "" if kind == "forward" else kind
 
