@@ -140,7 +140,11 @@ class Program:
     def put_right_what_is_unfinished(self) -> None:
         """Follow a switch that runs without its caller to its end; finish or revert one that a
         dead process left. Only an update may do so."""
-        if pulumi.runtime.is_dry_run() or not self.catalog.journal.exists():
+        if pulumi.runtime.is_dry_run():
+            return
+        self.catalog.clear_drafts()
+        debts.clear_drafts(self.stack)
+        if not self.catalog.journal.exists():
             return
         if switch.follow_running(self.catalog, _progress):
             return
