@@ -156,7 +156,14 @@ class Data:
             return {**sealed, planned.name: [*sealed.get(planned.name, []), place]}
 
         try:
-            mending.insist_on_whole(self.store, [s for s in needed if s], folders, self.say)
+            mending.insist_on_whole(
+                self.store,
+                [s for s in needed if s],
+                folders,
+                self.say,
+                state=self.catalog.state(),
+                release=self.stack.settings.release,
+            )
         except Refused:
             for advance in self._advances.values():
                 with suppress(SnapshotError):

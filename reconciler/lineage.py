@@ -1,4 +1,4 @@
-"""Where two lines of a dataset's content parted. Pure."""
+"""Where two lines of a dataset's content parted, and what came before and after. Pure."""
 
 from __future__ import annotations
 
@@ -47,3 +47,18 @@ def _beginning(state: State, dataset: str, made: Generation) -> Departure | None
         ),
         None,
     )
+
+
+def neighbours(state: State, snapshot: str) -> list[tuple[str, str]]:
+    """(snapshot, whose it is) of the same dataset, nearest to this one first, by the ledger's
+    order; of two equally near the older."""
+    at = [
+        (d.seq, name) for d in state.departures for name, s in d.snapshots.items() if s == snapshot
+    ]
+    if not at:
+        return []
+    seq, dataset = at[0]
+    left = [d for d in state.departures if not d.failed]
+    others = [d for d in left if d.snapshots.get(dataset, snapshot) != snapshot]
+    others.sort(key=lambda d: (abs(d.seq - seq), d.seq))
+    return list({d.snapshots[dataset]: f"what {d.release} left" for d in others}.items())

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from reconciler import places
+from reconciler import lineage, places
 from reconciler.errors import Refused
+from reconciler.ledger import State
 from reconciler.reach import repair
 from snapshots.store import Store
 from snapshots.verify import verify_all
@@ -18,11 +19,15 @@ def insist_on_whole(
     snapshots: Sequence[str],
     folders: Callable[[], Mapping[str, Sequence[Path]]],
     say: Callable[[str], None],
+    *,
+    state: State,
+    release: str | None,
 ) -> None:
     """Read every byte of these snapshots; what is damaged is mended from other packs, and from the
     folders (dataset -> where its content may still lie, asked for only then).
 
-    Raises Refused, with the files, when a snapshot is still damaged then.
+    Raises Refused, with the files, when a snapshot is still damaged then; it offers the nearest
+    one of the dataset that is whole, for the `release` that is declared, and never takes it.
     """
     progress = places.in_mib("store", say)
     report = verify_all(store, snapshots, read_data=True, progress=progress)
@@ -35,8 +40,34 @@ def insist_on_whole(
         say(f"mended: {mended}")
     left = verify_all(store, snapshots, read_data=True, progress=progress).damages
     if left:
+        offers = [_offer(store, state, snapshot, release) for snapshot in snapshots]
         raise Refused(
             "; ".join(["the store is damaged where this move needs it", *map(str, left)]),
-            next_step="lockstep verify --read-data   tells what else is damaged; "
-            "lockstep config set data keep   goes back with the data as it is now",
+            next_step="\n  ".join(
+                [
+                    *filter(None, offers),
+                    "lockstep verify --read-data   tells what else is damaged",
+                    "lockstep config set data keep   goes back with the data as it is now",
+                ]
+            ),
         )
+
+
+def _offer(store: Store, state: State, snapshot: str, release: str | None) -> str:
+    """How to take the nearest snapshot that is whole in place of a damaged one; "" if there is
+    none, or if this one is whole."""
+    if not _damaged(store, snapshot):
+        return ""
+    present = set(store.ids())
+    for other, whose in lineage.neighbours(state, snapshot):
+        if other in present and not _damaged(store, other):
+            return (
+                f"lockstep config set --path restore.release {release} && "
+                f"lockstep config set --path restore.at {other}   takes {whose}, the nearest of "
+                f"{store.read(other).dataset} that is whole; then run this again"
+            )
+    return ""
+
+
+def _damaged(store: Store, snapshot: str) -> bool:
+    return bool(verify_all(store, [snapshot], read_data=True).damages)

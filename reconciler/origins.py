@@ -66,14 +66,35 @@ class Origins:
             return self._shared(dataset, source)
         if dataset.strategy is Strategy.IN_PLACE:
             return self._in_place(dataset, source)
-        wish = self.now.wish
-        if wish is not None and wish.at in self.now.facts.snapshots:
-            snapshot = self.now.facts.snapshots[wish.at]
-            if snapshot.dataset in (dataset.name, dataset.was):
-                return self._restore(dataset, wish.at, None, f"snapshot {wish.at[:12]}")
+        wished = self._wished_snapshot(dataset)
+        if wished is not None:
+            return self._restore(dataset, wished, None, f"snapshot {wished[:12]}")
         if source is not None:
             return self._own_data(dataset, source)
         return self._along(dataset)
+
+    def _wished_snapshot(self, dataset: Dataset) -> str | None:
+        """The snapshot that the wish names, if it is of this dataset."""
+        wish = self.now.wish
+        found = self.now.facts.snapshots.get(wish.at) if wish is not None else None
+        if wish is None or found is None or found.dataset not in (dataset.name, dataset.was):
+            return None
+        return wish.at
+
+    def _put_in_place(self, dataset: Dataset, place: str, snapshot: str) -> DatasetPlan:
+        return DatasetPlan(
+            dataset.name,
+            Action.IN_PLACE,
+            place,
+            0,
+            new=False,
+            source=place,
+            snapshot=snapshot,
+            source_text=f"snapshot {snapshot[:12]}, put back in place after a safety snapshot",
+            bytes=self.now.facts.snapshots[snapshot].bytes,
+            driver=dataset.driver,
+            stop_owner=self._may_stop_owner(dataset),
+        )
 
     def _along(self, dataset: Dataset) -> DatasetPlan:
         """The data of the live world (or of the plain project) goes along."""
@@ -146,13 +167,28 @@ class Origins:
         if generation is None and dataset.name not in (live.generations if live else {}):
             return self._along(dataset)
         gone = "its volume is gone or was changed and no snapshot of it is in the store"
-        return self._not_to_be_had(dataset, text, gone)
+        return self._not_to_be_had(dataset, text, gone, snapshot)
 
-    def _not_to_be_had(self, dataset: Dataset, text: str, why: str) -> Refusal:
+    def _not_to_be_had(
+        self, dataset: Dataset, text: str, why: str, snapshot: str | None
+    ) -> Refusal:
+        ways = [
+            "lockstep repair   mends what can be mended",
+            "lockstep config set data keep   goes back with the data as it is now",
+        ]
+        near = lineage.neighbours(self.now.state, snapshot) if snapshot is not None else []
+        for other, whose in near:
+            if self._is_there(other):
+                ways.insert(
+                    1,
+                    f"lockstep config set --path restore.release {self.record.name} && "
+                    f"lockstep config set --path restore.at {other}   takes {whose}, the nearest "
+                    "that is there",
+                )
+                break
         return Refusal(
             f"dataset {dataset.name}: {text} is not to be had: {why}, or damaged there",
-            "lockstep repair   mends what can be mended; "
-            "lockstep config set data keep   goes back with the data as it is now",
+            "\n  ".join(ways),
         )
 
     def _is_there(self, snapshot: str) -> bool:
@@ -179,10 +215,16 @@ class Origins:
 
     def _in_place(self, dataset: Dataset, source: Departure | None) -> DatasetPlan | Refusal:
         place = dataset.source or dataset.name
+        wished = self._wished_snapshot(dataset)
+        if wished is not None:
+            return self._put_in_place(dataset, place, wished)
         snapshot = source.snapshots.get(dataset.name) if source else None
         if source is not None and snapshot is not None and not self._is_there(snapshot):
             return self._not_to_be_had(
-                dataset, f"the data {source.release} left", "its snapshot is not in the store"
+                dataset,
+                f"the data {source.release} left",
+                "its snapshot is not in the store",
+                snapshot,
             )
         text = "stays in place; a safety snapshot is taken first"
         if snapshot is not None and source is not None:

@@ -252,6 +252,8 @@ class _Making:
                 [snapshot],
                 lambda: integrity.sealed_folders(self.catalog.state(), self.docker),
                 self.progress,
+                state=self.catalog.state(),
+                release=self.plan.target,
             )
             fill(in_place=True)
 

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from reconciler.config import Wish
 from reconciler.decide import decide, rollback_target, undo_target
 from reconciler.facts import Disk, PortHolder
 from reconciler.ledger import Reverted
@@ -312,6 +313,15 @@ def test_a_snapshot_that_is_to_be_put_in_place_and_cannot_be_read_is_refused() -
     del host.snapshots[snapshot]
     (refusal,) = host.plan().refusals
     assert "files" in refusal.message
+    near = next(d for d in host.state.departures if d.release == "prod-002").snapshots["files"]
+    assert f"restore.at {near}   takes what prod-002 left" in refusal.remedy
+
+    # What the remedy says is what then happens: that snapshot, and nothing of its own.
+    host.wish = Wish(release="prod-001", at=near)
+    plan = host.plan()
+    assert plan.refusals == ()
+    assert plan.datasets["files"].action is Action.IN_PLACE
+    assert plan.datasets["files"].snapshot == near
     assert "lockstep repair" in refusal.remedy
 
 
