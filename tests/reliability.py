@@ -103,7 +103,7 @@ def failpoints() -> dict[str, str]:
 
 
 def hits() -> dict[str, Any]:
-    """The last long run of the kills: when it was, kills and rounds, failpoint -> kills there."""
+    """The last long run of the kills, as chaos/kills.py writes it."""
     return dict(json.loads(HITS.read_text())) if HITS.exists() else {}
 
 
@@ -182,18 +182,21 @@ def _attacks_table(found: list[Trial]) -> Iterator[str]:
 
 def _hits_table() -> Iterator[str]:
     last = hits()
+    at, after = last.get("at", {}), last.get("after", {})
     yield "## Kills at every step"
     yield ""
     if last:
+        rounds = ", ".join(f"{count} {kind}" for kind, count in last["rounds"].items())
         yield (
-            f"The last long run, {last['date']}: {last['rounds']} rounds under a writer's load, "
-            f"{last['random']} kills at random times, {last['placed']} at failpoints."
+            f"The last long run, {last['date']}: {sum(at.values())} kills at failpoints and "
+            f"{sum(after.values())} at random times, in rounds of one stack under its writer's "
+            f"load ({rounds}). After every round all of tests/chaos/host.py and model.py held."
         )
         yield ""
-    yield "| step | in | kills |"
-    yield "| --- | --- | --- |"
+    yield "| failpoint | in | killed there | killed at a random time after it |"
+    yield "| --- | --- | --- | --- |"
     for name, module in sorted(failpoints().items()):
-        yield f"| `{name}` | {module} | {last.get('kills', {}).get(name, 0)} |"
+        yield f"| `{name}` | {module} | {at.get(name, 0)} | {after.get(name, 0)} |"
 
 
 def _place(trial: Trial) -> str:
@@ -214,7 +217,7 @@ def main() -> None:
     points, last = failpoints(), hits()
     print(f"\nfailpoints ({len(points)}) and the kills at each in the last long run:")
     for name in sorted(points):
-        print(f"{last.get('kills', {}).get(name, 0):5} {name}")
+        print(f"{last.get('at', {}).get(name, 0):5} {name}")
     attacks = [t for t in found if t.attack]
     print(f"\n{len(covered)} of {len(known.faults)} faults are tried, {len(attacks)} attacks")
     if "--write" in sys.argv[1:]:

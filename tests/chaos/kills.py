@@ -35,14 +35,6 @@ class Tally:
     passed: dict[str, Counter[str]] = field(default_factory=dict)
     """kind of command -> failpoint -> the most often that one run of it passed there."""
 
-    @property
-    def random(self) -> int:
-        return sum(self.after.values())
-
-    @property
-    def placed(self) -> int:
-        return sum(self.at.values())
-
     def learn(self, kind: str, passed: Counter[str]) -> None:
         known = self.passed.setdefault(kind, Counter())
         for name, count in passed.items():
