@@ -110,8 +110,10 @@ class Context:
 
     def say(self, text: str) -> None:
         """A line for the person, unless they asked for quiet."""
+        from reconciler.masking import masked
+
         if not self.common.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(masked(text), file=sys.stderr, flush=True)
 
     def progress(self, text: str) -> None:
         """One step of work under way."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from reconciler.errors import Exit, LockstepError
+from reconciler.masking import masked
 
 INTERRUPTED = 130
 
@@ -39,7 +40,7 @@ def report(error: BaseException) -> int:
     if code is None:
         print(unexpected(error), file=sys.stderr)
         return Exit.FAILED
-    print(f"error: {error}", file=sys.stderr)
+    print(masked(f"error: {error}"), file=sys.stderr)
     return code
 
 
@@ -78,9 +79,9 @@ def unexpected(error: BaseException) -> str:
     name = f"lockstep-{datetime.now(UTC):%Y%m%dT%H%M%S}-"
     descriptor, path = tempfile.mkstemp(prefix=name, suffix=".txt")
     with os.fdopen(descriptor, "w") as file:
-        file.write("".join(traceback.format_exception(error)))
+        file.write(masked("".join(traceback.format_exception(error))))
     return (
-        f"error: unexpected {type(error).__name__}: {_first_line(error)}\n"
+        f"error: unexpected {type(error).__name__}: {masked(_first_line(error))}\n"
         f"  this is a mistake in Lockstep; its traceback is in {Path(path)}"
     )
 

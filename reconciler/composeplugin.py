@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from reconciler import masking
 from reconciler.errors import BadInput, DockerFailed, Unavailable
 
 
@@ -113,7 +114,7 @@ class Compose:
             errors="replace",
         ) as child:
             for line in child.stdout or ():
-                if text := line.strip():
+                if text := masking.masked(line.strip()):
                     tail = [*tail[-19:], text]
                     progress(text)
         if child.returncode != 0:
@@ -129,8 +130,7 @@ class Compose:
         done = self._run(argv, stdin=json.dumps(model), cwd=Path("/"), timeout=600)
         if done.returncode != 0:
             said = _split_messages(done.stderr)[1]
-            for value in hide:
-                said = said.replace(value, "***") if value else said
+            said = masking.masked(masking.without(said, masking.forms(hide)))
             raise DockerFailed(f"the containers of {world} could not be created: {said}")
 
     def down(self, world: str) -> None:

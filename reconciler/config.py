@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from reconciler import names
+from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.release import Kind, Strategy
 
@@ -175,6 +175,11 @@ class Settings(Setting):
         120.0,
         description="seconds from the start of the new world until it must be proved",
     )
+
+    @model_validator(mode="after")
+    def _secrets_are_never_shown(self) -> Self:
+        masking.hide([*self.secrets.values(), self.encryption or ""])
+        return self
 
     def commands(self, dataset: str) -> dict[str, str]:
         """The options of a dataset's driver: the user's own commands by name."""

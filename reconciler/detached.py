@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from reconciler import errors
 from reconciler.errors import LockstepError
 from reconciler.hostlock import HostLock
+from reconciler.masking import masked
 
 _POLL_SECONDS = 0.05
 _MODULE = "reconciler.switch"
@@ -44,18 +45,19 @@ class ProgressLog:
 
     def say(self, text: str) -> None:
         """One sentence for a person."""
-        self._write({"say": text})
+        self._write({"say": masked(text)})
 
     def end(self, error: Exception | None, said: list[str]) -> None:
         """The last line: how it ended, and what is to be told the caller."""
         if error is None:
-            self._write({"end": "done", "said": said})
+            self._write({"end": "done", "said": [masked(text) for text in said]})
             return
         message = getattr(error, "message", None) or str(error)
+        said = [masked(text) for text in said]
         self._write(
             {
                 "end": type(error).__name__,
-                "message": message,
+                "message": masked(message),
                 "next_step": getattr(error, "next_step", ""),
                 "said": said,
             }
@@ -126,7 +128,7 @@ def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> NoReturn:
     except Exception as error:
         failure = error
         if not hasattr(error, "exit_code"):
-            traceback.print_exc()
+            print(masked(traceback.format_exc()), file=sys.stderr, flush=True)
             failure = LockstepError(
                 f"the switch met an error that nobody foresaw: {type(error).__name__}: {error}",
                 next_step="lockstep recover   finishes or reverts it",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reconciler import masking
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import PROJECT, Docker, Listed
@@ -58,6 +59,5 @@ def _container(
 
 
 def _masked(stack: Stack, text: str) -> str:
-    for value in filter(None, stack.secret_values.values()):
-        text = text.replace(value, "***")
-    return text
+    own = masking.forms(stack.secret_values.values())
+    return masking.masked(masking.without(text, own))

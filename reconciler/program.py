@@ -36,6 +36,7 @@ from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
 from reconciler.errors import BadInput, Exit, LockstepError, Refused
 from reconciler.ledger import State
+from reconciler.masking import masked
 from reconciler.plan import Move, Plan
 from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
@@ -63,7 +64,7 @@ def run() -> None:
         program.declare()
     except (LockstepError, SnapshotError) as error:
         _last_error = error
-        raise pulumi.RunError(str(error)) from None
+        raise pulumi.RunError(masked(str(error))) from None
 
 
 def facts_and_plan(stack: config.Stack, *, probe: bool = True) -> Plan:
@@ -349,7 +350,7 @@ def _hook(name: str, work: Callable[[pulumi.ResourceHookArgs], None]) -> pulumi.
         except (LockstepError, SnapshotError) as error:
             _last_error = error
             # Pulumi shows the text of the exception and nothing else of it.
-            raise Exception(str(error)) from None
+            raise Exception(masked(str(error))) from None
 
     return pulumi.ResourceHook(name, carried_out)
 
@@ -362,7 +363,7 @@ def _refused(plan: Plan) -> LockstepError:
 
 
 def _progress(text: str) -> None:
-    pulumi.log.info(text, ephemeral=True)
+    pulumi.log.info(masked(text), ephemeral=True)
 
 
 def _end_quietly_on_interrupt() -> None:

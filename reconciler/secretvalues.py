@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler import compose
+from reconciler import compose, masking
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import BadInput
@@ -25,8 +25,9 @@ def values(stack: Stack, release: Release) -> dict[str, str]:
             raise BadInput(
                 f"secret {name}, which {release.name} needs, is not in the config of stack "
                 f"{stack.name}",
-                next_step=f"lockstep config set --secret --path secrets.{name} VALUE",
+                next_step=f"lockstep config set --secret --path secrets.{name}",
             )
+    masking.hide(found.values())
     return found
 
 

@@ -42,7 +42,7 @@ class Services:
         self.abandoned = threading.Event()
         self.deadline = float("inf")
         """time.monotonic() when every wait for readiness ends."""
-        self._hide = [value for value in hide if value]
+        self._hide = masking.forms(hide)
         self._unready: set[str] = set()
         self._started: set[str] = set()
         self._given_up: set[str] = set()
@@ -240,9 +240,7 @@ class Services:
 
     def masked(self, text: str) -> str:
         """The text without any secret's value."""
-        for value in self._hide:
-            text = text.replace(value, "***")
-        return text
+        return masking.masked(masking.without(text, self._hide))
 
     def _wait(self, seconds: float) -> None:
         if self.abandoned.wait(seconds):
