@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from reconciler import gates
+from reconciler import gates, masking
 from reconciler.docker import ContainerDetails, Docker, PortTaken
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
 from reconciler.hostworld import HostWorld, Service
