@@ -210,6 +210,29 @@ def _data(here: Context) -> Iterator[Finding]:
         yield Finding("data", OK, f"{len(needed)} snapshots that releases need are in the store")
 
 
+def _images(here: Context) -> Iterator[Finding]:
+    from reconciler import imagehold
+
+    good, _ = here.catalog.records()
+    gone = imagehold.missing(here.docker, good)
+    for release, why in gone.items():
+        remedy = (
+            f"lockstep config set release {release}, then lockstep preview   names the way back"
+        )
+        yield Finding("images", WARNING, f"{release} is unusable: {why}", remedy)
+    for holder in imagehold.holders(here.stack, here.docker):
+        if holder.state != "running":
+            yield Finding(
+                "images",
+                WARNING,
+                f"container {holder.name}, which holds an image of a kept release against "
+                "`docker system prune -a`, does not run",
+                f"docker start {holder.name}",
+            )
+    if not gone:
+        yield Finding("images", OK, f"the images of {len(good)} releases are there")
+
+
 def _live(here: Context) -> Iterator[Finding]:
     state = here.catalog.state()
     if state.live is None:
@@ -352,6 +375,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("ledger", _ledger),
     ("journal", _journal),
     ("data", _data),
+    ("images", _images),
     ("live world", _live),
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import options
 from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
+
+if TYPE_CHECKING:
+    from reconciler.release import Release as Record
 
 Release = Annotated[str | None, typer.Argument(help="A release, like prod-003.")]
 
@@ -95,7 +98,7 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
     warn_of_mended(here)
     state = here.catalog.state()
     good, damaged = here.catalog.records(state)
-    document = documents.releases(state, good, damaged)
+    document = documents.releases(state, good, {**_without_images(here, good), **damaged})
     if as_json:
         print_json(document)
         return
@@ -108,6 +111,16 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
         here.say(f"{state.live_release} was stopped by hand; lockstep up   starts it again")
     ways = {r["release"]: documents.data_at_hand(state, r["release"]) for r in document["releases"]}
     tables.console().print(tables.releases(document, ways, datetime.now(UTC)))
+
+
+def _without_images(here: Context, records: Mapping[str, Record]) -> dict[str, str]:
+    """Releases whose images are gone; none where Docker does not answer: the list can be read
+    all the same."""
+    from reconciler import imagehold
+
+    with suppress(LockstepError):
+        return imagehold.missing(here.docker, records)
+    return {}
 
 
 def info(context: typer.Context, release: Release = None, as_json: options.Json = False) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.config import Stack
 from reconciler.docker import Docker, Listed
 from reconciler.errors import LockstepError
+from reconciler.release import Release
 from reconciler.situation import Situation
 
 HOLDS = "lockstep.holds"
@@ -37,6 +38,17 @@ def gone_tags(now: Situation) -> dict[str, str]:
         for image in record.images.values()
         if image.tag not in now.facts.images and image.id in now.facts.image_ids
     }
+
+
+def missing(docker: Docker, records: Mapping[str, Release]) -> dict[str, str]:
+    """Release -> what cannot be had again here, of those whose images somebody removed."""
+    there = docker.images()
+    found = {}
+    for name, record in records.items():
+        gone = sorted({i.tag for i in record.images.values() if i.id not in there})
+        if gone:
+            found[name] = f"image {', '.join(gone)} was removed"
+    return found
 
 
 def to_hold(now: Situation, kept: Iterable[str], live: str | None) -> dict[str, str]:
