@@ -144,7 +144,9 @@ def test_something_must_prove_it(trial: Trial, services: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("services", NOT_PROVED)
-def test_nothing_that_could_prove_it(trial: Trial, services: dict[str, Any]) -> None:
+def test_fault_36_nothing_that_could_prove_it(trial: Trial, services: dict[str, Any]) -> None:
+    """Health checks switched off, only jobs or only late services: refused with the lines to
+    add, nothing is made; with a gate it is a release."""
     trial.write(services)
     with pytest.raises(Refused, match="could not be proved") as refusal:
         make(trial)
@@ -162,7 +164,9 @@ def test_an_images_own_health_check_proves_it(trial: Trial) -> None:
     make(trial)
 
 
-def test_an_images_own_volume_must_be_named(trial: Trial) -> None:
+def test_fault_42_an_images_own_volume_must_be_named(trial: Trial) -> None:
+    """An image declares a VOLUME where nothing of ours is mounted: refused with the line to add,
+    nothing is made."""
     (trial.folder / "Dockerfile").write_text(f"FROM {PYTHON}\nVOLUME /seen\n")
     build = {"context": ".", "network": "host"}
     trial.write({"web": web(image=None, build=build)})

@@ -56,7 +56,9 @@ def test_first_forward_and_back(trial: Trial) -> None:
     assert trial.ask() == {"version": "2", "notes": ["one", "two"]}
 
 
-def test_a_sick_release_is_reverted_with_its_data(trial: Trial) -> None:
+def test_fault_35_a_sick_release_is_reverted_with_its_data(trial: Trial) -> None:
+    """A release that is never healthy: reverted at its deadline with image, config and data, and
+    quarantined."""
     trial.write({"web": web()})
     trial.new()
     trial.up()
@@ -79,7 +81,8 @@ def test_a_sick_release_is_reverted_with_its_data(trial: Trial) -> None:
     assert trial.state.quarantined == {"prod-002": trial.world(2)}
 
 
-def test_a_container_that_ends_is_a_failure_at_once(trial: Trial) -> None:
+def test_fault_35_a_container_that_ends_is_a_failure_at_once(trial: Trial) -> None:
+    """A release that dies while it is proved: reverted then, with its exit code and last words."""
     trial.write({"web": web(environment={"MODE": "${MODE}", "TOKEN": "${TOKEN}"})})
     trial.new()
     trial.up()
@@ -279,7 +282,9 @@ def test_an_image_that_moved_is_refused_before_anything_stops(trial: Trial) -> N
     assert not trial.catalog.journal.exists()
 
 
-def test_a_foreign_container_on_the_data_is_refused(trial: Trial) -> None:
+def test_fault_44_a_foreign_container_on_the_data_is_refused(trial: Trial) -> None:
+    """A container of somebody else mounts the live volume: refused before anything stops, the
+    container named."""
     trial.write({"web": web()})
     trial.new()
     trial.up()

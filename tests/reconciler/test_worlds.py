@@ -174,7 +174,9 @@ def test_two_worlds_publish_the_same_port_and_fork_the_data(trial: Trial) -> Non
     assert states == {"created"}
 
 
-def test_an_image_fills_a_created_generation_and_no_other(trial: Trial) -> None:
+def test_fault_41_an_image_fills_a_created_generation_and_no_other(trial: Trial) -> None:
+    """An image with files where the dataset is mounted: they come into the volume of a new
+    dataset, and never into one that is restored empty."""
     folder = trial.folder / "image"
     folder.mkdir()
     (folder / "seed").write_text("from the image")
@@ -332,7 +334,9 @@ def test_a_missing_secret_is_named_before_anything_is_made(trial: Trial) -> None
     assert all_volumes(trial) == set()
 
 
-def test_a_foreign_project_with_the_worlds_name_is_left_alone(trial: Trial) -> None:
+def test_attack_names_a_foreign_project_with_the_worlds_name(trial: Trial) -> None:
+    """A container of a compose project of the world's name is made by hand: refused, and it
+    stays."""
     trial.write({"web": web()})
     trial.new()
     name = f"{trial.project}-foreign"
@@ -342,7 +346,9 @@ def test_a_foreign_project_with_the_worlds_name_is_left_alone(trial: Trial) -> N
     assert docker_cli("ps", "-aq", "--filter", f"name={name}")
 
 
-def test_a_foreign_volume_with_a_generations_name_is_left_alone(trial: Trial) -> None:
+def test_attack_names_a_foreign_volume_with_a_generations_name(trial: Trial) -> None:
+    """A volume of the name that the next generation would have is made by hand: refused, and it
+    stays."""
     trial.write({"web": web()})
     trial.new()
     wanted = generation(trial, "notes", Action.CREATE)

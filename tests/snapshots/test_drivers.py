@@ -98,9 +98,11 @@ SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM 
 
 
 @pytest.mark.parametrize("attempt", range(2))
-def test_a_fork_made_under_load_is_sound_to_the_last_index_entry(
+def test_fault_81_a_fork_made_under_load_is_sound_to_the_last_index_entry(
     attempt: int, tmp_path: Path
 ) -> None:
+    """PostgreSQL is forked while pgbench writes: clean by amcheck, sums agree, nothing
+    acknowledged is missing."""
     engine, driver = needs(POSTGRES), driver_for("postgres")
     data, copy = tmp_path / "data", tmp_path / "copy"
     copy.mkdir()
@@ -228,8 +230,9 @@ def test_the_version_is_in_the_file(tmp_path: Path) -> None:
         assert f"redis_version:{version}" in told.splitlines()
 
 
-def test_an_aof_that_hides_the_data_is_noticed(tmp_path: Path) -> None:
-    """Redis with AOF on never reads an RDB file: without an AOF it starts empty."""
+def test_fault_76_an_aof_that_hides_the_data_is_noticed(tmp_path: Path) -> None:
+    """Redis with an append-only file starts on files that hold an RDB alone: PING answers, and
+    the check says how many keys are hidden."""
     driver = driver_for("redis")
     with needs(REDIS).running(tmp_path / "data") as run:
         REDIS.write(run, 50)
@@ -259,7 +262,8 @@ def test_what_was_worked_off_is_told_from_what_is_lost(tmp_path: Path) -> None:
             assert not driver.truly_empty(run, lost)
 
 
-def test_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
+def test_fault_76_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
+    """A part of Redis' append-only file is missing: named before these files are taken along."""
     driver = driver_for("redis")
     with needs(REDIS_AOF).running(tmp_path / "data") as run:
         REDIS_AOF.write(run, 5)

@@ -54,10 +54,11 @@ def log_position(run: Container) -> int:
     return pgfiles.position(sql(run, "SELECT pg_current_wal_lsn();").strip())
 
 
-def test_a_snapshot_under_load_starts_by_itself_and_is_sound_to_the_last_index_entry(
+def test_fault_81_a_snapshot_under_load_is_sound_to_the_last_index_entry(
     store: Store, tmp_path: Path
 ) -> None:
-    """The log is recycled several times while the snapshot is taken."""
+    """A live snapshot of PostgreSQL under pgbench, its log recycled meanwhile: starts by itself,
+    clean by amcheck, sums agree."""
     data, copy = tmp_path / "data", tmp_path / "copy"
     small = ("postgres", "-c", "max_wal_size=32MB", "-c", "min_wal_size=32MB")
     with POSTGRES.running(data, command=small) as old:
@@ -91,7 +92,9 @@ def recycle_the_log(run: Container, size: int) -> None:
         sql(run, f"{fill} DROP TABLE filler; CHECKPOINT;")
 
 
-def test_what_gives_no_point_leaves_no_snapshot(store: Store, tmp_path: Path) -> None:
+def test_fault_80_81_what_gives_no_point_leaves_no_snapshot(store: Store, tmp_path: Path) -> None:
+    """A live PostgreSQL that cannot give one point (log lost, tablespace elsewhere, wal_level
+    minimal): refused by name, and no snapshot is left."""
     data, other = tmp_path / "data", tmp_path / "other"
     other.mkdir()
 

@@ -81,7 +81,9 @@ def test_an_image_whose_tag_was_moved(live: Project) -> None:
     untouched(live, before)
 
 
-def test_a_dataset_that_vanished(live: Project) -> None:
+def test_fault_40_a_dataset_that_vanished(live: Project) -> None:
+    """A volume renamed in the compose file: `new` refuses and names the line that says what
+    became of it; with that line the data goes along, and no empty volume goes live."""
     live.compose_file(a="notes:/notes=>other:/notes", b="volumes:\n  notes:=>volumes:\n  other:")
     ran = live.run("new", "renamed by mistake", code=3)
     assert "notes" in ran.err
@@ -112,7 +114,9 @@ def test_the_compose_plugin_is_missing(live: Project, tmp_path: Path) -> None:
     assert "Compose" in ran.err
 
 
-def test_a_port_taken_by_a_process(live: Project) -> None:
+def test_fault_39_a_port_taken_by_a_process(live: Project) -> None:
+    """A process of the host listens on a port that the release publishes: refused before
+    anything stops, the port named."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -125,7 +129,9 @@ def test_a_port_taken_by_a_process(live: Project) -> None:
         untouched(live, before)
 
 
-def test_a_port_taken_by_a_foreign_container(live: Project, tmp_path: Path) -> None:
+def test_fault_39_a_port_taken_by_a_foreign_container(live: Project, tmp_path: Path) -> None:
+    """Another project's container publishes the port: refused before anything stops, the
+    container named."""
     foreign = notes_project(tmp_path / "foreign")
     try:
         folder = str(foreign.folder)
@@ -196,7 +202,9 @@ def test_a_second_up_at_the_same_time(live: Project) -> None:
     assert live.notes() == ["a"]
 
 
-def test_nothing_that_could_prove_a_release(tmp_path: Path) -> None:
+def test_fault_36_nothing_that_could_prove_a_release(tmp_path: Path) -> None:
+    """No health check and no gate on any service: `new` refuses with the lines to add, and no
+    release is made."""
     project = notes_project(tmp_path / "notes")
     try:
         text = (project.folder / "compose.yaml").read_text()

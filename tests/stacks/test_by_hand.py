@@ -67,7 +67,11 @@ def test_a_container_of_the_previous_world_is_removed_by_hand(notes: Project) ->
     notes.nothing_to_do()
 
 
-def test_compose_up_from_habit_writes_into_no_data_that_is_gone_back_to(tmp_path: Path) -> None:
+def test_fault_92_compose_up_from_habit_writes_into_no_data_that_is_gone_back_to(
+    tmp_path: Path,
+) -> None:
+    """`docker compose start` in the folder of the adopted project: said, and going back takes
+    what was sealed from the store, not what was written since."""
     notes = notes_project(tmp_path / "notes")
     with_side(notes)
     plain = ("compose", "-p", notes.name, "--project-directory", str(notes.folder))
@@ -133,7 +137,11 @@ def test_a_replica_that_is_gone_is_made_again(notes: Project) -> None:
     notes.nothing_to_do()
 
 
-def test_containers_that_compose_made_anew_are_not_the_adopted_ones(tmp_path: Path) -> None:
+def test_fault_92_containers_that_compose_made_anew_are_not_the_adopted_ones(
+    tmp_path: Path,
+) -> None:
+    """`docker compose up -d` with a changed file in the adopted project's folder: going back
+    runs the release as it was adopted, not what compose made."""
     notes = notes_project(tmp_path / "notes")
     plain = ("compose", "-p", notes.name, "--project-directory", str(notes.folder))
     try:

@@ -60,7 +60,9 @@ def test_of_four_releases_the_last_three_stay(notes: Project) -> None:
     assert notes.notes() == ["note 1", "note 2"], "its data comes from the store"
 
 
-def test_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) -> None:
+def test_fault_53_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) -> None:
+    """Three releases, twice back, undo, a new one: each has its own data, and the new one's
+    parent is what was live, not the number before."""
     for number in (1, 2, 3):
         notes.compose_file(v=f'VERSION: "{number - 1 or 1}"=>VERSION: "{number}"')
         notes.release(f"version {number}")
