@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -296,7 +295,7 @@ def _foreign(here: Context) -> Iterator[Finding]:
 
 
 def _health(here: Context) -> Iterator[Finding]:
-    from reconciler import compose
+    from reconciler import compose, deaf
 
     state = here.catalog.state()
     good, _ = here.catalog.records()
@@ -316,33 +315,14 @@ def _health(here: Context) -> Iterator[Finding]:
                 f"service {service} has no health check and no gate: it is proved by running alone",
                 f"add healthcheck: to it, or: lockstep config set gates.{service}.tcp PORT",
             )
-        image = here.docker.image(details.image_id)
-        stop_signal = image.stop_signal if image else "SIGTERM"
-        if not details.init and ignores(details.pid, stop_signal):
+        unheard = deaf.of(here.docker, details)
+        if unheard is not None:
             yield Finding(
                 "stop signal",
                 WARNING,
-                f"service {service} ignores {stop_signal}: stopping it takes its whole grace "
-                f"period of {details.stop_grace:g} s",
+                str(unheard),
                 "init: true in the compose file, or another stop_signal, makes it quick",
             )
-
-
-def ignores(pid: int, name: str) -> bool:
-    """Whether the process has no handler for the signal; PID 1 of a container then ignores it.
-    False where this cannot be seen (another host, another user)."""
-    number = getattr(signal, name, None)
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    return pid > 0 and isinstance(number, int) and not caught(status) >> (number - 1) & 1
-
-
-def caught(status: str) -> int:
-    """The signals that a process handles, as a bit mask, from its /proc/PID/status."""
-    values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(values.get("SigCgt", "f" * 16), 16)
 
 
 def nearest_existing(folder: Path) -> Path:

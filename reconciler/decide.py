@@ -406,6 +406,7 @@ class _Decision:
             found += self._foreign_starts()
         for planned in datasets.values():
             found += self._dataset_warnings(move, planned)
+        found += [str(deaf) for deaf in self.now.facts.deaf]
         found += [str(note) for note in self.now.facts.restored]
         for tag in imagehold.gone_tags(self.now):
             found.append(f"tag {tag} was removed, its image is still there: `up` puts it back")

@@ -65,6 +65,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Deaf:
+    """A running service that ignores its stop signal; `grace` in seconds."""
+
+    service: str
+    signal: str
+    grace: float
+
+    def __str__(self) -> str:
+        return (
+            f"service {self.service} ignores {self.signal}: stopping it takes its whole grace "
+            f"period of {self.grace:g} s"
+        )
+
+
+@dataclass(frozen=True)
 class Restored:
     """Shared data that was put back to an earlier content."""
 
@@ -115,6 +130,8 @@ class Facts:
     """Keyed hash of the stack's secrets as they are now; "" when the key is missing."""
     live_probe: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """dataset -> data probe of the live world now; only looked up when a move is to be shown."""
+    deaf: tuple[Deaf, ...] = ()
+    """Services of the live world; only looked for when a move is to be shown."""
     restored: tuple[Restored, ...] = ()
     """What others did to data that this stack shares, and no switch of it has been told."""
     unfinished: str | None = None

@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reconciler import adoption, compose, hostnotes, journal, names, places, ports, secretvalues, trust
+from reconciler import (
+    adoption,
+    compose,
+    deaf,
+    hostnotes,
+    journal,
+    names,
+    places,
+    ports,
+    secretvalues,
+    trust,
+)
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
 from reconciler.errors import BadInput
-from reconciler.facts import Container, Disk, Facts, PortHolder, Restored, Snapshot
+from reconciler.facts import Container, Deaf, Disk, Facts, PortHolder, Restored, Snapshot
 from reconciler.ledger import State
 from reconciler.reach import can_reflink, measure
 from reconciler.release import Release
@@ -57,6 +68,7 @@ class _Observation:
             snapshots=self._snapshots,
             fingerprint=self._fingerprint,
             live_probe=self._live_probe() if probe and self._moving else {},
+            deaf=self._deaf() if self._moving else (),
             restored=self._restored(),
             unfinished=journal.unfinished(self.catalog.journal),
         )
@@ -220,6 +232,10 @@ class _Observation:
                 + ("not writable for this user" if existing.is_dir() else "not a directory"),
                 next_step="lockstep config set store PATH   puts it elsewhere",
             )
+
+    def _deaf(self) -> tuple[Deaf, ...]:
+        leaving = self.state.live or self.stack.project
+        return deaf.services(self.docker, self._containers.get(leaving, ()))
 
     def _restored(self) -> tuple[Restored, ...]:
         """News for this stack: what its last switch did not know yet."""

@@ -588,3 +588,22 @@ def test_a_sealed_volume_that_somebody_used_is_not_attached() -> None:
     assert after.datasets["db"].action is Action.RESTORE
     assert "was used since" in after.datasets["db"].source_text
     assert after.datasets["files"].action is Action.ATTACH
+
+
+def test_fault_53_a_rollback_after_a_return_goes_to_where_it_came_from() -> None:
+    """prod-001, prod-002, back to prod-001, prod-003: rollback goes to prod-001, whose parent link
+    counts, and not to the number before; its data is what prod-001 left last."""
+    host = Host()
+    for _ in range(2):
+        host.new()
+        host.up()
+    host.release = "prod-001"
+    host.up()
+    host.write()
+    left = host.live_contents()
+    host.new()
+    host.up()
+    assert rollback_target(host.state, host.records) == "prod-001"
+    host.release = "prod-001"
+    host.up()
+    assert host.live_contents() == left
