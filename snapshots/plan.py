@@ -73,10 +73,10 @@ Step = Dir | Way | Up | File | Run | Symlink | Fifo | Hard
 
 
 class Plan:
-    """Steps in the order of a tree. `files`, `data`: entries but directories, bytes of data."""
+    """Steps in the order of a tree. `files`, `folders`: entries; `data`: bytes of data."""
 
     def __init__(self) -> None:
-        self.files = self.data = 0
+        self.files = self.folders = self.data = 0
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `with`
         self._chunk: list[Any] = []
 
@@ -85,6 +85,8 @@ class Plan:
             self.data += sum(length for _, length in step.parts)
         elif isinstance(step, (File, Symlink, Fifo, Hard)):
             self.files += 1
+        elif isinstance(step, (Dir, Way)):
+            self.folders += 1
         self._chunk.append(_flat(step))
         if len(self._chunk) >= CHUNK:
             self._write()

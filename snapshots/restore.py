@@ -85,7 +85,7 @@ def restore(
         failpoint("data.restore")
         with fs.opened_root(target) as root, RestoredTwins(twins, record.root) as finished:
             if not in_place:
-                _insist_on_room(target, root, plan.data)
+                _insist_on_room(target, root, plan)
             meter = Meter("restore", plan.data, progress)
             work = _Restore(Contents(source, pace), root, made, in_place, finished, meter)
             with pace.watching(target) if pace else nullcontext():
@@ -95,17 +95,24 @@ def restore(
     return RestoreStats(plan.files, work.written, time.monotonic() - began, tuple(record.skipped))
 
 
-def _insist_on_room(target: Path, root: int, needed: int) -> None:
+def _insist_on_room(target: Path, root: int, plan: Plan) -> None:
+    """Room for all of it, and inodes, before the first byte is written."""
     if names := fs.names_in(root):
         raise TargetNotEmpty(
             f"{target} is not empty ({shown(names[0])}): restore into an empty folder, or in place"
         )
     state = os.fstatvfs(root)
-    free = state.f_bavail * state.f_frsize
+    free, needed = state.f_bavail * state.f_frsize, plan.data
     if free < needed + min(SPARE, needed // 10):
         raise NotEnoughSpace(
             f"{target} has {free >> 20} MiB free and the snapshot needs {needed >> 20} MiB: "
             "free some space and run it again"
+        )
+    # 0 of 0: they are made as they are needed, as on btrfs.
+    if state.f_files and state.f_favail < plan.files + plan.folders:
+        raise NotEnoughSpace(
+            f"{target} has {state.f_favail} inodes free and the snapshot needs "
+            f"{plan.files + plan.folders}: remove some files and run it again"
         )
 
 
