@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,14 @@ class Compose:
         *,
         project: str,
         env: Mapping[str, str],
+        secrets: Mapping[str, str] = {},
         profiles: Sequence[str] = (),
     ) -> dict[str, str]:
         """service -> the hash that Compose labels its containers with (CONFIG_HASH)."""
         where, options = _place(files, profiles)
-        argv = ["-p", project, *options, "config", "--hash", "*"]
-        done = self._run(argv, env=env, cwd=where, timeout=60)
+        with _env_file(where, secrets) as given:
+            argv = ["-p", project, *options, *given, "config", "--hash", "*"]
+            done = self._run(argv, env=env, cwd=where, timeout=60, without=secrets)
         if done.returncode != 0:
             raise BadInput(f"the compose file cannot be used: {_split_messages(done.stderr)[1]}")
         return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
@@ -92,6 +96,7 @@ class Compose:
         *,
         project: str,
         env: Mapping[str, str],
+        secrets: Mapping[str, str] = {},
         profiles: Sequence[str] = (),
         services: Sequence[str],
         progress: Callable[[str], None],
@@ -101,22 +106,30 @@ class Compose:
         environment = dict(env)
         if not _plugin("docker-buildx", self.environment):
             environment.setdefault("DOCKER_BUILDKIT", "0")
-        argv = [*_COMPOSE, "-p", project, *options, "build", *services]
         tail: list[str] = []
-        with subprocess.Popen(
-            argv,
-            cwd=where,
-            env={**os.environ, **self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as child:
+        with (
+            _env_file(where, secrets) as given,
+            subprocess.Popen(
+                [*_COMPOSE, "-p", project, *options, *given, "build", *services],
+                cwd=where,
+                env=self._environment(environment, secrets),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            ) as child,
+        ):
+            # Ends the loop below, whatever the build waits for.
+            limit = threading.Timer(BUILD_SECONDS, child.kill)
+            limit.start()
             for line in child.stdout or ():
                 if text := masking.masked(line.strip()):
                     tail = [*tail[-19:], text]
                     progress(text)
+            limit.cancel()
+        if child.returncode < 0:
+            tail.append(f"it was killed, or did not end within {BUILD_SECONDS:g} s")
         if child.returncode != 0:
             raise DockerFailed(
                 f"the build of {', '.join(services)} failed:\n    " + "\n    ".join(tail)
@@ -147,6 +160,11 @@ class Compose:
             [*_COMPOSE, "-p", world, *args], env={**os.environ, **self.environment}
         )
 
+    def _environment(self, env: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
+        """What a process of Compose is given; `without` names that an env-file gives it."""
+        whole = {**os.environ, **self.environment, **env}
+        return {name: value for name, value in whole.items() if name not in without}
+
     def _run(
         self,
         argv: Sequence[str],
@@ -154,14 +172,14 @@ class Compose:
         cwd: Path,
         timeout: float,
         env: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **self.environment, **(env or {})}
         try:
             done = subprocess.run(
                 [*_COMPOSE, "--ansi", "never", *argv],
                 cwd=cwd,
-                env=environment,
+                env=self._environment(env or {}, without),
                 input=stdin,
                 capture_output=True,
                 encoding="utf-8",
@@ -180,6 +198,33 @@ class Compose:
         return done
 
 
+@contextmanager
+def _env_file(folder: Path, secrets: Mapping[str, str]) -> Iterator[list[str]]:
+    """Options that give Compose the secrets by a file in memory: an environment can be read in
+    /proc, and files on a disk outlive a crash. What it reads without them is named, too."""
+    if not secrets:
+        yield []
+        return
+    default = os.environ.get("COMPOSE_ENV_FILES", "")
+    own = [*filter(None, default.split(","))] or [".env"] * (folder / ".env").is_file()
+    descriptor = os.memfd_create("lockstep")
+    try:
+        lines = "".join(f"{name}={_quoted(value)}\n" for name, value in secrets.items())
+        os.write(descriptor, lines.encode())
+        memory = f"/proc/{os.getpid()}/fd/{descriptor}"
+        yield [option for file in (*own, memory) for option in ("--env-file", file)]
+    finally:
+        os.close(descriptor)
+
+
+def _quoted(value: str) -> str:
+    """A value as an env-file has it."""
+    for special in ("\\", '"', "$"):
+        value = value.replace(special, "\\" + special)
+    return f'"{value}"'
+
+
+BUILD_SECONDS = 7200.0
 _COMPOSE = ("docker", "compose")
 _PLUGIN_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",

@@ -148,7 +148,8 @@ def _images(
         composer.build(
             source.files(stack),
             project=stack.project,
-            env=source.environment(stack, secrets=True),
+            env=stack.settings.environment,
+            secrets=stack.secret_values,
             profiles=stack.settings.profiles,
             services=built,
             progress=progress,

@@ -26,11 +26,10 @@ def folder(stack: Stack) -> Path:
     return first if first.is_dir() else first.parent
 
 
-def environment(stack: Stack, *, secrets: bool = False) -> dict[str, str]:
-    """What Compose interpolates: the settings' values, and placeholders for the secrets, or the
-    secrets themselves (only for what never reaches a record)."""
+def environment(stack: Stack) -> dict[str, str]:
+    """What Compose interpolates: the settings' values, and placeholders for the secrets."""
     hidden = {name: compose.placeholder(name) for name in stack.secret_values}
-    return {**stack.settings.environment, **(stack.secret_values if secrets else hidden)}
+    return {**stack.settings.environment, **hidden}
 
 
 def read_model(
@@ -51,7 +50,8 @@ def hashes(stack: Stack, composer: Compose) -> dict[str, str]:
     return composer.hashes(
         files(stack),
         project=stack.project,
-        env=environment(stack, secrets=True),
+        env=stack.settings.environment,
+        secrets=stack.secret_values,
         profiles=stack.settings.profiles,
     )
 
