@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,11 @@ from tests.failing import Failing
 from tests.stacks.harness import Project
 
 VICTIMS = ("command", "switch", "both")
+LONGEST = 9.0
+"""Seconds that a move takes at most, on a slow machine; later a kill meets nothing."""
+
+Kill = Callable[..., "Ended"]
+"""(kind of command, its words) -> how it ended."""
 
 
 @dataclass
@@ -48,6 +54,15 @@ class Tally:
         least = min(self.at[name] for name in known)
         name = chance.choice(sorted(n for n in known if self.at[n] == least))
         return name, chance.randint(1, known[name])
+
+    def rarer_than(self, count: int, kinds: Iterable[str]) -> dict[str, list[str]]:
+        """Failpoints that these kinds pass and where less was killed -> the kinds."""
+        found: dict[str, list[str]] = {}
+        for kind in kinds:
+            for name in self.passed.get(kind, ()):
+                if self.at[name] < count:
+                    found.setdefault(name, []).append(kind)
+        return found
 
     def write(self, path: Path) -> None:
         """For docs/reliability.md."""
@@ -83,8 +98,19 @@ class Killer:
         """To its own end."""
         return self._carried_out(kind, args, [], None)
 
-    def at_a_failpoint(self, kind: str, *args: str) -> Ended:
-        """Killed at one that this kind of command passes, if it passes it again."""
+    def at(self, place: str) -> Kill:
+        """Killed at this failpoint, which it has to pass."""
+
+        def kill(kind: str, *args: str) -> Ended:
+            ended = self._carried_out(kind, args, [f"{place} kill"], None)
+            assert ended.killed, f"{' '.join(args)} did not pass {place}:\n{ended.text}"
+            self.tally.at[place] += 1
+            return ended
+
+        return kill
+
+    def at_the_rarest(self, kind: str, *args: str) -> Ended:
+        """Killed at a failpoint that this kind of command passes, if it passes it again."""
         wanted = self.tally.rarest(kind, self.chance)
         lines = [f"{wanted[0]} kill {wanted[1]}"] if wanted else []
         ended = self._carried_out(kind, args, lines, None)
@@ -92,10 +118,10 @@ class Killer:
             self.tally.at[wanted[0]] += 1
         return ended
 
-    def at_random(self, kind: str, seconds: float, *args: str) -> Ended:
-        """Killed within so many seconds, unless it has ended before: the command, or the process
-        of its switch, or both."""
-        return self._carried_out(kind, args, [], self.chance.uniform(0, seconds))
+    def at_random(self, kind: str, *args: str) -> Ended:
+        """Killed at any time, unless it has ended before: the command, or the process of its
+        switch, or both."""
+        return self._carried_out(kind, args, [], self.chance.uniform(0, LONGEST))
 
     def _carried_out(
         self, kind: str, args: tuple[str, ...], wanted: list[str], after: float | None

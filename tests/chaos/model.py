@@ -55,7 +55,6 @@ class Model:
     parents: dict[str, str | None] = field(default_factory=dict)
     arrived: list[str] = field(default_factory=list)
     """Releases that were live, each once, in the order of their first arrival."""
-    failed: set[str] = field(default_factory=set)
 
     def made(self, release: str) -> None:
         """A new release was recorded."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from tests.chaos.host import Host
-from tests.chaos.kills import Ended, Killer, Tally
+from tests.chaos.kills import Ended, Kill, Killer, Tally
 from tests.chaos.model import Model
 from tests.chaos.stage import Acknowledged, Writer, edit, read_all, until_quiet
 from tests.stacks.harness import Project
@@ -16,10 +16,6 @@ from tests.stacks.harness import Project
 OK, REFUSED, REVERTED, DEBTS, BUSY = 0, 3, 4, 5, 6
 KINDS = {"forward": 4, "fail": 2, "rollback": 2, "undo": 2, "restore": 2, "stop": 1}
 """Kind of round -> how often it comes, beside the others."""
-LONGEST = 9.0
-"""Seconds that a move takes at most, on a slow machine; later a kill meets nothing."""
-
-Kill = Callable[..., Ended]
 
 
 class Rounds:
@@ -45,62 +41,65 @@ class Rounds:
         self._again("up", "up", "--yes")
         self._settled(name, back=False, moved=True)
 
-    def round(self, kind: str, kills: int, *, at_random: bool) -> None:
-        """One round of a kind, with at most so many kills. A kind that is not possible now (there
-        is nothing to go back to) is a forward one."""
+    def round(self, kind: str, *kills: Kill, kill_new: Kill | None = None) -> None:
+        """One round of a kind, its commands killed like this one after the other, and the making of
+        its release by `kill_new`. A kind that is not possible now (there is nothing to go back to)
+        is a forward one."""
         target = self._target(kind)
-        kind = kind if target else "forward"
+        kind = kind if target is not None else "forward"
         self.tally.rounds[kind] += 1
         pruned = self.host.state.pruned
         self._say(f"round {self.tally.rounds.total()}: {kind} {target or ''}")
         if kind == "forward":
-            self._forward(kills, at_random)
+            self._forward(kills, kill_new)
         elif kind == "fail":
-            self._fail(kills, at_random)
+            self._fail(kills)
         elif kind == "stop":
-            self._stop(kills, at_random)
+            self._stop(kills)
         else:
-            self._back(kind, str(target), kills, at_random)
+            self._back(kind, str(target), kills)
         self._insist_on_everything(swept=not kills and self.host.state.pruned != pruned)
 
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
 
+    def kind_with_fewer(self, kills: int) -> str | None:
+        """A kind of round with a failpoint where less was killed; None when there is none."""
+        commands = {**{kind: kind for kind in KINDS}, "new": "forward", "repair": "stop"}
+        rare = self.tally.rarer_than(kills, commands)
+        if not rare:
+            return None
+        name = min(sorted(rare), key=lambda name: self.tally.at[name])
+        return commands[self.chance.choice(rare[name])]
+
     # kinds ----------------------------------------------------------------------------------
 
-    def _forward(self, kills: int, at_random: bool) -> None:
-        name = self._new(breaks=False, killed=kills > 0 and not at_random)
-        for _ in range(kills):
-            if self._live_release() == name:
-                break
-            self._killed("forward", at_random, "up", "--yes")
+    def _forward(self, kills: Sequence[Kill], kill_new: Kill | None) -> None:
+        name = self._new(breaks=False, kill=kill_new)
+        for kill in kills:
+            self._killed(kill, "forward", "up", "--yes")
         self._again("forward", "up", "--yes")
         self._settled(name, back=False, moved=True)
 
-    def _fail(self, kills: int, at_random: bool) -> None:
+    def _fail(self, kills: Sequence[Kill]) -> None:
         """A release that writes into all data and then fails."""
-        name = self._new(breaks=True, killed=False)
-        for _ in range(kills):
-            ended = self._killed("fail", at_random, "up", "--yes")
-            if ended.code == REVERTED and not ended.killed:
-                break
+        self._new(breaks=True, kill=None)
+        for kill in kills:
+            self._killed(kill, "fail", "up", "--yes")
         until_quiet(self.project)
         while self._again("fail", "up", "--yes", codes=(REVERTED, REFUSED)).code == REVERTED:
             continue
-        self.model.failed.add(name)
         self.project.declare(str(self.model.live))
         self._again("stay", "up", "--yes")
         self._settled(str(self.model.live), back=False, moved=False)
 
-    def _back(self, kind: str, target: str, kills: int, at_random: bool) -> None:
+    def _back(self, kind: str, target: str, kills: Sequence[Kill]) -> None:
         words = ("undo", "--yes") if kind == "undo" else ("rollback", target, "--yes")
-        for _ in range(kills):
+        for kill in kills:
             if self._live_release() == target:
-                self._killed(kind, at_random, "up", "--yes")
-                continue
-            ended = self._killed(kind, at_random, *words)
-            if ended.code == REFUSED:
-                self._killed("recover", at_random, "recover")
+                self._killed(kill, kind, "up", "--yes")
+            elif self._killed(kill, kind, *words).code == REFUSED:
+                self._killed(kill, "recover", "recover")
         until_quiet(self.project)
         if self._live_release() != target:
             if kills:
@@ -109,12 +108,13 @@ class Rounds:
         self._again(kind, "up", "--yes")
         self._settled(target, back=True, moved=True)
 
-    def _stop(self, kills: int, at_random: bool) -> None:
+    def _stop(self, kills: Sequence[Kill]) -> None:
         """The emergency stop, and what a later up makes of it."""
-        self._killed("stop", at_random, "stop", "--yes")
+        for kill in kills[:1]:
+            self._killed(kill, "stop", "stop", "--yes")
         self._again("stop", "stop", "--yes")
-        for _ in range(kills - 1):
-            self._killed("repair", at_random, "up", "--yes")
+        for kill in kills[1:]:
+            self._killed(kill, "repair", "up", "--yes")
         self._again("repair", "up", "--yes")
         self._settled(str(self.model.live), back=False, moved=False)
 
@@ -133,23 +133,20 @@ class Rounds:
 
     # commands -------------------------------------------------------------------------------
 
-    def _new(self, *, breaks: bool, killed: bool) -> str:
+    def _new(self, *, breaks: bool, kill: Kill | None) -> str:
         """The next release, made and declared."""
         edit(self.project, breaks=breaks)
         before = self._records()
-        if killed:
-            self._killed("new", False, "new", "killed")
+        if kill is not None:
+            self._killed(kill, "new", "new", "killed")
         if self._records() == before or self.host.declared in before:
             self._again("new", "new", "a release")
         for name in sorted(self._records() - before):
             self.model.made(name)
         return str(self.host.declared)
 
-    def _killed(self, kind: str, at_random: bool, *words: str) -> Ended:
-        if at_random:
-            ended = self.killer.at_random(kind, LONGEST, *words)
-        else:
-            ended = self.killer.at_a_failpoint(kind, *words)
+    def _killed(self, kill: Kill, kind: str, *words: str) -> Ended:
+        ended = kill(kind, *words)
         self._say(f"  {' '.join(words)} -> {ended.code} {ended.killed}")
         self._clear_the_way()
         return ended
