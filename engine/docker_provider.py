@@ -48,11 +48,10 @@ class DockerProvider:
 
         with self._lock:
             if self._made is None:
-                kwargs: dict[str, Any] = {"version": "auto", "timeout": 600}
                 self._made = (
-                    docker.DockerClient(base_url=self._host, **kwargs)
+                    docker.DockerClient(base_url=self._host, version="auto", timeout=600)
                     if self._host
-                    else docker.from_env(**kwargs)
+                    else docker.from_env(version="auto", timeout=600)
                 )
             return self._made
 

@@ -6,10 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +119,14 @@ class Compose:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                start_new_session=True,
             ) as child,
+            _ended_after(BUILD_SECONDS, child),
         ):
-            # Ends the loop below, whatever the build waits for.
-            limit = threading.Timer(BUILD_SECONDS, child.kill)
-            limit.start()
             for line in child.stdout or ():
                 if text := masking.masked(line.strip()):
                     tail = [*tail[-19:], text]
                     progress(text)
-            limit.cancel()
         if child.returncode < 0:
             tail.append(f"it was killed, or did not end within {BUILD_SECONDS:g} s")
         if child.returncode != 0:
@@ -196,6 +195,27 @@ class Compose:
         if done.returncode != 0 and "'compose' is not a docker command" in done.stderr:
             raise _missing()
         return done
+
+
+@contextmanager
+def _ended_after(seconds: float, child: subprocess.Popen[str]) -> Iterator[None]:
+    """A child with a session of its own is ended, with all that it started, when its time is over
+    or the context is left by an error, so that what it prints ends as well."""
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+    limit = threading.Timer(seconds, end)
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    except BaseException:
+        end()
+        raise
+    finally:
+        limit.cancel()
 
 
 @contextmanager
