@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from failpoints import failpoint
-from reconciler import names, places, retention, worlds
+from reconciler import names, places, retention, untouched, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
 from reconciler.ledger import Captured, Departure, Pruned, State
-from reconciler.plan import Action, Plan
+from reconciler.plan import Action, Move, Plan
 from reconciler.reach import capture, driver_for
 from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
 from snapshots.livepoint import never
@@ -110,16 +111,20 @@ def capture_before_use(
     """Capture what the move is about to attach and is only in its volume; needs the host lock.
 
     A store that cannot take it must not keep anybody from going back: then a warning is
-    returned, for the content goes live all the same.
+    returned, for the content goes live all the same. Raises Refused when somebody changed what
+    was sealed.
     """
     attached = frozenset(
         d.generation for d in plan.datasets.values() if d.action is Action.ATTACH and not d.new
     )
     owed = {d.generations[name] for d, name in catalog.state().debts()} & attached
-    if not owed:
+    if not attached or plan.move is Move.REPAIR:
         return None
     try:
         store = Store.open(stack.store, passphrase=stack.settings.encryption)
+        tags = {"release": plan.target or "", "world": plan.to_world or "", "kind": "check"}
+        streams = partial(_streams, catalog)
+        untouched.insist(catalog.state(), docker, store, plan, streams, tags=tags)
         capture_sealed(catalog, docker, store, progress, frozenset(owed))
     except (SnapshotError, OSError) as error:
         return (
