@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler.errors import BadInput, LockstepError
+from reconciler.errors import BadInput, LockstepError, Refused
 
 if TYPE_CHECKING:
     import typer
@@ -86,7 +86,9 @@ class Context:
     def catalog(self) -> Catalog:
         from reconciler.catalog import Catalog
 
-        return Catalog(self.stack)
+        found = Catalog(self.stack)
+        found.insist_private()
+        return found
 
     @cached_property
     def reach(self) -> str:
@@ -195,6 +197,12 @@ def offer_passphrase(root: Path) -> None:
     """Let either engine use the project's own passphrase file, where the user set none."""
     given = {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys()
     if not given and (root / PASSPHRASE).is_file():
+        from snapshots import private
+
+        wrong = private.complaint((root / PASSPHRASE).parent)
+        if wrong is not None:
+            why, _, command = wrong.partition(": ")
+            raise Refused(f"the passphrase is not private: {why}", next_step=command)
         os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(root / PASSPHRASE)
 
 

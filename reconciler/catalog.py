@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from failpoints import failpoint
 from reconciler import names, process
 from reconciler.config import Stack
-from reconciler.errors import CatalogDamaged
+from reconciler.errors import CatalogDamaged, Refused
 from reconciler.ledger import Ledger, State, fsync_directory
 from reconciler.release import Release
+from snapshots import private
 from snapshots.private import make_folder
 
 RECORD = "release-info.json"
@@ -33,6 +34,13 @@ class Catalog:
         self.stack = stack
         self.root = stack.releases
         self.ledger = Ledger(self.root / f"ledger-{stack.name}.jsonl")
+
+    def insist_private(self) -> None:
+        """Raises Refused when others of this host could read or exchange what is in it."""
+        wrong = private.complaint(self.root) if self.root.exists() else None
+        if wrong is not None:
+            why, _, command = wrong.partition(": ")
+            raise Refused(f"the catalog would not be private: {why}", next_step=command)
 
     def state(self) -> State:
         """The sum of the ledger. Raises CatalogDamaged."""
@@ -51,7 +59,7 @@ class Catalog:
     def work(self, world: str) -> Path:
         """A folder for what is being made for a world; its content can always be made again."""
         path = self.root / "work" / world
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path)
         return path
 
     def clear_work(self, world: str) -> None:
@@ -61,7 +69,7 @@ class Catalog:
     def logs(self) -> Path:
         """The folder of the per-operation logs."""
         path = self.root / "logs"
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path)
         return path
 
     def records(self, state: State | None = None) -> tuple[dict[str, Release], dict[str, str]]:

@@ -25,6 +25,7 @@ from reconciler.reach import driver_for, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved, Services
 from snapshots.drivers import Driver
+from snapshots import private
 from snapshots.errors import SnapshotError
 from snapshots.progress import Progress
 from snapshots.store import Store
@@ -153,7 +154,7 @@ def _present(store: Store) -> dict[str, str]:
 @contextmanager
 def _alone(stack: Stack, catalog: Catalog) -> Iterator[None]:
     """One drill of a stack at a time; a dead one's lock is free."""
-    catalog.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.make_folder(catalog.root)
     path = catalog.root / f"drill-{stack.name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

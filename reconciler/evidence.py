@@ -12,6 +12,7 @@ from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import PROJECT, Docker, Listed
 from reconciler.errors import LockstepError
+from snapshots import private
 
 LOG_LINES = 5000
 """Per container, the newest."""
@@ -24,7 +25,7 @@ def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:
     """
     with suppress(OSError):
         folder = catalog.logs() / "worlds"
-        folder.mkdir(exist_ok=True, mode=0o700)
+        private.make_folder(folder)
         found = [
             _container(stack, docker, listed, folder)
             for listed in docker.listing(labels=[f"{PROJECT}={world}"])

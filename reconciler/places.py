@@ -15,6 +15,7 @@ from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError, Refused, Unavailable
+from snapshots import private
 from reconciler.release import Release
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def write_files(catalog: Catalog, world: str, release: Release) -> None:
     them keeps others of this host out.
     """
     folder = files(catalog, world)
-    folder.mkdir(parents=True, exist_ok=True)
-    for private in (folder.parent, folder):
-        private.chmod(0o700)
+    private.make_folder(folder)
     for config in release.configs.values():
         path = worldmodel.config_place(folder, config)
         path.parent.mkdir(parents=True, exist_ok=True)

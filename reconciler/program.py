@@ -119,7 +119,9 @@ class Program:
 
     @cached_property
     def catalog(self) -> Catalog:
-        return Catalog(self.stack)
+        found = Catalog(self.stack)
+        found.insist_private()
+        return found
 
     @cached_property
     def state(self) -> State:
