@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,14 @@ def _key(store: Path, passphrase: str) -> bytes:
     insist(blake3(json.dumps(value, sort_keys=True).encode()).hexdigest() == check, "altered key")
     insist(value["key"] == 1, "unknown key")
     salt, wrapped = bytes.fromhex(value["salt"]), bytes.fromhex(value["wrapped"])
-    derived = hashlib.scrypt(
-        passphrase.encode(), salt=salt, n=value["n"], r=8, p=1, dklen=32, maxmem=1 << 26
+    return _decrypted(_derived(passphrase, salt, value["n"]), wrapped, b"lockstep-store key")
+
+
+@lru_cache(maxsize=8)
+def _derived(passphrase: str, salt: bytes, cost: int) -> bytes:
+    return hashlib.scrypt(
+        passphrase.encode(), salt=salt, n=cost, r=8, p=1, dklen=32, maxmem=1 << 26
     )
-    return _decrypted(derived, wrapped, b"lockstep-store key")
 
 
 def _decrypted(key: bytes, stored: bytes, place: bytes) -> bytes:

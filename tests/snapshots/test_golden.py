@@ -48,7 +48,9 @@ def test_there_is_one_of_each_version() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_golden_store_is_restored(version: str, tmp_path: Path) -> None:
+def test_fault_86_a_golden_store_is_restored(version: str, tmp_path: Path) -> None:
+    """Stores that each version of the format wrote are verified to the last byte and restored,
+    entry by entry as their manifests say."""
     if os.geteuid() != 0:
         pytest.skip("only root can restore owners and attributes of others")
     copied(version, tmp_path / "store")

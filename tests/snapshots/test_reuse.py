@@ -18,7 +18,6 @@ from snapshots.pack import read_index
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
-from tests.snapshots.golden.make import content
 from tests.snapshots.reads import Read
 from tests.snapshots.trees import MIB, holes
 
@@ -182,22 +181,3 @@ def test_many_folders_need_few_open_files(store: Store, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert record.files == 2000
     assert verify(store, record.id, read_data=True) == []
-
-
-def test_a_sparse_file_of_100_gib_costs_what_it_holds(store: Store, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with open(folder / "sparse", "wb") as file:
-        file.truncate(100 << 30)
-        for offset in (0, 50 << 30, (100 << 30) - 4096):
-            os.pwrite(file.fileno(), b"data" * 1024, offset)
-    first = capture(folder, store, dataset="data")
-    assert first.bytes == 3 * 4096
-    assert store.size() < MIB
-    second = capture(folder, store, dataset="data", parent=first.id)
-    assert second.root == first.root
-    restore(store, second.id, tmp_path / "again")
-    again = tmp_path / "again" / "sparse"
-    assert again.stat().st_size == 100 << 30
-    assert again.stat().st_blocks == (folder / "sparse").stat().st_blocks
-    assert content(again) == content(folder / "sparse")
