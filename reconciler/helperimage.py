@@ -53,7 +53,7 @@ def _ensured(docker: Docker, daemon: str) -> str:
             f"the helper container needs the image {BASE}, which is not there",
             next_step="make setup   (in a clone of Lockstep) pulls or builds it",
         )
-    content = _content(base.id)
+    content = content_of(base.id)
     note = _note(daemon, content)
     with suppress(OSError):
         known = note.read_text().strip()
@@ -76,7 +76,7 @@ def _note(daemon: str, content: str) -> Path:
     return cache / "lockstep" / f"helper-{content}-{where}"
 
 
-def _content(base: str) -> str:
+def content_of(base: str) -> str:
     """A name for all that is in the image: another code is another image."""
     digest = hashlib.sha256(f"{_recipe(base)}{sys.version}".encode())
     for name, path in _sources():

@@ -9,7 +9,7 @@ import pytest
 
 from tests import reliability
 
-ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine"
+ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
 
 
 def test_failpoints_are_named_by_their_room() -> None:

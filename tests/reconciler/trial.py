@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler import config, debts, decide, newrelease, observe, switch, worlds
+from reconciler import config, debts, decide, helper, newrelease, observe, switch, worlds
 from reconciler.catalog import Catalog
 from reconciler.docker import PROJECT, Compose, Docker, connect
 from reconciler.hostlock import HostLock
@@ -275,6 +275,7 @@ class Trial:
 
     def clear(self) -> None:
         """Remove everything this stack made, by its own project name."""
+        helper.close()
         for listed in self.docker.listing():
             if listed.project.startswith(self.project):
                 self.docker.remove_container(listed.id, force=True)
