@@ -96,7 +96,7 @@ class Contents:
                 blocks = run.blocks[first : first + READ]
                 start = (run.at + first) * BLOCK
                 view = self._buffer()[: min(len(blocks) * BLOCK, piece.size - start)]
-                view = view[: fs.read_into(piece.fd, view, start)]
+                view = view[: fs.read_through(piece.fd, view, start)]
                 for at, (digest, _) in enumerate(blocks):
                     if blake3(view[at * BLOCK : (at + 1) * BLOCK]).digest() != digest:
                         yield run.at + first + at

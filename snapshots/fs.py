@@ -35,6 +35,7 @@ FICLONE = 0x40049409
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | _KEEP_SIZE
 _WRITE = 2
+_DONT_CACHE = 0x80
 _WRITE_AND_WAIT = 1 | _WRITE | 4
 # Before Linux 5.2 it left out pages that somebody else was just writing.
 _RANGES_ARE_WAITED_FOR = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 2)
@@ -275,6 +276,18 @@ def read_into(fd: int, buffer: memoryview, offset: int) -> int:
             break
         done += count
     return done
+
+
+def read_through(fd: int, buffer: memoryview, offset: int) -> int:
+    """As `read_into`, for what nobody is about to read again: where the kernel can (Linux 6.14),
+    what was not in the page cache is not kept there either, nor pushes out what others use."""
+    try:
+        done = os.preadv(fd, [buffer], offset, _DONT_CACHE)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return read_into(fd, buffer, offset)
+    return done + read_into(fd, buffer[done:], offset + done) if done < len(buffer) else done
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

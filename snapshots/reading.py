@@ -183,7 +183,7 @@ class FileReader:
         start = first * BLOCK
         buffer = self._buffer()[: min(count * BLOCK, size - start)]
         try:
-            done = fs.read_into(fd, buffer, start)
+            done = fs.read_through(fd, buffer, start)
             if done < len(buffer):  # it shrank, which is noticed when it is looked at again
                 buffer[done:] = bytes(len(buffer) - done)
             blocks = self._blocks(buffer, first, parts)

@@ -138,7 +138,7 @@ def test_a_small_file_that_lies_is_found_when_it_is_in_the_sample(
     """Content that changed on the disk while nothing wrote to it: only a look can find that."""
     first = capture(folder, store, dataset="data")
     monkeypatch.setattr(takeover, "SAMPLE", 1.0)
-    original = fs.read_into
+    original = fs.read_through
 
     def lying(fd: int, buffer: memoryview, offset: int) -> int:
         done = original(fd, buffer, offset)
@@ -146,7 +146,7 @@ def test_a_small_file_that_lies_is_found_when_it_is_in_the_sample(
             buffer[:6] = b"LINKED"
         return done
 
-    monkeypatch.setattr(fs, "read_into", lying)
+    monkeypatch.setattr(fs, "read_through", lying)
     second = capture(folder, store, dataset="data", parent=first.id)
     assert any("without its times changing" in note for note in second.skipped)
     restore(store, second.id, tmp_path / "again")
