@@ -145,7 +145,9 @@ def test_what_a_killed_drill_leaves_is_shown_and_removed_by_the_next(stack: Proj
     assert drills(stack) == []
 
 
-def test_a_flipped_bit_is_named_and_mended_from_what_is_sealed(stack: Project) -> None:
+def test_fault_21_a_flipped_bit_in_each_block_is_named_and_mended(stack: Project) -> None:
+    """A bit turns over in every block of the store: verify names files and releases, repair takes
+    what sealed volumes still have, and names what nobody has any more."""
     before = flip_bits(stack)
     found = stack.run("verify", "prod-001", "--read-data", "--json", code=7).json()
     damages = {damage["dataset"]: damage for damage in found["damages"]}
@@ -164,8 +166,9 @@ def test_a_flipped_bit_is_named_and_mended_from_what_is_sealed(stack: Project) -
     assert verified(stack) == []
 
 
-def test_a_move_that_needs_damaged_content_stops_nothing(stack: Project) -> None:
-    """The bind directory's content as prod-001 left it is nowhere but in the store."""
+def test_fault_21_a_move_that_needs_damaged_content_stops_nothing(stack: Project) -> None:
+    """Each block of the store has a flipped bit, and what a rollback needs is nowhere but there:
+    it is refused with the file's name, and no container was stopped."""
     before, running = flip_bits(stack), standing(stack)
     refused = stack.run("rollback", "--yes", code=3)
     assert "photo" in refused.text
@@ -179,7 +182,11 @@ def test_a_move_that_needs_damaged_content_stops_nothing(stack: Project) -> None
     assert kinds == {None}, "what was read in advance of the move is not kept"
 
 
-def test_a_restore_that_finds_damage_is_mended_on_its_way_or_stops_nothing(stack: Project) -> None:
+def test_fault_21_23_a_restore_that_finds_damage_is_mended_on_its_way_or_stops_nothing(
+    stack: Project,
+) -> None:
+    """Blocks that a restore needs are damaged: what a sealed volume still has is taken from there,
+    else it is refused with the file's name, and no container was stopped."""
     before = flip_bits(stack)
     uploads = [d["reason"] for d in verified(stack) if d["dataset"] == "uploads"]
     put_back({p: b for p, b in before.items() if any(p.stem[:12] in why for why in uploads)})
