@@ -24,8 +24,8 @@ from reconciler.hostworld import Service
 from reconciler.reach import driver_for, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved, Services
-from snapshots.drivers import Driver
 from snapshots import private
+from snapshots.drivers import Driver
 from snapshots.errors import SnapshotError
 from snapshots.progress import Progress
 from snapshots.store import Store

@@ -15,8 +15,8 @@ from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError, Refused, Unavailable
-from snapshots import private
 from reconciler.release import Release
+from snapshots import private
 
 if TYPE_CHECKING:
     from snapshots.pace import Pace
