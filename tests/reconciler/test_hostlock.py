@@ -62,7 +62,8 @@ def test_a_second_holder_is_told_who_the_first_is() -> None:
         end(first)
 
 
-def test_death_frees_it() -> None:
+def test_attack_lock_holder_killed() -> None:
+    """kill -9 of who holds the host lock: it is free at once, whatever its file says."""
     first = another()
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()

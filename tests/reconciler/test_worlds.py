@@ -234,7 +234,9 @@ def test_what_a_dead_run_left_is_made_anew(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 0.7, 1.0])
-def test_killed_while_it_makes_a_world(trial: Trial, seconds: float) -> None:
+def test_fault_06_killed_while_it_fills_a_volume(trial: Trial, seconds: float) -> None:
+    """The process that fills a fork is killed at four moments: the ledger does not know the volume
+    and nothing that runs mounts it; made again, it has exactly the content of its source."""
     trial.write({"web": web(), "cache": cache()})
     trial.new()
     first = [generation(trial, name, Action.CREATE) for name in ("notes", "cache-data")]
@@ -256,6 +258,10 @@ def test_killed_while_it_makes_a_world(trial: Trial, seconds: float) -> None:
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    unknown = {f.generation for f in forks} - set(trial.state.generations)
+    running = trial.docker.listing(running=True)
+    assert [c.name for c in running if unknown & set(c.mounts)] == []
+    assert not unknown or trial.world(2) not in trial.state.worlds
     trial.make(forward)
 
     forked = trial.docker.volume(forks[0].generation)

@@ -26,7 +26,9 @@ def with_side(notes: Project) -> None:
     path.write_text(text.replace("volumes:\n  notes:", SIDE.format(image=python_image())))
 
 
-def test_an_old_copy_of_the_ledger_does_not_cost_the_live_data(notes: Project) -> None:
+def test_attack_ledger_older_copy_put_back(notes: Project) -> None:
+    """An older copy of the ledger is put back: up refuses while the world that it does not know
+    runs, and puts nothing into its volume when that was stopped, too."""
     # Without a published port nothing else would be in the way.
     notes.compose_file(p=f'    ports: ["127.0.0.1:{notes.port}:8000"]\n=>')
     notes.release("one")
@@ -160,7 +162,9 @@ def test_fault_92_containers_that_compose_made_anew_are_not_the_adopted_ones(
         notes.remove()
 
 
-def test_a_lost_ledger_starts_no_empty_release(notes: Project) -> None:
+def test_attack_ledger_removed_with_all_containers(notes: Project) -> None:
+    """The ledger, all containers and a volume are removed: up refuses because of the volumes that
+    are left, starts no empty release, and goes on with a copy of the ledger."""
     notes.release("one")
     notes.release("two")
     notes.note("precious")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -217,19 +216,6 @@ def test_drift_is_seen_and_put_right(notes: Project, how: str) -> None:
     assert notes.notes() == ["a"]
     assert notes.entries()[0]["result"] == "recovered"
     notes.nothing_to_do()
-
-
-def test_a_stack_whose_pulumi_state_was_deleted_goes_on(notes: Project) -> None:
-    notes.release("one")
-    notes.note("a")
-    notes.release("two")
-    before = notes.containers()
-    shutil.rmtree(notes.folder / ".pulumi")
-    notes.up()
-    assert notes.containers() == before
-    notes.nothing_to_do()
-    notes.run("rollback", "--yes")
-    assert notes.notes() == ["a"]
 
 
 def test_stop_stops_everything_and_up_brings_it_back(notes: Project) -> None:
