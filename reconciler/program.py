@@ -311,6 +311,13 @@ class Program:
     def pay(self) -> None:
         """before_create and before_update of `kept`."""
         with self._lock("pay debts"):
+            live = self.catalog.state().live
+            if live != self.plan.to_world:
+                # By --target, or because somebody else switched since: the window is another.
+                raise Refused(
+                    f"{live} is live, not {self.plan.to_world}: nothing is pruned for it",
+                    next_step="lockstep up   does all that is to be done, in order",
+                )
             kept = [kept.release for kept in self.plan.keep]
             held = imagehold.to_hold(self.now, kept, self.plan.target)
             for warning in imagehold.hold(self.stack, self.docker, held):
