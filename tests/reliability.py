@@ -212,7 +212,7 @@ def main() -> None:
     covered = {n for t in found for n in t.faults}
     for number, what in sorted(known.faults.items()):
         tests = [t for t in found if number in t.faults]
-        state = f"{len(tests)} tests" if tests else known.reasons.get(number, "NOT COVERED")
+        state = f"tests: {len(tests)}" if tests else known.reasons.get(number, "NOT COVERED")
         print(f"{number:3} {state:12} {what}")
     points, last = failpoints(), hits()
     print(f"\nfailpoints ({len(points)}) and the kills at each in the last long run:")

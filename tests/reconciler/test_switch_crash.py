@@ -76,8 +76,9 @@ def insist_on_live(trial: Trial, world: str, version: str) -> None:
         pass
 
 
-def test_killed_at_every_step(shop: Trial) -> None:
-    """Whoever follows the switch puts it right at once; the next up then goes all the way."""
+def test_fault_1_killed_at_every_step(shop: Trial) -> None:
+    """The switch is killed at each of its steps: whoever follows it puts the old world right at
+    once, the next up then goes all the way."""
     for number, step in enumerate(BEFORE_COMMIT, start=2):
         shop.new(VERSION=str(number))
         with pytest.raises(Reverted, match="was killed; the switch to"):
@@ -89,7 +90,8 @@ def test_killed_at_every_step(shop: Trial) -> None:
     assert not shop.state.quarantined
 
 
-def test_killed_after_the_commit(shop: Trial) -> None:
+def test_fault_1_killed_after_the_commit(shop: Trial) -> None:
+    """The switch is killed at each step after its commit: the new world is live and complete."""
     for number, step in enumerate(AFTER_COMMIT, start=2):
         shop.new(VERSION=str(number))
         shop.up(crash_at=step)
@@ -97,7 +99,9 @@ def test_killed_after_the_commit(shop: Trial) -> None:
         assert shop.committed().to_world == shop.world(number)
 
 
-def test_killed_while_it_reverts(shop: Trial) -> None:
+def test_fault_9_killed_while_it_reverts(shop: Trial) -> None:
+    """A release is never healthy, and the way back is killed at each of its steps: the old world
+    runs with its own data, in place too."""
     shop.settings["deadline"] = 3
     for number, step in enumerate(WHILE_REVERTING, start=2):
         shop.new(VERSION=str(number), MODE="sick")
@@ -107,7 +111,8 @@ def test_killed_while_it_reverts(shop: Trial) -> None:
         assert shop.reverted().to_world == shop.world(number)
 
 
-def test_killed_early(trial: Trial) -> None:
+def test_fault_1_killed_early(trial: Trial) -> None:
+    """A switch back is killed before its stop, within it and after it: the live world stays."""
     trial.write({"web": web(depends_on=NEEDS_CACHE), "cache": cache()})
     trial.new()
     trial.up()
@@ -120,8 +125,8 @@ def test_killed_early(trial: Trial) -> None:
         assert trial.ask()["version"] == "2"
 
 
-def test_a_crash_that_takes_the_caller_along(shop: Trial) -> None:
-    """Nobody follows the switch any more: the next operation finds the journal."""
+def test_fault_1_a_crash_that_takes_the_caller_along(shop: Trial) -> None:
+    """Switch and caller are killed together: the next operation finds the journal, and reverts."""
     shop.new(VERSION="2")
     with shop.locked():
         plan = shop.plan()
@@ -137,8 +142,9 @@ def test_a_crash_that_takes_the_caller_along(shop: Trial) -> None:
     assert shop.reverted().reason == "interrupted at start"
 
 
-def test_the_switch_outlives_its_caller(shop: Trial) -> None:
-    """Neither Ctrl-C, nor a hang-up, nor a killed caller stops it; the lock stays taken."""
+def test_fault_3_4_the_switch_outlives_its_caller(shop: Trial) -> None:
+    """Ctrl-C, a hang-up and the death of its caller do not stop a switch; it keeps the host's lock
+    until it has ended, and whoever comes back follows it."""
     shop.new(VERSION="2")
     with shop.locked():
         shop.make(shop.plan())
@@ -208,10 +214,11 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["stopping", "cache is ready"])
-def test_docker_goes_away_and_comes_back(
+def test_fault_29_docker_goes_away_and_comes_back(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """The release is not to blame: the old world is brought back, nothing is quarantined."""
+    """Docker stops answering within a switch: the old world is brought back, and the release, which
+    is not to blame, is not quarantined."""
     trial.write({"web": web(depends_on=NEEDS_CACHE), "cache": cache()})
     trial.new()
     trial.up()
