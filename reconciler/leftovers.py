@@ -29,7 +29,7 @@ def note(catalog: Catalog, world: str, volumes: Mapping[str, Labels]) -> None:
 
 def forget(catalog: Catalog, world: str) -> None:
     """The world is in the ledger now."""
-    (catalog.work(world) / _NOTE).unlink(missing_ok=True)
+    (catalog.root / "work" / world / _NOTE).unlink(missing_ok=True)
 
 
 def clear(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, state: State) -> None:

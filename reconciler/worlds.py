@@ -93,6 +93,7 @@ class _Making:
         state = self.catalog.state()
         known = state.worlds.get(world)
         if known is not None and not known.removed:
+            leftovers.forget(self.catalog, world)
             self._complete(known)
         else:
             self._make_anew(world, state)
