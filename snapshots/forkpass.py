@@ -15,7 +15,7 @@ from pathlib import Path
 from snapshots import fs
 from snapshots.content import Content
 from snapshots.errors import SourceChanging, naming, shown
-from snapshots.inorder import InOrder
+from snapshots.inorder import THREADS, InOrder
 from snapshots.pace import EACH_FILE, Pace
 from snapshots.progress import Meter
 from snapshots.seen import Seen, SeenFiles, SeenWriter, Twin
@@ -66,7 +66,8 @@ class Pass:
         self._root = dst
         try:
             begin = self._pace.yield_to_others if self._pace else None
-            with InOrder(begin=begin) as self._jobs:
+            # Beside a service one at a time: the rate is not what the processors can do.
+            with InOrder(1 if self._pace else THREADS, begin=begin) as self._jobs:
                 self._directory(src, dst, b"", 0)
             self._sync.finish(dst)
             self._record.close(durable=not self._final)

@@ -28,15 +28,15 @@ EACH_FILE = 16 << 10  # what a file costs beside its content
 LIGHTER = 4
 FLOOR = 20 << 20  # bytes per second, if nothing else is asked for
 
-UNNOTICED = 32 << 20  # bytes of one pass that nobody waits for
+UNNOTICED = 16 << 20  # bytes of one pass that nobody waits for
 INTERVAL = 0.1  # seconds between two looks at the host
 LOOKS_AT_REST = 8  # before the first byte, at a shorter interval
 GROWTH = 4 << 20  # bytes per second more, each calm interval;
 FIRST_GROWTH = 0.2  # or this share of the rate, as long as there was no strain at all
 FALL = 0.5  # of the rate is left after a strained one
 SLOWER = 2.0  # times the latency at rest is a strain,
-NOTICEABLE = 0.002  # unless it is less than so many seconds more
-WAITING = 0.25  # so much more of the time that others wait for the disk is a strain
+NOTICEABLE = 0.0015  # unless it is less than so many seconds more
+WAITING = 0.2  # so much more of the time that others wait for the disk is a strain
 
 _PRESSURE = Path("/proc/pressure/io")
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}

@@ -41,13 +41,13 @@ REST = AtRest(latency=0.001, waiting=0.1)
     ("rest", "look", "strained"),
     [
         (REST, Look(0.001, 0.1), False),
-        (REST, Look(0.0029, 0.3), False),  # slower, but who would notice
-        (REST, Look(0.0031, 0.1), True),
-        (REST, Look(0.001, 0.36), True),
+        (REST, Look(0.0024, 0.29), False),  # slower, but who would notice
+        (REST, Look(0.0026, 0.1), True),
+        (REST, Look(0.001, 0.31), True),
         (AtRest(0.010, 0.0), Look(0.019, 0.0), False),
         (AtRest(0.010, 0.0), Look(0.021, 0.0), True),
-        (AtRest(None, 0.0), Look(None, 0.2), False),
-        (AtRest(None, 0.0), Look(5.0, 0.3), True),
+        (AtRest(None, 0.0), Look(None, 0.19), False),
+        (AtRest(None, 0.0), Look(5.0, 0.21), True),
         (REST, Look(None, 0.1), False),
     ],
 )
