@@ -9,7 +9,7 @@ ENV := . .tools/environment &&
 help:
 	@echo "make demo    the whole story on real Docker, told step by step (under 5 minutes)"
 	@echo "make test    every test, on real Docker, Postgres and Redis"
-	@echo "make chaos   every fault of docs/reliability.md in its long form, with kills at random (about 90 minutes)"
+	@echo "make chaos   every fault of docs/reliability.md in its long form, with kills at random (about 2 hours)"
 	@echo "make lint    ruff, mypy and the layer contract"
 	@echo "make bench   Lockstep beside tar, cp, restic and borg; writes docs/benchmarks.md (about 45 minutes)"
 	@echo "make setup   what the others do first: virtual environment, Docker, Compose, images"
