@@ -24,6 +24,7 @@ from snapshots.errors import Damaged
 VERSION = 2
 _GROUP = struct.Struct("<3I")  # files, bytes of the folder's path, bytes of the names
 _MOST = 1024  # files in one group
+_MAX_NAME, _MAX_PATH = 256, 256 * (fs.MAX_DEPTH + 1)  # bytes, with what comes between
 _END = struct.Struct("<I32s")  # length of the summary before it, hash of all before this hash
 _MAX_SUMMARY = 256 << 20
 
@@ -143,18 +144,31 @@ class Hints:
             raise Damaged(f"{path} cannot be read: {error}") from error
 
     def groups(self) -> Iterator[tuple[bytes, list[bytes], list[Hint]]]:
-        """Folder, names and hints of neighbouring files."""
+        """Folder, names and hints of neighbouring files. Raises Damaged."""
+        try:
+            with (
+                self._cipher.reader(self._path) as file,
+                zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
+            ):
+                while any(head := _GROUP.unpack(_exactly(stream, _GROUP.size))):
+                    yield self._group(stream, *head)
+        except (OSError, struct.error, zstandard.ZstdError) as error:
+            raise Damaged(f"{self._path} cannot be read: {error}") from error
+
+    def _group(
+        self, stream: zstandard.ZstdDecompressionReader, files: int, folder: int, names: int
+    ) -> tuple[bytes, list[bytes], list[Hint]]:
+        # Sizes are not trusted: they would be allocated before the first byte.
+        if files > _MOST or folder > _MAX_PATH or names > _MOST * _MAX_NAME:
+            raise Damaged(f"{self._path} has sizes that nothing has")
         width = len(Hint._fields)
-        with (
-            self._cipher.reader(self._path) as file,
-            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as stream,
-        ):
-            while any(head := _GROUP.unpack(_exactly(stream, _GROUP.size))):
-                files, folder, names = head
-                body = _exactly(stream, folder + names + 8 * width * files)
-                numbers = struct.unpack_from(f"<{width * files}q", body, folder + names)
-                hints = [Hint(*numbers[at : at + width]) for at in range(0, width * files, width)]
-                yield body[:folder], body[folder : folder + names].split(b"\0"), hints
+        body = _exactly(stream, folder + names + 8 * width * files)
+        numbers = struct.unpack_from(f"<{width * files}q", body, folder + names)
+        found = body[folder : folder + names].split(b"\0")
+        if len(found) != files:
+            raise Damaged(f"{self._path} has not as many names as hints")
+        hints = [Hint(*numbers[at : at + width]) for at in range(0, width * files, width)]
+        return body[:folder], found, hints
 
     def __iter__(self) -> Iterator[Hint]:
         for _, _, hints in self.groups():

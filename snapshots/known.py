@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
-
-import zstandard
 
 from snapshots import fs
 from snapshots.errors import Damaged, SnapshotError
@@ -103,7 +100,7 @@ class KnownFiles:
     def _advance(self) -> None:
         try:
             group = next(self._groups, None)
-        except (OSError, ValueError, struct.error, zstandard.ZstdError):
+        except Damaged:
             group = None
         if group is None:
             self._more, self._files = False, {}

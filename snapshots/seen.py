@@ -169,12 +169,19 @@ def _open(path: Path, subject: bytes | None) -> tuple[bytes, int, Iterator[_Grou
 
 
 def _groups(file: BinaryIO, end: int) -> Iterator[_Group]:
-    with file:
+    """Up to the first that is not well formed."""
+    with file, suppress(struct.error):
         while file.tell() < end:
             count, folder_length, names_length = _GROUP.unpack(file.read(_GROUP.size))
-            folder, names = file.read(folder_length), file.read(names_length).split(b"\0")
             size = count * _NUMBERS
-            yield folder, names, struct.unpack(f"<{size}q", file.read(size * 8))
+            # Sizes are not trusted: they would be allocated before the first byte.
+            if folder_length + names_length + size * 8 > end - file.tell():
+                return
+            folder, names = file.read(folder_length), file.read(names_length).split(b"\0")
+            if len(names) != count:
+                return
+            numbers = struct.unpack(f"<{size}q", file.read(size * 8))
+            yield folder, names, numbers
 
 
 def _closing_time(path: Path, end: int) -> int | None:
