@@ -182,21 +182,23 @@ def _attacks_table(found: list[Trial]) -> Iterator[str]:
 
 def _hits_table() -> Iterator[str]:
     last = hits()
-    at, after = last.get("at", {}), last.get("after", {})
+    at, after, failed = (last.get(key, {}) for key in ("at", "after", "failed"))
     yield "## Kills at every step"
     yield ""
     if last:
         rounds = ", ".join(f"{count} {kind}" for kind, count in last["rounds"].items())
         yield (
-            f"The last long run, {last['date']}: {sum(at.values())} kills at failpoints and "
-            f"{sum(after.values())} at random times, in rounds of one stack under its writer's "
-            f"load ({rounds}). After every round all of tests/chaos/host.py and model.py held."
+            f"The last long run, {last['date']}: {sum(at.values())} kills at failpoints, "
+            f"{sum(after.values())} at random times, {sum(failed.values())} I/O errors and full "
+            f"disks at failpoints, in rounds of one stack under its writer's load ({rounds}). "
+            "After every round all of tests/chaos/host.py and model.py held."
         )
         yield ""
-    yield "| failpoint | in | killed there | killed at a random time after it |"
-    yield "| --- | --- | --- | --- |"
+    yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
+    yield "| --- | --- | --- | --- | --- |"
     for name, module in sorted(failpoints().items()):
-        yield f"| `{name}` | {module} | {at.get(name, 0)} | {after.get(name, 0)} |"
+        counts = " | ".join(str(c.get(name, 0)) for c in (at, after, failed))
+        yield f"| `{name}` | {module} | {counts} |"
 
 
 def _place(trial: Trial) -> str:

@@ -36,6 +36,8 @@ class Tally:
     """failpoint -> kills there."""
     after: Counter[str] = field(default_factory=Counter)
     """failpoint -> kills at a random time when it was the last that was passed."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """failpoint -> I/O errors and full disks there."""
     victims: Counter[str] = field(default_factory=Counter)
     rounds: Counter[str] = field(default_factory=Counter)
     passed: dict[str, Counter[str]] = field(default_factory=dict)
@@ -46,21 +48,25 @@ class Tally:
         for name, count in passed.items():
             known[name] = max(known[name], count)
 
-    def rarest(self, kind: str, chance: random.Random) -> tuple[str, int] | None:
-        """A failpoint that this kind of command passes and where least was killed; which pass."""
+    def rarest(
+        self, done: Counter[str], kind: str, chance: random.Random
+    ) -> tuple[str, int] | None:
+        """A failpoint that this kind of command passes and where least was done; which pass."""
         known = self.passed.get(kind)
         if not known:
             return None
-        least = min(self.at[name] for name in known)
-        name = chance.choice(sorted(n for n in known if self.at[n] == least))
+        least = min(done[name] for name in known)
+        name = chance.choice(sorted(n for n in known if done[n] == least))
         return name, chance.randint(1, known[name])
 
-    def rarer_than(self, count: int, kinds: Iterable[str]) -> dict[str, list[str]]:
-        """Failpoints that these kinds pass and where less was killed -> the kinds."""
+    def rarer_than(
+        self, times: int, done: Counter[str], kinds: Iterable[str]
+    ) -> dict[str, list[str]]:
+        """Failpoints that these kinds pass and where it was done less -> the kinds."""
         found: dict[str, list[str]] = {}
         for kind in kinds:
             for name in self.passed.get(kind, ()):
-                if self.at[name] < count:
+                if done[name] < times:
                     found.setdefault(name, []).append(kind)
         return found
 
@@ -72,13 +78,14 @@ class Tally:
             "victims": dict(sorted(self.victims.items())),
             "at": dict(sorted(self.at.items())),
             "after": dict(sorted(self.after.items())),
+            "failed": dict(sorted(self.failed.items())),
         }
         path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. `killed`: where it or its switch was killed, in words; "" if not."""
+    """How a command ended. `killed`: what was done to it or its switch, in words; "" if nothing."""
 
     args: tuple[str, ...]
     code: int
@@ -111,11 +118,21 @@ class Killer:
 
     def at_the_rarest(self, kind: str, *args: str) -> Ended:
         """Killed at a failpoint that this kind of command passes, if it passes it again."""
-        wanted = self.tally.rarest(kind, self.chance)
-        lines = [f"{wanted[0]} kill {wanted[1]}"] if wanted else []
+        return self._at_the_rarest(self.tally.at, "kill", kind, args)
+
+    def failing_at_the_rarest(self, kind: str, *args: str) -> Ended:
+        """The same with an I/O error or a full disk there, once, instead of the kill."""
+        action = self.chance.choice(("error", "full"))
+        return self._at_the_rarest(self.tally.failed, action, kind, args)
+
+    def _at_the_rarest(
+        self, done: Counter[str], action: str, kind: str, args: tuple[str, ...]
+    ) -> Ended:
+        wanted = self.tally.rarest(done, kind, self.chance)
+        lines = [f"{wanted[0]} {action} {wanted[1]}"] if wanted else []
         ended = self._carried_out(kind, args, lines, None)
         if wanted and ended.killed:
-            self.tally.at[wanted[0]] += 1
+            done[wanted[0]] += 1
         return ended
 
     def at_random(self, kind: str, *args: str) -> Ended:

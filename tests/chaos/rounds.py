@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from tests.chaos.host import Host
@@ -63,14 +64,14 @@ class Rounds:
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
 
-    def kind_with_fewer(self, kills: int) -> str | None:
-        """A kind of round with a failpoint where less was killed; None when there is none."""
-        commands = {**{kind: kind for kind in KINDS}, "new": "forward", "repair": "stop"}
-        rare = self.tally.rarer_than(kills, commands)
+    def kind_with_fewer(self, times: int, done: Counter[str]) -> str | None:
+        """A kind of round with a failpoint where it was done less; None when there is none."""
+        rounds = {**{kind: kind for kind in KINDS}, "new": "forward", "repair": "stop"}
+        rare = self.tally.rarer_than(times, done, rounds)
         if not rare:
             return None
-        name = min(sorted(rare), key=lambda name: self.tally.at[name])
-        return commands[self.chance.choice(rare[name])]
+        name = min(sorted(rare), key=lambda name: done[name])
+        return rounds[self.chance.choice(rare[name])]
 
     # kinds ----------------------------------------------------------------------------------
 

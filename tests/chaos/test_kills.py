@@ -89,7 +89,7 @@ def test_fault_1_9_10_killed_at_every_failpoint(rounds: Rounds) -> None:
     for kind in ("forward", "fail", "rollback", "undo", "forward", "forward", "restore", "stop"):
         rounds.round(kind)
     for _ in range(MOST_ROUNDS):
-        rare_in = rounds.kind_with_fewer(EACH)
+        rare_in = rounds.kind_with_fewer(EACH, rounds.tally.at)
         if rare_in is None:
             break
         kills = [rare] * rounds.chance.randint(1, KILLS_OF_A_ROUND)
@@ -97,6 +97,20 @@ def test_fault_1_9_10_killed_at_every_failpoint(rounds: Rounds) -> None:
     steps = {n: c for n, c in rounds.tally.at.items() if n.startswith("switch.")}
     assert len(steps) >= 20, steps
     assert min(steps.values()) >= EACH, steps
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3 * 3600)
+def test_fault_11_13_16_an_error_at_every_failpoint(rounds: Rounds) -> None:
+    """The same moves, and at each failpoint once an I/O error or a full disk: every command ends
+    with a message, the next up converges, and after every round all that is promised holds."""
+    fails = rounds.killer.failing_at_the_rarest
+    for _ in range(MOST_ROUNDS):
+        kind = rounds.kind_with_fewer(1, rounds.tally.failed)
+        if kind is None:
+            break
+        rounds.round(kind, *[fails] * KILLS_OF_A_ROUND, kill_new=fails)
+    assert len(rounds.tally.failed) >= 60, rounds.tally.failed
 
 
 @pytest.mark.chaos
