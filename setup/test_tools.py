@@ -16,6 +16,8 @@ PACKAGES = {
     "setfattr": "attr",
     "setcap": "libcap2-bin",
     "fusermount3": "fuse3",
+    "shellcheck": "shellcheck",
+    "strace": "strace",
     "restic": "restic",
     "borg": "borgbackup",
 }
