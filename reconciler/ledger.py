@@ -504,11 +504,14 @@ class Ledger:
             body: dict[str, Any] = json.loads(line)
             seq, chain = body.pop("seq"), body.pop("chain")
             event = _EVENT.validate_python(body)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(state, f"cannot be read ({str(error).splitlines()[0]})") from None
         if seq != state.seq + 1 or chain != _link(state.chain, body):
             raise self._damaged(state, "was altered, or lines before it are missing")
-        return replace(add(state, seq, event), chain=chain)
+        try:
+            return replace(add(state, seq, event), chain=chain)
+        except KeyError as error:
+            raise self._damaged(state, f"speaks of {error}, which no line before it made") from None
 
     def _damaged(self, state: State, what: str) -> CatalogDamaged:
         return CatalogDamaged(

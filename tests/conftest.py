@@ -6,6 +6,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 FAULT = re.compile(r"test_(fault_\d|attack_)")
 
