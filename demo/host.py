@@ -120,7 +120,11 @@ def remove_all(root: Path) -> list[str]:
     of_demo = _tags(f"label={MARK}")
     tags = [tag for tag in _tags() if tag in of_demo or tagged_by(tag, recorded)]
 
-    _remove("container", [container.name for container in there])
+    # Its images' mark is on the containers that hold them, too.
+    holding = ["ps", "--all", "--format", "{{.Names}}", "--filter", f"label={MARK}"]
+    holders = _docker(*holding, "--filter", f"label=lockstep.holds={PROJECT}/{STACK}").split()
+
+    _remove("container", [*(container.name for container in there), *holders])
     _remove("volume", volumes)
     _remove("network", networks)
     _remove("image", tags)
