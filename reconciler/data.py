@@ -17,7 +17,7 @@ from reconciler.config import Stack
 from reconciler.docker import ContainerDetails, Docker
 from reconciler.errors import LockstepError, Refused
 from reconciler.hostworld import HostWorld
-from reconciler.inside import Inside
+from reconciler.inside import Inside, counted
 from reconciler.ledger import State
 from reconciler.plan import DatasetPlan
 from reconciler.reach import capture, capture_live, driver_for, entries, restore
@@ -331,7 +331,7 @@ class Data:
         return driver_for(dataset.driver, self.stack.settings.commands(dataset.name))
 
     def _count(self, engine: Engine) -> dict[str, int]:
-        counts = engine.driver.probe(engine.run)
+        counts = counted(engine.driver.probe(engine.run))
         return counts or engine.driver.probe_path(places.place(self.docker, engine.place))
 
     def _parent(self, dataset: str) -> str | None:

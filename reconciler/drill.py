@@ -21,6 +21,7 @@ from reconciler.docker import PROJECT, VOLUME, Compose, Docker
 from reconciler.drillplan import LABEL, Wanted
 from reconciler.errors import Busy, LockstepError, Refused
 from reconciler.hostworld import Service
+from reconciler.inside import counted
 from reconciler.reach import driver_for, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved, Services
@@ -305,7 +306,7 @@ class _Drill:
             self.services.await_ready(service)
             self._settle(engine)
         with _timed(found, "probe"):
-            found.counts = engine.driver.probe(engine.run)
+            found.counts = counted(engine.driver.probe(engine.run))
             found.sums = engine.driver.data_sums(engine.run)
             found.problems += engine.driver.examine(engine.run)
         found.problems += drillplan.lost(found.recorded, found.counts)

@@ -16,12 +16,17 @@ from typing import Any
 
 from snapshots.errors import EngineFailed
 
+MOST = 32 << 20
+"""Bytes that a command may say: what runs in a container may be anything."""
 _SAID = 500
 """Characters of what a command said last that a message shows."""
 
 
 def converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str, str]:
-    """Write stdin, read both streams to their end: (ended in time, stdout, stderr)."""
+    """Write stdin, read both streams to their end: (ended in time, stdout, stderr).
+
+    A command that says more than MOST counts as one that does not end.
+    """
     wire = _Wire(stream)
     streams = {1: bytearray(), 2: bytearray()}
     ended = True
@@ -31,6 +36,10 @@ def converse(stream: Any, stdin: str | None, deadline: float) -> tuple[bool, str
     try:
         for kind, part in wire.frames(deadline):
             streams.get(kind, streams[2]).extend(part)
+            if len(streams[1]) + len(streams[2]) > MOST:
+                streams[2] = bytearray(b"it says more than %d MiB; " % (MOST >> 20))
+                ended = False
+                break
     except TimeoutError:
         ended = False
     finally:
@@ -71,6 +80,8 @@ class Conversation:
                 late = isinstance(error, TimeoutError)
                 raise self._failed(f"no answer in {timeout:g} s" if late else "it ended") from None
             (self._out if kind == 1 else self._err).extend(part)
+            if len(self._out) + len(self._err) > MOST:
+                raise self._failed(f"it says more than {MOST >> 20} MiB")
         said = self._out[:at].decode(errors="replace")
         del self._out[: at + len(end) - 1]
         return said
