@@ -20,6 +20,7 @@ PACKAGES = {
     "strace": "strace",
     "restic": "restic",
     "borg": "borgbackup",
+    "faketime": "faketime",
 }
 PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
