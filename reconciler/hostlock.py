@@ -30,6 +30,8 @@ DIRECTORY = "LOCKSTEP_LOCK_DIR"
 _NOTE = "lockstep.lock"
 _POLL_SECONDS = 0.1
 _HOLDER_BYTES = 4096
+_LOOK_SECONDS = 0.3
+"""Whoever looks who the holder is has the lock for a moment."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def holder() -> Holder | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two that look at once must not take each other for a holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _described(descriptor)
     else:
@@ -148,7 +151,7 @@ def _locked(folder: Path, wait: float) -> int:
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_folder(folder)
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + max(wait, _LOOK_SECONDS)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
