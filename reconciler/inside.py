@@ -11,13 +11,12 @@ from reconciler.masking import masked
 from snapshots.drivers import ExecResult, Session
 from snapshots.errors import EngineFailed, shown
 
-
 MOST_COUNTS, LONGEST_NAME = 20_000, 200
 
 
 def counted(counts: Mapping[str, int]) -> dict[str, int]:
-    """What a driver's probe found, as it may be written down and shown: names come from a container,
-    which may say anything. Raises EngineFailed for more of them than anybody has."""
+    """What a driver's probe found, as it may be written down: names come from a container, which
+    may say anything. Raises EngineFailed for more of them than anybody has."""
     if len(counts) > MOST_COUNTS:
         raise EngineFailed(f"it names {len(counts)} things to count")
     return {masked(shown(name.encode()))[:LONGEST_NAME]: n for name, n in counts.items()}
