@@ -160,7 +160,7 @@ class Catalog:
 
     def clear_drafts(self) -> None:
         """Remove what killed processes had begun to write. Below files/ are names of the user's."""
-        for pattern in (".*.new", "*/.*.new", "*/configs/.*.new", "work/*/.*.new"):
+        for pattern in (".*.new", "*/.*.new", "*/configs/.*.new", "work/*/.*.new", "work/*/.*.tmp"):
             self._clear_drafts(pattern)
 
     def _clear_drafts(self, pattern: str) -> None:
@@ -268,7 +268,7 @@ def status(release: str, state: State) -> str:
 
 def _writer_of(draft: Path) -> int:
     """The process that writes a draft, by its name; 0 if it is none of ours."""
-    number = draft.name.removesuffix(".new").rpartition(".")[2]
+    number = draft.stem.rpartition(".")[2]
     return int(number) if number.isdigit() else 0
 
 
