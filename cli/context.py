@@ -179,13 +179,20 @@ def choose_stack(
 def selected(project: str, root: Path) -> str | None:
     """The stack that `pulumi stack select` chose for this folder."""
     try:
-        stack = json.loads(workspace_file(project, root).read_text()).get("stack")
+        stack = json.loads(_workspace_file(project, root).read_text()).get("stack")
     except (OSError, ValueError, AttributeError):
         return None
     return stack.rpartition("/")[2] if isinstance(stack, str) and stack else None
 
 
-def workspace_file(project: str, root: Path) -> Path:
+def select(project: str, root: Path, stack: str) -> None:
+    """What `pulumi stack select` does for this folder, for either engine."""
+    path = _workspace_file(project, root)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(json.dumps({"stack": stack}))
+
+
+def _workspace_file(project: str, root: Path) -> Path:
     """Where Pulumi keeps what `pulumi stack select` chose for this folder."""
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
     name = "Pulumi.yml" if (root / "Pulumi.yml").is_file() else "Pulumi.yaml"

@@ -263,7 +263,14 @@ class Setup:
         return self._backend().exists()
 
     def _make_stack(self) -> None:
+        """The project's only stack is also the one that `pulumi` means in this folder."""
+        from cli import context
+        from engine import Project
+
         self._backend().init()
+        project = Project.find(self.root)
+        if context.known_stacks(project) == [self.stack]:
+            context.select(project.name, self.root, self.stack)
 
     def _backend(self) -> Backend:
         """The stack in Pulumi, which may not know it yet."""

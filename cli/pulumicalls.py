@@ -118,11 +118,9 @@ def stack_select(here: Session) -> None:
 
 
 def _select(stack: Stack) -> None:
-    from cli.context import workspace_file
+    from cli.context import select
 
-    path = workspace_file(stack.project.name, stack.project.root)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(json.dumps({"stack": stack.name}))
+    select(stack.project.name, stack.project.root, stack.name)
 
 
 def stack_output(here: Session) -> None:

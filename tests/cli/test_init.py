@@ -51,7 +51,13 @@ def lockstep(
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *words],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), "LOCKSTEP_ENGINE": "embedded", **environment},
+        env={
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "LOCKSTEP_ENGINE": "embedded",
+            "PULUMI_HOME": str(folder.parent / "pulumi-home"),
+            **environment,
+        },
         input=stdin or "",
         capture_output=True,
         text=True,
@@ -145,6 +151,24 @@ def test_the_secret_can_be_read_again(made: Path) -> None:
     assert document["config"]["r3init:secrets"] == {"DB_PASSWORD": "[secret]"}
     open_ = json.loads(lockstep(made, "config", "--json", "--show-secrets").stdout)
     assert open_["config"]["r3init:secrets"] == {"DB_PASSWORD": "hunter2"}
+
+
+def test_pulumi_means_the_new_stack_without_being_told(folder: Path) -> None:
+    assert lockstep(folder, "init", "--yes").returncode == 0
+    home = {"PULUMI_HOME": str(folder.parent / "pulumi-home")}
+    asked = subprocess.run(
+        [sys.executable, "-m", "cli.pulumi", "stack", "ls", "--json"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LOCKSTEP_ENGINE": "embedded", **home},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert [(s["name"], s["current"]) for s in json.loads(asked.stdout)] == [("prod", True)]
+    assert lockstep(folder, "init", "--stack", "test", "--yes").returncode == 0
+    assert lockstep(folder, "config", "get", "window", "--stack", "test").returncode == 0
+    chosen = next((folder.parent / "pulumi-home" / "workspaces").iterdir())
+    assert json.loads(chosen.read_text()) == {"stack": "prod"}
 
 
 def test_init_again_changes_nothing(made: Path) -> None:
@@ -325,7 +349,7 @@ def test_what_cannot_be_done_says_why(made: Path, words: list[str], code: int, t
     ("words", "wanted"),
     [
         (["list"], {"schema": 1, "live": None, "releases": []}),
-        (["log"], {"schema": 1, "entries": []}),
+        (["log"], {"schema": 1, "entries": [], "restored_by_others": []}),
         (["stack", "history"], {"schema": 1, "entries": []}),
         (["stack", "output"], {"schema": 1, "outputs": {}}),
         (["stack", "ls"], {"schema": 1, "stacks": [{"stack": "prod", "chosen": True}]}),

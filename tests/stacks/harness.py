@@ -152,11 +152,14 @@ class Project:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "LOCKSTEP_"))}
         locks = self.folder.parent / "locks"
         locks.mkdir(exist_ok=True)
+        engine = os.environ.get("LOCKSTEP_TEST_ENGINE", "embedded")
         return {
             **kept,
             "PYTHONPATH": str(ROOT),
             "LOCKSTEP_LOCK_DIR": str(locks),
-            "LOCKSTEP_ENGINE": os.environ.get("LOCKSTEP_TEST_ENGINE", "embedded"),
+            "LOCKSTEP_ENGINE": engine,
+            # The official CLI has its plugins in its home.
+            **({"PULUMI_HOME": str(locks / "pulumi")} if engine == "embedded" else {}),
             **self.env,
             **(more or {}),
         }
