@@ -289,7 +289,7 @@ def test_kill_leaves_the_lock_and_cancel_clears_it(ground: Ground) -> None:
     process.communicate()
     with pytest.raises(StackLocked) as refused:
         run_up(ground, skip_preview=True)
-    assert f"pid {process.pid}" in str(refused.value)
+    assert f"pid {process.pid}, which is gone" in str(refused.value)
     assert "lockstep cancel" in str(refused.value)
     ground.stack().cancel()
     pending = ground.stack().export()["deployment"]["pending_operations"]

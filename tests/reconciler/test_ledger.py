@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import CatalogDamaged
-from reconciler.ledger import Committed, GenerationMade, Ledger, State, WorldMade, fold
+from reconciler.ledger import (
+    Committed,
+    GenerationMade,
+    Ledger,
+    State,
+    Stopped,
+    WorldMade,
+    fold,
+)
+from tests.failing import Failing
 
 AT = "2026-01-01T00:00:00+00:00"
 
@@ -59,6 +70,18 @@ def filled(path: Path, count: int = 3) -> Ledger:
     return ledger
 
 
+@lru_cache
+def filled_once() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return filled(Path(folder) / "ledger.jsonl").path.read_bytes()
+
+
+def copy_of_filled(folder: Path) -> Ledger:
+    """As `filled`, for who does it a hundred times."""
+    (folder / "ledger.jsonl").write_bytes(filled_once())
+    return Ledger(folder / "ledger.jsonl")
+
+
 def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "ledger.jsonl")
     state = ledger.read()
@@ -74,7 +97,7 @@ def test_an_empty_ledger_is_an_empty_state(tmp_path: Path) -> None:
 
 @given(cut=st.integers(1, 400))
 def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path_factory, cut: int) -> None:  # type: ignore[no-untyped-def]
-    ledger = filled(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
+    ledger = copy_of_filled(tmp_path_factory.mktemp("ledger"))
     whole = ledger.path.read_bytes()
     last = whole.rstrip(b"\n").rpartition(b"\n")[2]
     ledger.path.write_bytes(whole[: -min(cut, len(last) + 1)])
@@ -113,7 +136,7 @@ def test_fault_24_an_altered_line_is_found_and_named(tmp_path: Path, line: int) 
 @given(data=st.data())
 def test_fault_25_26_removed_swapped_and_replayed_lines_are_found(tmp_path_factory, data) -> None:  # type: ignore[no-untyped-def]
     """Lines of the ledger are removed, swapped or appended again: the chain shows it."""
-    ledger = filled(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
+    ledger = copy_of_filled(tmp_path_factory.mktemp("ledger"))
     lines = ledger.path.read_text().splitlines()
     what = data.draw(st.sampled_from(["remove", "swap", "replay"]))
     at = data.draw(st.integers(0, len(lines) - 2))
@@ -172,3 +195,47 @@ def test_fault_13_a_line_that_fits_only_in_part_is_never_taken_for_written(tmp_p
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], timeout=60)
     assert done.returncode == 7
     assert Ledger(path).read().seq == 1
+
+
+UNSURE = """
+import sys
+from pathlib import Path
+from reconciler.ledger import Ledger, Stopped
+ledger = Ledger(Path(sys.argv[1]))
+try:
+    ledger.append(Stopped(at="then"))
+except OSError:
+    sys.exit(7)
+"""
+
+
+def test_a_line_that_could_not_be_made_durable_is_taken_back(tmp_path: Path) -> None:
+    """Nobody was told that it is there, so it must not turn up after a power cut."""
+    path = tmp_path / "ledger.jsonl"
+    ledger = filled(path)
+    before = path.read_bytes()
+    points = Failing(tmp_path / "points", "ledger.fsync error")
+    words = [sys.executable, "-c", UNSURE, str(path)]
+    done = subprocess.run(words, timeout=60, env={**os.environ, **points.env})
+    assert done.returncode == 7
+    assert path.read_bytes() == before
+    assert ledger.append(Stopped(at=AT)).seq == 10
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1, 2]", b"null", b"\xff\xfe", b'{"seq": 2}', b'{"seq": 2, "chain": 1, "kind": []}']
+)
+def test_what_is_no_event_is_damage(tmp_path: Path, line: bytes) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    with ledger.path.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(CatalogDamaged, match="cannot be read"):
+        ledger.read()
+
+
+def test_the_chain_tells_which_ledger_it_is(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    state = ledger.read()
+    assert ledger.chain_at(state.seq) == state.chain
+    assert ledger.chain_at(state.seq + 1) is None
+    assert ledger.chain_at(0) == State().chain
