@@ -50,6 +50,16 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
         ({"release": "../../etc"}, "is not a release name"),
         ({"release": "-rf"}, "is not a release name"),
         ({"release": "prod-001\n"}, "is not a release name"),
+        ({"release": ".."}, "is not a release name"),
+        ({"release": "prod-" + "1" * 10_000}, "is not a release name"),
+        ({"release": "prod-\u202e100"}, "is not a release name"),
+        ({"release": "prod-\u0661\u0662\u0663"}, "is not a release name"),
+        ({"release": "prod-001/../prod-002"}, "is not a release name"),
+        ({"release": "$(id)"}, "is not a release name"),
+        ({"datasets": {"../../etc": {}}}, "dataset name"),
+        ({"datasets": {"-rf": {}}}, "dataset name"),
+        ({"datasets": {"a\nb": {}}}, "dataset name"),
+        ({"datasets": {"x" * 10_000: {}}}, "dataset name"),
         ({"datasets": {"a/b": {}}}, "dataset name"),
         ({"deadline": 0}, "config deadline"),
         ({"datasets": {"d": {"commands": {"dmp": "x"}}}}, "config datasets.d.commands.dmp"),
@@ -60,7 +70,9 @@ def test_short_forms(values: dict[str, Any], field: str, expected: object) -> No
         ({"groups": {"a": ["x", "y/z"]}}, "dataset name"),
     ],
 )
-def test_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
+def test_fault_62_63_66_what_is_wrong_is_named(values: dict[str, Any], says: str) -> None:
+    """Releases called .., -rf, $(id), with 10 000 characters, newlines or right-to-left marks,
+    datasets that are paths, settings that nobody knows: refused with the name, cut to a length."""
     with pytest.raises(BadInput, match=says):
         read(**values)
 
@@ -114,8 +126,11 @@ def test_no_text_breaks_the_name_check(text: str) -> None:
     assert text.endswith(f"-{number:03d}")
 
 
-@pytest.mark.parametrize("stack", ["Prod", "", "a-b", "x" * 40, "prod/1"])
-def test_a_stack_name_that_cannot_prefix_is_refused(stack: str) -> None:
+@pytest.mark.parametrize(
+    "stack", ["Prod", "", "a-b", "x" * 40, "prod/1", "..", "-rf", "$(id)", "a b", "a\n", "é", "\u202ea"]
+)
+def test_fault_62_66_a_stack_name_that_cannot_prefix_is_refused(stack: str) -> None:
+    """A stack whose name is no plain word of 31 small letters, digits and _: refused."""
     with pytest.raises(BadInput, match="stack name"):
         config.read("shop", stack, Path("/srv"), {})
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.tree import BLOCK, read_tree
 from snapshots.verify import verify
+from tests.snapshots.conftest import mounted
 
 HEADER = {"tree": 1, "block": BLOCK}
 META = {"m": 0o644, "u": 0, "g": 0, "mt": 0}
@@ -105,6 +108,17 @@ HOSTILE: dict[str, bytes] = {
     "hard link to a path": lines(HEADER, ROOT, {"t": "h", "n": "a", "of": "/etc"}, UP, end(1)),
     "number used twice": lines(HEADER, ROOT, file("a", id=1), file("b", id=1), UP, end(2)),
     "device": lines(HEADER, ROOT, {"t": "c", "n": "a", **META, "dev": 1}, UP, end(1)),
+    "disk": lines(HEADER, ROOT, {"t": "b", "n": "sda", **META, "dev": [8, 0]}, UP, end(1)),
+    "socket": lines(HEADER, ROOT, {"t": "s", "n": "a", **META}, UP, end(1)),
+    "file with a device's mode": lines(HEADER, ROOT, {**file("a"), "m": 0o060660}, UP, end(1)),
+    "overlong path": lines(HEADER, ROOT, *[folder("x" * 255)] * 300, *[UP] * 301, end()),
+    "link to a path of 5000": lines(
+        HEADER, ROOT, {"t": "l", "n": "a", **META, "to": "x" * 5000}, UP, end(1)
+    ),
+    "hard link to a folder": lines(
+        HEADER, ROOT, {**folder("d"), "id": 1}, UP, {"t": "h", "n": "h", "of": 1}, UP, end(1)
+    ),
+    "file through a file": lines(HEADER, ROOT, file("a"), file("a/b"), UP, end(2)),
     "kind of no kind": lines(HEADER, ROOT, {"t": ["d"], "n": "a", **META}, UP, end(1)),
     "negative size": lines(HEADER, ROOT, file("a", -1), UP, end(1)),
     "absurd size": lines(HEADER, ROOT, file("a", 1 << 63), UP, end(1)),
@@ -139,9 +153,11 @@ HOSTILE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_tree_is_refused_before_anything_is_written(
+def test_fault_54_55_56_58_59_a_hostile_tree_is_refused_before_anything_is_written(
     what: str, store: Store, tmp_path: Path
 ) -> None:
+    """A forged snapshot with .. or absolute members, paths through links or too long, hard links
+    to outside, devices, negative and absurd sizes, bombs: each is refused, nothing is made."""
     snapshot = forge(store, HOSTILE[what], files=HOSTILE[what].count(b'"s": ') or 1)
     assert verify(store, snapshot, read_data=False)
     with pytest.raises(Damaged):
@@ -188,14 +204,20 @@ def test_no_content_of_a_tree_causes_another_error(
         list(read_tree(base / f"{root}.zst", root))
 
 
-def test_a_size_that_no_file_system_has_is_an_error_of_ours(store: Store, tmp_path: Path) -> None:
+def test_fault_59_a_size_that_no_file_system_has_is_an_error_of_ours(
+    store: Store, tmp_path: Path
+) -> None:
+    """A file that claims 4 EiB without any content: refused by an error that names it."""
     content = lines(HEADER, ROOT, file("a", 1 << 62), UP, end(1))
     with pytest.raises(SnapshotError):
         restore(store, forge(store, content, files=1), tmp_path / "target")
 
 
-def test_links_in_the_target_are_not_followed(small: Path, store: Store, tmp_path: Path) -> None:
-    """In place, over a target in which every name was prepared to lead outside."""
+def test_fault_55_57_links_in_the_target_are_not_followed(
+    small: Path, store: Store, tmp_path: Path
+) -> None:
+    """A restore in place over a volume in which every name is a link into another one: the other
+    one keeps content, times, names and links, the target becomes what the snapshot has."""
     record = capture(small, store, dataset="data")
     outside = tmp_path / "outside"
     (outside / "folder").mkdir(parents=True)
@@ -238,6 +260,40 @@ def forge_block(store: Store, digest: bytes, payload: bytes, codec: int) -> str:
 
 BOMB = zstandard.ZstdCompressor().compress(bytes(256 << 20))
 OTHER = b"other content".ljust(BLOCK)
+
+
+MANY = 200_000
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from snapshots.restore import restore
+from snapshots.store import Store
+resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
+restore(Store.open(Path(sys.argv[1]), create=False), sys.argv[2], Path(sys.argv[3]))
+"""
+
+
+def test_fault_59_more_entries_than_the_disk_has_room_for(store: Store, tmp_path: Path) -> None:
+    """200 000 empty files for a disk with 1000 inodes, by a process that may have 600 MiB: refused
+    with both numbers before one of them is made."""
+    names = b"".join(
+        b'{"t":"f","n":"%08d","m":420,"u":0,"g":0,"mt":0,"s":0}\n' % n for n in range(MANY)
+    )
+    content = lines(HEADER, ROOT) + names + lines(UP, end(MANY))
+    snapshot = forge(store, content, files=MANY)
+    for place in mounted(tmp_path, "-t", "tmpfs", "-o", "size=64m,nr_inodes=1000", "none"):
+        target = place / "target"
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(store.path), snapshot, str(target)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "NotEnoughSpace" in done.stderr
+        assert "inodes" in done.stderr
+        assert not target.exists() or not any(target.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -219,9 +219,11 @@ def exchanging(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     thread.join()
 
 
-def test_links_put_in_while_it_runs_lead_nowhere(
+def test_fault_61_links_put_in_while_a_restore_runs_lead_nowhere(
     exchanging: tuple[Path, Path], small: Path, store: Store
 ) -> None:
+    """Somebody exchanges files and folders of the target for links to outside all the time while
+    it is restored in place, sixty times: nothing outside is written, made or changed."""
     target, outside = exchanging
     record = capture(small, store, dataset="data")
     outcomes = set()
@@ -237,6 +239,50 @@ def test_links_put_in_while_it_runs_lead_nowhere(
         assert path.read_text() == "mine"
         assert path.stat().st_mode & 0o777 == 0o640
         assert path.stat().st_mtime_ns == OLD_NS
+
+
+def test_fault_61_links_put_in_while_it_is_captured_lead_nowhere(
+    store: Store, tmp_path: Path
+) -> None:
+    """A folder and a file of the source are exchanged for links to outside all the time while it
+    is captured: each capture is refused or has nothing but the source's own content."""
+    source, outside = tmp_path / "source", tmp_path / "outside"
+    (outside / "d").mkdir(parents=True)
+    (outside / "d" / "one").write_text("outside")
+    source.mkdir()
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            for name, bait in (("d", outside / "d"), ("one", outside / "d" / "one")):
+                place = source / name
+                os.symlink(bait, place)
+                place.unlink()
+                if name == "d":
+                    place.mkdir()
+                    (place / "one").write_text("inside")
+                    (place / "one").unlink()
+                    place.rmdir()
+                else:
+                    place.write_text("inside")
+                    place.unlink()
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    taken = []
+    try:
+        for _ in range(60):
+            with suppress(SnapshotError):
+                taken.append(capture(source, store, dataset="data", live=LivePoint()))
+    finally:
+        stop.set()
+        thread.join()
+    assert taken
+    for number, record in enumerate(taken):
+        restore(store, record.id, tmp_path / f"back-{number}")
+        for path in (tmp_path / f"back-{number}").rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                assert path.read_text() in ("", "inside")
 
 
 PEAK = """

@@ -33,7 +33,9 @@ def settle() -> None:
     time.sleep(0.1)
 
 
-def test_everything_comes_back(source: Path, store: Store, tmp_path: Path) -> None:
+def test_fault_58_70_everything_comes_back(source: Path, store: Store, tmp_path: Path) -> None:
+    """Owners, modes with setuid, ACLs, extended attributes, capabilities, hard links, holes, FIFOs
+    and the root's own mode are captured and restored: both trees are equal in all of it."""
     record = capture(source, store, dataset="data", tags={"why": "test"})
     restored = restore(store, record.id, tmp_path / "again")
     assert tree_equal(source, tmp_path / "again") == []

@@ -44,8 +44,10 @@ def test_an_unknown_release_names_the_nearest(live: Project) -> None:
     untouched(live, before)
 
 
-@pytest.mark.parametrize("name", ["prod-1", "latest", "../../etc", "-rf", "prod-" + "9" * 50])
-def test_a_name_that_is_no_release(live: Project, name: str) -> None:
+@pytest.mark.parametrize("name", ["prod-1", "../../etc", "-rf", "prod-" + "9" * 10_000, "\u202e001"])
+def test_fault_66_a_name_that_is_no_release(live: Project, name: str) -> None:
+    """A release called .., -rf, with 10 000 characters or a right-to-left mark is declared by the
+    command: refused, named, and nothing is changed."""
     before = live.containers()
     ran = live.run("config", "set", "release", "--", name, code=None)
     if ran.code == 0:
@@ -73,7 +75,9 @@ def test_an_image_that_is_missing(live: Project) -> None:
     untouched(live, before)
 
 
-def test_an_image_whose_tag_was_moved(live: Project) -> None:
+def test_fault_60_67_an_image_whose_tag_was_moved(live: Project) -> None:
+    """The tag of a release's image is given to another image, with programs of somebody else in
+    it: its digest is not the recorded one, `up` refuses, and what runs goes on."""
     name = live.new("two")
     before = live.containers()
     docker("tag", base_image("redis:7"), f"{live.name}-app:{name}")
