@@ -17,7 +17,7 @@ from snapshots import fs
 from snapshots.batch import AHEAD, Batch
 from snapshots.blocks import BlockSink, BlockSource
 from snapshots.draft import Draft, Piece, Seen, piece_of
-from snapshots.errors import SnapshotError, SourceChanging, naming, shown
+from snapshots.errors import SnapshotError, SourceChanging, named, naming, shown
 from snapshots.inorder import InOrder
 from snapshots.known import KnownFiles
 from snapshots.livepoint import LivePoint, never, nothing
@@ -199,11 +199,11 @@ class _Capture:
         for inner in names:
             try:
                 self._entry(fd, path, inner, depth)
-            except FileNotFoundError:
-                self._changed(fs.below(path, inner), "vanished while it was captured")
-            except OSError:
-                with naming("read", fs.below(path, inner)):
-                    raise
+            except OSError as error:
+                if error.errno in fs.EXCHANGED:
+                    self._changed(fs.below(path, inner), "vanished while it was captured")
+                else:
+                    raise named(error, "read", fs.below(path, inner)) from error
         self._out.ready(piece_of(Up()))
         self._out.leave(fd)
 

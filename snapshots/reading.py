@@ -6,6 +6,7 @@ out before it is read, and the next write to it changes the file's times.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -19,7 +20,7 @@ from snapshots import fs
 from snapshots.batch import Batch
 from snapshots.blocks import BlockSink
 from snapshots.draft import Piece, Seen, piece_of
-from snapshots.errors import SourceChanging, named, naming, shown
+from snapshots.errors import named, naming
 from snapshots.pace import Pace
 from snapshots.streams import GROUP, StreamWriter
 from snapshots.tree import BLOCK, Blocks, File
@@ -58,21 +59,19 @@ class FileReader:
     def _small(self, dir_fd: int, folder: bytes, name: bytes) -> Piece:
         path = fs.below(folder, name)
         try:
-            fd = fs.open_file(dir_fd, name, fs.READ)
+            fd = _opened(dir_fd, name)
+            try:
+                return self._whole(fd, folder, name, path)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             self.changed.append((path, "vanished while it was captured"))
             return Piece(b"")
         except OSError as error:
             raise named(error, "capture", path) from error
-        try:
-            return self._whole(fd, folder, name, path)
-        except OSError as error:
-            raise named(error, "capture", path) from error
-        finally:
-            os.close(fd)
 
     def _whole(self, fd: int, folder: bytes, name: bytes, path: bytes) -> Piece:
-        st, now = self._settle(fd, path)
+        st, now = self._settle(fd)
         size = st.st_size
         lines = encode(File(name, fs.meta_of(st, fd), size))
         for first in range(0, -(-size // BLOCK), JOB_BLOCKS):
@@ -86,9 +85,9 @@ class FileReader:
     def large(self, dir_fd: int, folder: bytes, name: bytes, link: int | None) -> None:
         """Raises FileNotFoundError if it is gone."""
         path = fs.below(folder, name)
-        fd = fs.open_file(dir_fd, name, fs.READ)
+        fd = _opened(dir_fd, name)
         self._open.add(fd)
-        st, now = self._settle(fd, path)
+        st, now = self._settle(fd)
         self._out.ready(piece_of(File(name, fs.meta_of(st, fd), st.st_size, link)))
         self._content(fd, path, st)
 
@@ -122,8 +121,10 @@ class FileReader:
     ) -> None:
         """A file in groups, each against older content; on the caller's thread."""
         path = fs.below(folder, name)
-        with naming("capture", path), fs.opened(dir_fd, name, fs.READ) as fd:
-            st, now = self._settle(fd, path)
+        fd = _opened(dir_fd, name)
+        self._open.add(fd)
+        st, now = self._settle(fd)
+        with naming("capture", path):
             size = st.st_size
             self._out.ready(piece_of(File(name, fs.meta_of(st, fd), size, link)))
             buffer = memoryview(bytearray(min(size, GROUP * BLOCK)))
@@ -134,11 +135,11 @@ class FileReader:
                 run = Blocks(start // BLOCK, tuple(writer.put(start // BLOCK, data)))
                 self._out.ready(piece_of(run, size))
             key = self._look_again(fd, path, st, now)
-            self._out.ready(Piece(b"", ends=Seen(folder, name, key, link is not None)))
+            self._out.ready(self._end(fd, Seen(folder, name, key, link is not None)))
 
     def opened(self, dir_fd: int, name: bytes) -> int:
         """A descriptor that `run` may use and `end` closes."""
-        fd = fs.open_file(dir_fd, name, fs.READ)
+        fd = _opened(dir_fd, name)
         self._open.add(fd)
         return fd
 
@@ -163,10 +164,11 @@ class FileReader:
 
     # -- both ------------------------------------------------------------------------------------
 
-    def _settle(self, fd: int, path: bytes) -> tuple[os.stat_result, int]:
+    def _settle(self, fd: int) -> tuple[os.stat_result, int]:
+        """Raises FileNotFoundError if it is no file any more."""
         st, now = os.fstat(fd), time.time_ns()
         if not stat.S_ISREG(st.st_mode):
-            raise SourceChanging(f"{shown(path)} is being exchanged: stop what writes there")
+            raise _gone()
         if st.st_dev != self._device[0]:
             self._device = st.st_dev, fs.writes_out_ranges(fd)
         fs.write_out(fd, 0, 0, ranges=self._device[1])
@@ -203,6 +205,20 @@ class FileReader:
         if buffer is None:
             buffer = self._buffers.buffer = memoryview(bytearray(JOB_BLOCKS * BLOCK))
         return buffer
+
+
+def _opened(dir_fd: int, name: bytes) -> int:
+    """Raises FileNotFoundError also where something else has the name of the file by now."""
+    try:
+        return fs.open_file(dir_fd, name, fs.READ)
+    except OSError as error:
+        if error.errno in fs.EXCHANGED:
+            raise _gone() from error
+        raise
+
+
+def _gone() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _runs(parts: Iterator[tuple[int, int]], size: int) -> Iterator[tuple[int, int, Parts]]:

@@ -187,7 +187,9 @@ def test_a_file_changed_just_before_the_look_is_read_again(store: Store, tmp_pat
     assert young.key is None
 
 
-def test_a_source_that_changes_is_refused_unless_live(store: Store, tmp_path: Path) -> None:
+def test_fault_28_a_source_that_grows_is_refused_unless_live(store: Store, tmp_path: Path) -> None:
+    """A file grows while it is captured: no snapshot, the file is named; of a live one it says so,
+    and has a beginning of the file."""
     folder = tmp_path / "source"
     folder.mkdir()
     log = folder / "log"
