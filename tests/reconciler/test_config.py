@@ -127,7 +127,8 @@ def test_no_text_breaks_the_name_check(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "stack", ["Prod", "", "a-b", "x" * 40, "prod/1", "..", "-rf", "$(id)", "a b", "a\n", "é", "\u202ea"]
+    "stack",
+    ["Prod", "", "a-b", "x" * 40, "prod/1", "..", "-rf", "$(id)", "a b", "a\n", "é", "\u202ea"],
 )
 def test_fault_62_66_a_stack_name_that_cannot_prefix_is_refused(stack: str) -> None:
     """A stack whose name is no plain word of 31 small letters, digits and _: refused."""

@@ -262,7 +262,7 @@ BOMB = zstandard.ZstdCompressor().compress(bytes(256 << 20))
 OTHER = b"other content".ljust(BLOCK)
 
 
-MANY = 200_000
+MANY = 50_000
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -274,7 +274,7 @@ restore(Store.open(Path(sys.argv[1]), create=False), sys.argv[2], Path(sys.argv[
 
 
 def test_fault_59_more_entries_than_the_disk_has_room_for(store: Store, tmp_path: Path) -> None:
-    """200 000 empty files for a disk with 1000 inodes, by a process that may have 600 MiB: refused
+    """50 000 empty files for a disk with 1000 inodes, by a process that may have 600 MiB: refused
     with both numbers before one of them is made."""
     names = b"".join(
         b'{"t":"f","n":"%08d","m":420,"u":0,"g":0,"mt":0,"s":0}\n' % n for n in range(MANY)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.errors import SnapshotError, TargetNotEmpty, UnknownPath, Unsupported
+from snapshots.livepoint import LivePoint
 from snapshots.pack import read_index
 from snapshots.restore import restore
 from snapshots.store import Store

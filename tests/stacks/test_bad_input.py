@@ -44,7 +44,9 @@ def test_an_unknown_release_names_the_nearest(live: Project) -> None:
     untouched(live, before)
 
 
-@pytest.mark.parametrize("name", ["prod-1", "../../etc", "-rf", "prod-" + "9" * 10_000, "\u202e001"])
+@pytest.mark.parametrize(
+    "name", ["prod-1", "../../etc", "-rf", "prod-" + "9" * 10_000, "prod-\u202e001"]
+)
 def test_fault_66_a_name_that_is_no_release(live: Project, name: str) -> None:
     """A release called .., -rf, with 10 000 characters or a right-to-left mark is declared by the
     command: refused, named, and nothing is changed."""
