@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os.path
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Frozen(BaseModel):
@@ -41,7 +42,7 @@ class Mount(Frozen):
 class Dataset(Frozen):
     """One piece of state a release reads and writes; its name is its identity."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")
     kind: Kind
     driver: str
     strategy: Strategy = Strategy.FORK
@@ -78,8 +79,16 @@ class ConfigFile(Frozen):
     """A file of the project that a service reads; its content lies beside the record."""
 
     path: str
-    sha256: str
-    mode: int = 0o444
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    mode: int = Field(0o444, ge=0, le=0o7777)
+
+    @field_validator("path")
+    @classmethod
+    def _leads_nowhere_else(cls, path: str) -> str:
+        """It is laid below a folder of ours, by root."""
+        if not path.startswith("/") or os.path.normpath(path) != path or "\0" in path:
+            raise ValueError(f"{path[:200]!r} is no absolute path without detours")
+        return path
 
 
 class Release(Frozen):
@@ -91,7 +100,7 @@ class Release(Frozen):
     """
 
     schema_version: Literal[1] = 1
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}-[0-9]{3,6}$")
     parent: str | None
     previous: str = Field("", description="sha256 of the record that was the newest until now")
     created: str
