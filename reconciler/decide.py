@@ -349,6 +349,9 @@ class _Decision:
         declared = self.now.stack.settings.release
         if declared is not None:
             unfinished.append(declared)
+        if self.now.state.live is None:
+            # A run that died while it adopted may have left the record alone.
+            unfinished.append(self.now.adopted_release)
         kept, pruned = retention.retain(
             self.now.stack.settings.window,
             self.now.facts.records,
