@@ -15,6 +15,7 @@ from reconciler.facts import Disk, PortHolder
 from reconciler.ledger import Reverted
 from reconciler.plan import Action, Move
 from reconciler.release import Strategy
+from tests.reconciler import hostmodel
 from tests.reconciler.hostmodel import AT, Host, with_wish
 
 
@@ -607,3 +608,13 @@ def test_fault_53_a_rollback_after_a_return_goes_to_where_it_came_from() -> None
     host.release = "prod-001"
     host.up()
     assert host.live_contents() == left
+
+
+def test_a_record_of_an_interrupted_adoption_is_not_pruned() -> None:
+    host = Host()
+    host.records["prod-000"] = hostmodel.release(0)
+    host.new()
+    assert host.plan().prune == ()
+    host.up()
+    host.release = host.new()
+    assert host.plan().prune == ("prod-000",), "nothing was adopted"
