@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -159,5 +160,8 @@ class Contents:
     def _aligned(self) -> memoryview:
         memory: memoryview | None = getattr(self._local, "aligned", None)
         if memory is None:
-            memory = self._local.aligned = memoryview(mmap.mmap(-1, TOGETHER))
+            pages = mmap.mmap(-1, TOGETHER)
+            with suppress(OSError):  # of large pages the disk gets few pieces instead of many
+                pages.madvise(mmap.MADV_HUGEPAGE)
+            memory = self._local.aligned = memoryview(pages)
         return memory
