@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import urllib.parse
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from collections.abc import Iterable
 MASK = "***"
 SHORTEST = 6
 """Values shorter than this occur by chance: names and numbers must stay readable."""
+
+# Control characters but newline and tab, and marks that turn the direction of text.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _guard = threading.Lock()
 _hidden: tuple[str, ...] = ()
@@ -28,8 +32,8 @@ def hide(values: Iterable[str]) -> None:
 
 
 def masked(text: str) -> str:
-    """The text without any value that was given to `hide`."""
-    return without(text, _hidden)
+    """The text without any value that was given to `hide`, and without what steers a terminal."""
+    return _STEERING.sub("?", without(text, _hidden))
 
 
 def without(text: str, hidden: Iterable[str]) -> str:

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from functools import wraps
+from typing import Protocol, TypeVar
 
 from snapshots import fs
 from snapshots.compare import measure
 from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
+
+
+_Self = TypeVar("_Self")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,20 @@ class Exec(Protocol):
         `seconds` are over, or when we die: whichever comes first. While they stand still no
         command can run in it. Raises EngineFailed on exit when the time was over before."""
         ...
+
+
+def understood(ask: Callable[[_Self, Exec], _Answer]) -> Callable[[_Self, Exec], _Answer]:
+    """What asks an engine: an answer that no such engine gives, from an image that only says that
+    it has one, is an EngineFailed like any other."""
+
+    @wraps(ask)
+    def asked(self: _Self, run: Exec) -> _Answer:
+        try:
+            return ask(self, run)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise EngineFailed(f"its answer cannot be understood: {str(error)[:200]}") from None
+
+    return asked
 
 
 class Driver(Protocol):

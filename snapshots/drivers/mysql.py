@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name, read_small
+from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name, read_small, understood
 from snapshots.drivers.mysqlclient import CLIENT, align_passwords, query
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
@@ -131,6 +131,7 @@ class MysqlDriver(DirectoryDriver):
         """
         align_passwords(run)
 
+    @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table as "schema.table"; estimated above EXACT_BELOW bytes."""
         rows: dict[str, int] = {}
@@ -180,10 +181,12 @@ class MysqlDriver(DirectoryDriver):
         problem = _misfit(wrote, runs[1])
         return [problem] if problem else []
 
+    @understood
     def check(self, run: Exec) -> list[str]:
         """CHECK TABLE for tables up to EXACT_BELOW bytes."""
         return _check(run, CHECK_SECONDS, EXACT_BELOW)
 
+    @understood
     def examine(self, run: Exec) -> list[str]:
         """CHECK TABLE for all, every index against its rows."""
         return _check(run, EXAMINE_SECONDS, None)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snapshots.drivers import pgchecks, pgfiles, pglive
-from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name
+from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name, understood
 from snapshots.drivers.pgclient import databases, psql, rows
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
@@ -104,6 +104,7 @@ class PostgresDriver(DirectoryDriver):
         """Give $POSTGRES_USER the password of $POSTGRES_PASSWORD or $POSTGRES_PASSWORD_FILE."""
         psql(run, _ALIGN, "setting the database password to the current one")
 
+    @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table as "database.schema.table"; estimated above EXACT_BELOW bytes."""
         counted: dict[str, int] = {}
@@ -113,6 +114,7 @@ class PostgresDriver(DirectoryDriver):
                 counted[f"{database}.{table}"] = int(count)
         return counted
 
+    @understood
     def data_sums(self, run: Exec) -> dict[str, int]:
         """Of the smaller tables, one number for all rows as "database.schema.table"."""
         return pgchecks.sums(run)
@@ -142,6 +144,7 @@ class PostgresDriver(DirectoryDriver):
             f"and load the dump into a new volume, with another name, of the release with {new}"
         ]
 
+    @understood
     def check(self, run: Exec) -> list[str]:
         problems = pgchecks.state(run)
         for database in databases(run):
@@ -151,10 +154,12 @@ class PostgresDriver(DirectoryDriver):
                 problems.append(str(failure))
         return problems
 
+    @understood
     def examine(self, run: Exec) -> list[str]:
         """Every B-tree, by amcheck."""
         return pgchecks.damaged_indexes(run)
 
+    @understood
     def advise(self, run: Exec) -> list[str]:
         """Text that another library would put in another order."""
         return pgchecks.other_order(run)

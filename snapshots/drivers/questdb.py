@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small
+from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small, understood
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
 
@@ -90,6 +90,7 @@ class QuestdbDriver(DirectoryDriver):
             with suppress(EngineFailed):  # gone with the server, or released before the next one
                 _sql(run, "CHECKPOINT RELEASE")
 
+    @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table, with what was written to its log before (see APPLY_SECONDS)."""
         give_up = time.monotonic() + APPLY_SECONDS
@@ -113,6 +114,7 @@ class QuestdbDriver(DirectoryDriver):
                 problems.append(f"the table in {meta.parent} has no file _txn: it cannot be read")
         return problems
 
+    @understood
     def check(self, run: Exec) -> list[str]:
         """Tables whose log is not applied any more, or whose first and last rows, all columns,
         cannot be read. QuestDB keeps no checksums: a changed value is not found."""
@@ -122,6 +124,7 @@ class QuestdbDriver(DirectoryDriver):
             for name, message in _rows(run, suspended)
         ] + _unreadable(run, lambda table: [f"SELECT * FROM {table} LIMIT {n}" for n in (1, -1)])
 
+    @understood
     def examine(self, run: Exec) -> list[str]:
         """Reads every column of every table."""
 

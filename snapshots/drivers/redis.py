@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from snapshots.drivers.base import Ask, DirectoryDriver, Exec, completed, image_name, read_small
+from snapshots.drivers.base import Ask, DirectoryDriver, Exec, completed, image_name, read_small, understood
 from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
 
@@ -109,6 +109,7 @@ class RedisDriver(DirectoryDriver):
         """RDB files; the AOF's increments only grow, so their blocks recur."""
         return path.endswith(b".rdb")
 
+    @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Keys of each database that has any, and of db0, as "db0"."""
         counts = {"db0": 0}  # an empty server has been looked at, too
@@ -159,6 +160,7 @@ class RedisDriver(DirectoryDriver):
                 ]
         return []
 
+    @understood
     def check(self, run: Exec) -> list[str]:
         state = _info(run, "persistence")
         problems = []
