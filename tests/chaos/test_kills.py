@@ -36,24 +36,23 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
 
 
 def test_fault_1_killed_on_the_way_to_a_new_release(rounds: Rounds) -> None:
-    """kill -9 while the world is made, at the seal, after the commit and between store and ledger:
+    """kill -9 while the record and the world are made, at the seal, and between store and ledger:
     each next up goes on, the last arrives with every acknowledged note."""
     at = rounds.killer.at
     rounds.round(
         "forward",
         at("worlds.containers"),
         at("switch.seal"),
-        at("switch.committed"),
         at("debts.captured"),
         kill_new=at("catalog.record"),
     )
 
 
 def test_fault_1_killed_on_the_way_back(rounds: Rounds) -> None:
-    """kill -9 of a rollback before and after its stop: the next one arrives with the data that the
-    release left."""
+    """kill -9 of a rollback before its stop, within it and after its commit: it arrives with the
+    data that the release left."""
     at = rounds.killer.at
-    rounds.round("rollback", at("switch.early"), at("switch.stop"))
+    rounds.round("rollback", at("switch.early"), at("switch.stop"), at("switch.committed"))
 
 
 def test_fault_9_killed_while_a_failed_release_is_reverted(rounds: Rounds) -> None:
