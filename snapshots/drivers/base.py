@@ -12,15 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from functools import wraps
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from snapshots import fs
 from snapshots.compare import measure
 from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
-
 
 _Self = TypeVar("_Self")
 _Answer = TypeVar("_Answer")

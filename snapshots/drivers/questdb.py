@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from snapshots.drivers.base import DirectoryDriver, Exec, completed, image_name, read_small, understood
+from snapshots.drivers.base import (
+    DirectoryDriver,
+    Exec,
+    completed,
+    image_name,
+    read_small,
+    understood,
+)
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
 

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from snapshots.drivers.base import Ask, DirectoryDriver, Exec, completed, image_name, read_small, understood
+from snapshots.drivers.base import (
+    Ask,
+    DirectoryDriver,
+    Exec,
+    completed,
+    image_name,
+    read_small,
+    understood,
+)
 from snapshots.errors import EngineFailed
 from snapshots.livepoint import LivePoint
 
