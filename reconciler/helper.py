@@ -187,8 +187,26 @@ class Helper:
             raise Unavailable(f"docker run cannot be run: {error.strerror}") from None
         try:
             self._receive(Asked())
+            for mount in self.mounts:
+                if mount.volume is None and not self._is_this(mount.path):
+                    raise self._elsewhere(mount.path)
         except SnapshotError as error:
+            for path in (mount.path for mount in self.mounts):
+                # What Docker says when it cannot mount a folder that it does not have.
+                if f"path does not exist: {path}" in str(error) and os.path.exists(path):
+                    raise self._elsewhere(path) from None
             raise DockerFailed(f"the helper container cannot be started: {error}") from None
+
+    def _is_this(self, path: str) -> bool:
+        return bool(self.call("identity", {"path": path}, Asked()) == wire.identity(path))
+
+    def _elsewhere(self, path: str) -> Unavailable:
+        self.close()
+        return Unavailable(
+            f"the Docker daemon at {self.docker.endpoint or 'the local socket'} is on another "
+            f"host, or does not see this one's files: it has not the folder {path}",
+            next_step="run lockstep on the host of the daemon, where its data belongs",
+        )
 
     @property
     def ended(self) -> bool:

@@ -222,6 +222,10 @@ def _repair(server: Server, args: Args) -> Any:
     return {**asdict(done), "aside": [str(path) for path in done.aside]}
 
 
+def _identity(server: Server, args: Args) -> Any:  # noqa: ARG001
+    return wire.identity(args["path"])
+
+
 def _measure(server: Server, args: Args) -> Any:  # noqa: ARG001
     return asdict(measure(Path(args["path"])))
 
@@ -266,6 +270,7 @@ CALLS: dict[str, Callable[[Server, Args], Any]] = {
     "restore": _restore,
     "fork": _fork,
     "repair": _repair,
+    "identity": _identity,
     "measure": _measure,
     "can_reflink": _can_reflink,
     "entries": _entries,

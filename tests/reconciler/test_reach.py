@@ -400,3 +400,32 @@ def test_a_helper_that_cannot_be_started_says_why(docker: Docker, tmp_path: Path
     missing = reach.through_helper(docker, tmp_path / "nowhere", None)
     with pytest.raises(LockstepError, match=r"cannot be started.*nowhere"):
         reach.measure(missing)
+
+
+def test_a_daemon_that_does_not_see_our_files_is_refused_by_name(
+    volume: list[Path], tmp_path: Path
+) -> None:
+    """As with a daemon on another host: nothing is captured into a folder of that host."""
+    source, _ = volume
+    folder = tmp_path / "here"
+    folder.mkdir()
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom reconciler import places, reach\n"
+        "from reconciler.docker import connect\nfrom reconciler.errors import Unavailable\n"
+        "from snapshots.store import Store\n"
+        "path = places.place(connect('helper'), sys.argv[1])\n"
+        "try:\n    reach.capture(path, Store.open(Path(sys.argv[2]) / 'store'), dataset='d')\n"
+        "except Unavailable as error:\n    print(error)\n"
+    )
+    for there in ((), ("store",)):  # a folder that the other host has not, or another one there
+        for name in there:
+            (folder / name).mkdir()
+        shell = f'mount -t tmpfs none {folder} && exec "$@"'
+        said = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", shell, "sh",
+             sys.executable, "-c", code, source.parent.name, str(folder)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert "is on another host" in said.stdout, said.stderr
+        assert "here/store" in said.stdout
+        assert not (folder / "store" / "format").exists()
