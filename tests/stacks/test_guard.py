@@ -60,6 +60,7 @@ def test_the_guard_brings_back_what_nobody_asked_to_stop(live: Project) -> None:
     live.nothing_to_do()
 
 
+@pytest.mark.chaos
 def test_the_guard_as_a_service(live: Project, tmp_path: Path) -> None:
     """It reverts a switch that died with its caller, says one line, and ends when asked to."""
     live.compose_file(v='VERSION: "1"=>VERSION: "2"')
