@@ -48,3 +48,12 @@ def memory_limit(limit: int) -> Iterator[Path]:
 def enter(group: Path, pid: int) -> None:
     """From now on what the process gets counts in this group."""
     (group / "cgroup.procs").write_text(str(pid))
+
+
+def killed_in(group: Path) -> int:
+    """How many processes the kernel killed there for want of memory."""
+    for name in ("memory.events", "memory.oom_control"):
+        if (group / name).exists():
+            lines = (group / name).read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
