@@ -113,9 +113,21 @@ def stop_all(
     stack: Stack, catalog: Catalog, docker: Docker, progress: Say, reason: str = ""
 ) -> int:
     """The emergency stop: every running container of the stack at once, each with its own grace
-    period. Returns how many. They stay down, over a reboot too, until `lockstep up`."""
-    state = catalog.state()
-    worlds = {w.name for w in state.worlds.values() if not w.removed}
+    period. Returns how many. They stay down, over a reboot too, until `lockstep up`.
+
+    Neither a damaged ledger nor a full disk keeps it from stopping: what could not be recorded is
+    raised afterwards.
+    """
+    worlds: set[str] = set()
+    unrecorded: Exception | None = None
+    try:
+        state = catalog.state()
+        worlds = {w.name for w in state.worlds.values() if not w.removed}
+        if state.live is not None:
+            # First, or the guard would bring back what is being stopped when this is killed.
+            catalog.ledger.append(Stopped(at=now(), reason=reason))
+    except (CatalogDamaged, OSError) as error:
+        unrecorded = error
     labels = {(OUR_PROJECT, stack.project), (OUR_STACK, stack.name)}
     running = [
         listed
@@ -127,8 +139,11 @@ def stop_all(
     for listed in running:
         docker.set_restart(listed.id, "no")
     failpoint("switch.all-stopped")
-    if state.live is not None:
-        catalog.ledger.append(Stopped(at=now(), reason=reason))
+    if unrecorded is not None:
+        raise LockstepError(
+            f"{len(running)} containers are stopped, but that could not be recorded: {unrecorded}",
+            next_step="a guard that runs would start them again: stop it, too",
+        ) from None
     return len(running)
 
 
