@@ -175,6 +175,10 @@ class Settings(Setting):
         120.0,
         description="seconds from the start of the new world until it must be proved",
     )
+    steady: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="seconds that a proved world must stand and stay healthy before it is live",
+    )
 
     @model_validator(mode="after")
     def _secrets_are_never_shown(self) -> Self:

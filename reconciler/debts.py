@@ -14,7 +14,7 @@ from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
-from reconciler.ledger import Captured, Departure, Pruned, State
+from reconciler.ledger import Captured, Departure, GenerationRemoved, Pruned, State
 from reconciler.plan import Action, Move, Plan
 from reconciler.reach import capture, driver_for
 from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
@@ -69,6 +69,13 @@ def capture_sealed(
         generation = departure.generations[dataset]
         if only is not None and generation not in only:
             continue
+        if _is_lost(catalog.state(), docker, generation):
+            progress(
+                f"{dataset} as {departure.release} left it is lost: volume {generation} was "
+                "removed before it was in the store"
+            )
+            catalog.ledger.append(GenerationRemoved(at=_now(), generation=generation))
+            continue
         try:
             path = places.place(docker, generation)
         except LockstepError as error:
@@ -99,6 +106,14 @@ def capture_sealed(
             )
         )
         failpoint("debts.recorded")
+
+
+def _is_lost(state: State, docker: Docker, generation: str) -> bool:
+    """Whether its volume was removed. Where the live ones are not there either, this may be
+    another daemon, or all of its volumes are away for a while."""
+    live = state.worlds[state.live].generations.values() if state.live else ()
+    there = docker.volumes()
+    return generation not in there and bool(live) and all(name in there for name in live)
 
 
 def capture_before_use(

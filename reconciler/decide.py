@@ -106,7 +106,9 @@ class _Decision:
             to_world=live.name,
             new_world=False,
             datasets=datasets,
-            problems=refusals.images(self.now, repaired.name) if move is Move.REPAIR else (),
+            problems=(*refusals.images(self.now, repaired.name), *refusals.lost(self.now))
+            if move is Move.REPAIR
+            else (),
             says=self._says_stand(move, live),
         )
 
@@ -147,6 +149,10 @@ class _Decision:
         world, new_world, datasets = self._world(record, datasets)
         problems += [
             *refusals.worlds_beside(self.now),
+            *refusals.lost(self.now, datasets),
+            *refusals.moved_away(
+                self.now, live.name if live else None, None if new_world else world
+            ),
             *refusals.images(self.now, record.name),
             *refusals.quarantine(self.now, record),
             *refusals.foreign_users(self.now, datasets),
@@ -403,6 +409,10 @@ class _Decision:
         if live is not None and live.release not in self.now.facts.records:
             found.append(f"the record of the live release {live.release} is missing or damaged")
         found += self.now.facts.damaged.values()
+        if move in (Move.STAY, Move.REPAIR) and live is not None:
+            found += [refusal.message for refusal in refusals.moved_away(self.now, live.name)]
+        if move not in (Move.REPAIR, Move.FORWARD):
+            found += [refusal.message for refusal in refusals.lost(self.now)]
         if move is Move.STAY:
             found += [refusal.message for refusal in refusals.worlds_beside(self.now)]
         if live is not None and not live.adopted:

@@ -49,16 +49,26 @@ def _beginning(state: State, dataset: str, made: Generation) -> Departure | None
     )
 
 
-def neighbours(state: State, snapshot: str) -> list[tuple[str, str]]:
-    """(snapshot, whose it is) of the same dataset, nearest to this one first, by the ledger's
-    order; of two equally near the older."""
-    at = [
-        (d.seq, name) for d in state.departures for name, s in d.snapshots.items() if s == snapshot
-    ]
-    if not at:
-        return []
-    seq, dataset = at[0]
-    left = [d for d in state.departures if not d.failed]
-    others = [d for d in left if d.snapshots.get(dataset, snapshot) != snapshot]
-    others.sort(key=lambda d: (abs(d.seq - seq), d.seq))
-    return list({d.snapshots[dataset]: f"what {d.release} left" for d in others}.items())
+def taken_at(state: State, snapshot: str) -> tuple[str, int] | None:
+    """(dataset, seq) of the departure that a snapshot is of."""
+    for departure in state.departures:
+        for dataset, taken in departure.snapshots.items():
+            if taken == snapshot:
+                return dataset, departure.seq
+    return None
+
+
+def neighbours(state: State, dataset: str, seq: int) -> list[tuple[str, str]]:
+    """(snapshot, whose it is) of a dataset, nearest to this point of the ledger first, but none of
+    that very point; of two equally near the older."""
+    left = [d for d in state.departures if dataset in d.snapshots and not d.failed and d.seq != seq]
+    left.sort(key=lambda d: (abs(d.seq - seq), d.seq))
+    return list({d.snapshots[dataset]: f"what {d.release} left" for d in left}.items())
+
+
+def way_to(release: str | None, snapshot: str) -> str:
+    """The commands that declare a snapshot as the data of a release."""
+    return (
+        f"lockstep config set --path restore.release {release} && "
+        f"lockstep config set --path restore.at {snapshot}"
+    )

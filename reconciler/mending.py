@@ -59,11 +59,11 @@ def _offer(store: Store, state: State, snapshot: str, release: str | None) -> st
     if not _damaged(store, snapshot):
         return ""
     present = set(store.ids())
-    for other, whose in lineage.neighbours(state, snapshot):
-        if other in present and not _damaged(store, other):
+    at = lineage.taken_at(state, snapshot)
+    for other, whose in lineage.neighbours(state, *at) if at is not None else []:
+        if other in present and other != snapshot and not _damaged(store, other):
             return (
-                f"lockstep config set --path restore.release {release} && "
-                f"lockstep config set --path restore.at {other}   takes {whose}, the nearest of "
+                f"{lineage.way_to(release, other)}   takes {whose}, the nearest of "
                 f"{store.read(other).dataset} that is whole; then run this again"
             )
     return ""

@@ -68,6 +68,7 @@ class _Observation:
             snapshots=self._snapshots,
             fingerprint=self._fingerprint,
             live_probe=self._live_probe() if probe and self._moving else {},
+            missing_mounts=self._missing_mounts() if self.docker.is_local else {},
             deaf=self._deaf() if self._moving else (),
             restored=self._restored(),
             unfinished=journal.unfinished(self.catalog.journal),
@@ -233,6 +234,15 @@ class _Observation:
                 next_step="lockstep config set store PATH   puts it elsewhere",
             )
 
+    def _missing_mounts(self) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for world, containers in self._containers.items():
+            sources = {s for c in containers for s in c.volumes.values() if s.startswith("/")}
+            missing = tuple(sorted(s for s in sources if not _is_there(s)))
+            if missing:
+                found[world] = missing
+        return found
+
     def _deaf(self) -> tuple[Deaf, ...]:
         leaving = self.state.live or self.stack.project
         return deaf.services(self.docker, self._containers.get(leaving, ()))
@@ -290,6 +300,17 @@ def _nearest(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def _is_there(path: str) -> bool:
+    """Also what this user may not look at."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @dataclass(frozen=True)

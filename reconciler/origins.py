@@ -167,24 +167,17 @@ class Origins:
         if generation is None and dataset.name not in (live.generations if live else {}):
             return self._along(dataset)
         gone = "its volume is gone or was changed and no snapshot of it is in the store"
-        return self._not_to_be_had(dataset, text, gone, snapshot)
+        return self._not_to_be_had(dataset, text, gone, source)
 
-    def _not_to_be_had(
-        self, dataset: Dataset, text: str, why: str, snapshot: str | None
-    ) -> Refusal:
+    def _not_to_be_had(self, dataset: Dataset, text: str, why: str, source: Departure) -> Refusal:
         ways = [
             "lockstep repair   mends what can be mended",
             "lockstep config set data keep   goes back with the data as it is now",
         ]
-        near = lineage.neighbours(self.now.state, snapshot) if snapshot is not None else []
-        for other, whose in near:
+        for other, whose in lineage.neighbours(self.now.state, dataset.name, source.seq):
             if self._is_there(other):
-                ways.insert(
-                    1,
-                    f"lockstep config set --path restore.release {self.record.name} && "
-                    f"lockstep config set --path restore.at {other}   takes {whose}, the nearest "
-                    "that is there",
-                )
+                way = lineage.way_to(self.record.name, other)
+                ways.insert(1, f"{way}   takes {whose}, the nearest that is there")
                 break
         return Refusal(
             f"dataset {dataset.name}: {text} is not to be had: {why}, or damaged there",
@@ -224,7 +217,7 @@ class Origins:
                 dataset,
                 f"the data {source.release} left",
                 "its snapshot is not in the store",
-                snapshot,
+                source,
             )
         text = "stays in place; a safety snapshot is taken first"
         if snapshot is not None and source is not None:

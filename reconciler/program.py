@@ -61,6 +61,7 @@ def run() -> None:
     try:
         program = Program(read_stack())
         program.put_right_what_is_unfinished()
+        program.put_back_tags()
         program.declare()
     except (LockstepError, SnapshotError) as error:
         _last_error = error

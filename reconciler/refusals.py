@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from reconciler import compose
+from reconciler import compose, lineage
 from reconciler.dangers import find as find_dangers
 from reconciler.dangers import refused, remedy
 from reconciler.errors import Exit
@@ -144,6 +144,50 @@ def foreign_users(now: Situation, datasets: Mapping[str, DatasetPlan]) -> list[R
                     "stop it first, or declare the dataset shared",
                 )
             )
+    return found
+
+
+def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> list[Refusal]:
+    """Live data whose volume somebody removed: of all datasets, or of those that a move forks. It
+    is never made anew empty."""
+    live = now.live
+    found = []
+    for dataset, volume in live.generations.items() if live is not None else ():
+        planned = datasets.get(dataset) if datasets is not None else None
+        forked = planned is not None and planned.source == volume and planned.new
+        if volume in now.facts.volumes or (datasets is not None and not forked):
+            continue
+        ways = ["put the volume back from a backup of yours, if there is one"]
+        for snapshot, whose in lineage.neighbours(now.state, dataset, now.state.seq + 1):
+            if snapshot in now.facts.snapshots and live is not None:
+                way = lineage.way_to(live.release, snapshot)
+                ways.insert(0, f"{way}   takes {whose}, the newest there is")
+                break
+        found.append(
+            Refusal(
+                f"the live data of dataset {dataset} is gone: volume {volume} does not exist",
+                "\n  ".join(ways),
+            )
+        )
+    return found
+
+
+def moved_away(now: Situation, *worlds: str | None) -> list[Refusal]:
+    """What containers of a move's worlds mount and is gone: they would not start (again)."""
+    found = []
+    for world in dict.fromkeys(worlds):
+        missing = now.facts.missing_mounts.get(world or "", ())
+        if not missing:
+            continue
+        before, ours, _ = missing[0].partition(f"/{now.stack.releases.name}/files/")
+        folder = f"; if the folder was moved:  ln -s {now.stack.root.resolve()} {before}"
+        found.append(
+            Refusal(
+                f"{missing[0]}, which containers of {world} mount, does not exist: they could not "
+                "be started",
+                f"put it back{folder if ours else ''}",
+            )
+        )
     return found
 
 

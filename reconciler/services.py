@@ -19,6 +19,7 @@ _LOG_LINES = 5
 _DISK_FULL = "no space left on device"
 _RESTARTS = 20
 _STAY_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 _UP = ("running", "restarting")
 
@@ -142,6 +143,25 @@ class Services:
             now = self.docker.inspect(container_id)
             if not self._stands(service, now):
                 raise self._ended(service, now, _STAY_SECONDS)
+
+    def insist_on_steadiness(self, seconds: float, service: Service) -> None:
+        """Raises NotProved unless it stands that long, and its health check never fails as often
+        in a row as Docker needs to call it unhealthy."""
+        until = time.monotonic() + seconds
+        failures = dict.fromkeys(service.ids, 0)
+        while time.monotonic() < until:
+            self._wait(min(_LOOK_SECONDS, seconds))
+            for container in service.containers:
+                now = self.docker.inspect(container.id)
+                if not self._stands(service, now):
+                    raise self._ended(service, now, 0.0)
+                if service.job:
+                    continue
+                said = gates.unhealthy(self.docker, now, seconds)
+                failures[container.id] = failures[container.id] + 1 if said is not None else 0
+                if failures[container.id] >= (now.health.retries if now.health else 1):
+                    text = f"the health check of {service.name} {said} while it was watched"
+                    raise NotProved(self._with_log(text, container.id))
 
     def _stands(self, service: Service, now: ContainerDetails) -> bool:
         return now.state in _UP or (service.job and now.exit_code == 0)

@@ -362,6 +362,9 @@ class Switch:
         for ask in (self.services.await_ready, self.services.await_gate):
             in_parallel(ask, self.proving.only(self.early))
         in_parallel(self.services.insist_on_standing, self.proving)
+        if seconds := self.u.stack.settings.steady:
+            self.say(f"watching {self.new.name} for {seconds:g} s before it is live")
+            in_parallel(partial(self.services.insist_on_steadiness, seconds), self.proving)
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.intent.downtime_seconds = self.u.gap.seconds
         failpoint("switch.proved")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler import places
+from reconciler import lineage, places
 from reconciler.docker import Docker
 from reconciler.errors import Refused
 from reconciler.ledger import State
@@ -47,13 +47,11 @@ def insist(
         if store.read(sealed).root == store.read(now).root:
             store.forget(now)
             continue
-        wish = f"lockstep config set --path restore.release {plan.target} && "
         raise Refused(
             f"dataset {planned.name}: somebody changed files in volume {generation.name} since "
             f"{left.release} was left",
-            next_step=f"{wish}lockstep config set --path restore.at {sealed}   takes what "
-            f"{left.release} left, from the store\n  "
-            f"{wish}lockstep config set --path restore.at {now}   takes what is there now",
+            next_step=f"{lineage.way_to(plan.target, sealed)}   takes what {left.release} left, "
+            f"from the store\n  {lineage.way_to(plan.target, now)}   takes what is there now",
         )
 
 

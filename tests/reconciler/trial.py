@@ -277,7 +277,7 @@ class Trial:
         """Remove everything this stack made, by its own project name."""
         helper.close()
         for listed in self.docker.listing():
-            if listed.project.startswith(self.project):
+            if listed.project.startswith(self.project) or listed.name.startswith(self.project):
                 self.docker.remove_container(listed.id, force=True)
         names = f"name={self.project}"
         for kind in ("network", "volume"):

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.owndaemon import OwnDaemon, own_daemon
+from tests.owndaemon import OwnDaemon
 from tests.stacks.harness import Project, notes_project, python_image
 
 pytestmark = pytest.mark.xdist_group("own-daemon")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDaemon]:
-    folder = tmp_path_factory.mktemp("own") / "docker"
-    with own_daemon(folder, images=(python_image(),)) as daemon:
-        yield daemon
 
 
 @pytest.fixture
