@@ -45,7 +45,8 @@ def normal(name: str) -> str:
 
 def licence_of(package: metadata.PackageMetadata) -> str:
     """An SPDX expression, from whichever field has it."""
-    said = str(package.get("License-Expression") or package.get("License") or "")
+    fields = dict(package.json)
+    said = str(fields.get("license_expression") or fields.get("license") or "")
     if not said or "\n" in said:
         found = [c for c in package.get_all("Classifier") or [] if c.startswith("License ::")]
         said = found[-1].split(" :: ")[-1] if found else ""
