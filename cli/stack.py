@@ -57,7 +57,7 @@ def output(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show what the last `up` exported: release, world, impact."""
+    """Show what the last `up` exported: release, world, impact, head (of ledger and records)."""
     import json
 
     from cli.releases import print_json
