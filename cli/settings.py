@@ -81,6 +81,11 @@ def set_value(
     here = Context.of(context)
     own = own_key(here.project.name, key)
     sealed = secret or (own is not None and own.split(".")[0] in ("secrets", "encryption"))
+    if sealed and value is not None:
+        here.say(
+            "warning: a secret among the arguments stays in your shell's history; left out, it is "
+            "asked for"
+        )
     new = value if value is not None else _ask_for(key, hidden=sealed)
     if own is not None:
         check_key(own)

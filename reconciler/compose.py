@@ -95,7 +95,7 @@ def _secret(name: str, secrets: Mapping[str, str]) -> str:
     if name not in secrets:
         raise BadInput(
             f"the value of secret {name} is not in the stack's config",
-            next_step=f"lockstep config set --secret --path secrets.{name} VALUE",
+            next_step=f"lockstep config set --secret --path secrets.{name}",
         )
     return secrets[name]
 

@@ -206,7 +206,7 @@ class _Defining:
                 if _SECRET_NAME.search(name) and value and not compose.placeholders_in(value):
                     self.warnings.append(
                         f"{name} of service {service} is recorded in plain text: write ${{NAME}} "
-                        "there, and lockstep config set --secret --path secrets.NAME VALUE"
+                        "there, and lockstep config set --secret --path secrets.NAME"
                     )
 
     # datasets -------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ class _Defining:
                 if variable not in self.settings.secrets:
                     raise BadInput(
                         f"secrets.{name} in the compose file takes its value from {variable}",
-                        next_step=f"lockstep config set --secret --path secrets.{variable} VALUE",
+                        next_step=f"lockstep config set --secret --path secrets.{variable}",
                     )
                 # A note for whoever makes a world; Compose itself never reads this model.
                 body["environment"] = compose.placeholder(variable)

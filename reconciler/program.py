@@ -86,7 +86,7 @@ def read_stack() -> config.Stack:
     ):
         raise BadInput(
             "config environment holds a secret: secret values belong under `secrets`",
-            next_step="lockstep config set --secret --path secrets.NAME VALUE",
+            next_step="lockstep config set --secret --path secrets.NAME",
         )
     root = Path(pulumi.get_root_directory() or os.getcwd())
     return config.read(pulumi.get_project(), pulumi.get_stack(), root, found)
