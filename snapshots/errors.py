@@ -16,6 +16,8 @@ class SnapshotError(Exception):
 class Damaged(SnapshotError):
     """Stored content is missing, altered, or not what a snapshot may contain."""
 
+    exit_code = 7
+
 
 class NotEnoughSpace(SnapshotError):
     """The file system that was to be written has no room; the message has the numbers if known."""
