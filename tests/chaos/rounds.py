@@ -70,8 +70,7 @@ class Rounds:
         rare = self.tally.rarer_than(times, done, rounds)
         if not rare:
             return None
-        name = min(sorted(rare), key=lambda name: done[name])
-        return rounds[self.chance.choice(rare[name])]
+        return rounds[self.chance.choice(rare[self.chance.choice(sorted(rare))])]
 
     # kinds ----------------------------------------------------------------------------------
 

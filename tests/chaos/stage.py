@@ -89,7 +89,9 @@ def _compose(port: int) -> str:
         "stop_grace_period": "3s",
     }
     late = {**idle, "x-lockstep": {"start": "after-commit"}}
-    services = {"app": app, "side": idle, "late": late}
+    # What has data of its own, and nothing in place, may start early.
+    side = {**idle, "volumes": ["orders:/data/orders"]}
+    services = {"app": app, "side": side, "late": late}
     return json.dumps({"services": services, "volumes": {"notes": {}, "orders": {}}}, indent=1)
 
 
