@@ -21,8 +21,8 @@ from tests.failing import Failing
 from tests.stacks.harness import Project
 
 VICTIMS = ("command", "switch", "both")
-LONGEST = 9.0
-"""Seconds that a move takes at most, on a slow machine; later a kill meets nothing."""
+USUAL = 5.0
+"""Seconds that a command takes of which nothing is known yet."""
 
 Kill = Callable[..., "Ended"]
 """(kind of command, its words) -> how it ended."""
@@ -100,6 +100,8 @@ class Killer:
         self.project = project
         self.tally = tally
         self.chance = chance
+        self._seconds: dict[str, float] = {}
+        """kind of command -> how long those took lately that nothing was done to."""
 
     def run(self, kind: str, *args: str) -> Ended:
         """To its own end."""
@@ -138,13 +140,15 @@ class Killer:
     def at_random(self, kind: str, *args: str) -> Ended:
         """Killed at any time, unless it has ended before: the command, or the process of its
         switch, or both."""
-        return self._carried_out(kind, args, [], self.chance.uniform(0, LONGEST))
+        longest = self._seconds.get(kind, USUAL)
+        return self._carried_out(kind, args, [], self.chance.uniform(0, longest))
 
     def _carried_out(
         self, kind: str, args: tuple[str, ...], wanted: list[str], after: float | None
     ) -> Ended:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as out:
             points = Failing(Path(folder), *wanted)
+            began = time.monotonic()
             command = self.project.start(*args, env=points.env, stdout=out.fileno())
             killed = ""
             if after is not None:
@@ -152,6 +156,9 @@ class Killer:
             code = command.wait(120)
             if wanted and points.happened:
                 killed = f"at {wanted[0]}"
+            if not killed:
+                took, before = time.monotonic() - began, self._seconds.get(kind, 0)
+                self._seconds[kind] = max(took, 0.8 * before)
             self.tally.learn(kind, points.hits)
             out.seek(0)
             ended = Ended(args, code, out.read(), killed)
