@@ -88,6 +88,7 @@ _REQUEST_TIMEOUT = 60
 HELPER = "lockstep.helper"
 """Label of helper containers: they use volumes for us, and are nobody's."""
 _SESSION_ENDS = 1.0
+_TRUE_HOST = "LOCKSTEP_DOCKER_HOST"
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 _START_DOCKER = "docker info   says whether the daemon answers; start it, then run this again"
 
@@ -99,7 +100,19 @@ class PortTaken(DockerFailed):
 def connect(reach: str = "auto") -> Docker:
     """The daemon of this environment (DOCKER_HOST, else the docker CLI's context, else the local
     socket); `reach`: see `reach.way`. Raises Unavailable when it does not answer."""
-    return Docker(_endpoint(), reach)
+    endpoint = _endpoint()
+    if endpoint is not None and endpoint.startswith("ssh:"):
+        _speak_through_one_tunnel(endpoint)
+    return Docker(endpoint, reach)
+
+
+def _speak_through_one_tunnel(endpoint: str) -> None:
+    """What this process starts (Compose, a plugin) asks the daemon at the same socket; one of ours
+    is told the true address, and has a tunnel of its own, which lives as long as it does."""
+    from reconciler import sshtunnel
+
+    os.environ["DOCKER_HOST"] = sshtunnel.forwarded(endpoint)
+    os.environ[_TRUE_HOST] = endpoint
 
 
 class Docker:
@@ -122,11 +135,21 @@ class Docker:
 
             options: dict[str, Any] = dict(kwargs_from_env())
             if self.endpoint is not None:
-                options["base_url"] = self.endpoint
+                options["base_url"] = self._address
             options["version"] = self._version
             client = APIClient(timeout=_REQUEST_TIMEOUT, **options)
             self._local.client = client
         return client
+
+    @property
+    def _address(self) -> str:
+        """Where the daemon is asked; one by ssh at a socket of this host."""
+        assert self.endpoint is not None
+        if not self.endpoint.startswith("ssh:"):
+            return self.endpoint
+        from reconciler import sshtunnel
+
+        return sshtunnel.forwarded(self.endpoint)
 
     @property
     def api_version(self) -> str:
@@ -155,7 +178,7 @@ class Docker:
     @property
     def cli_environment(self) -> dict[str, str]:
         """The environment in which the docker command speaks to the same daemon."""
-        return {**os.environ, **({"DOCKER_HOST": self.endpoint} if self.endpoint else {})}
+        return {**os.environ, **({"DOCKER_HOST": self._address} if self.endpoint else {})}
 
     # Containers
 
@@ -652,7 +675,7 @@ def _shortest(error: BaseException) -> str:
 def _endpoint() -> str | None:
     """Where the docker CLI would connect: Compose and we must speak to one daemon."""
     if os.environ.get("DOCKER_HOST"):
-        return os.environ["DOCKER_HOST"]
+        return os.environ.get(_TRUE_HOST) or os.environ["DOCKER_HOST"]
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     context = os.environ.get("DOCKER_CONTEXT")
     if not context:

@@ -97,6 +97,7 @@ def test_forward_back_restore_and_undo_by_a_user_without_root(
     await_no_helper(theirs)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("place", ["switch.seal", "helper.call"])
 def test_the_command_of_a_user_without_root_killed_in_the_middle(
     theirs: Project, somebody: Person, place: str
@@ -116,6 +117,7 @@ def test_the_command_of_a_user_without_root_killed_in_the_middle(
     await_no_helper(theirs)
 
 
+@pytest.mark.chaos
 def test_a_helper_killed_during_a_fork_stops_nothing(theirs: Project) -> None:
     theirs.release("one")
     theirs.note("a")
@@ -153,6 +155,7 @@ def _await_forking(project: Project) -> str:
         time.sleep(0.05)
 
 
+@pytest.mark.chaos
 def test_snapshots_of_any_volume_by_a_user_without_root(theirs: Project) -> None:
     theirs.release("one")
     theirs.note("a")
@@ -168,6 +171,7 @@ def test_snapshots_of_any_volume_by_a_user_without_root(theirs: Project) -> None
     await_no_helper(theirs)
 
 
+@pytest.mark.chaos
 def test_who_is_not_in_the_docker_group_is_told_so(tmp_path: Path) -> None:
     with person() as nobody:
         folder = nobody.home / tmp_path.name / "notes"
