@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from reconciler.errors import Exit, LockstepError
 from reconciler.masking import masked
 
 INTERRUPTED = 130
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # no fault of ours, and named
 
 
 class Declined(LockstepError):
@@ -69,8 +71,9 @@ def exit_code(error: BaseException) -> int | None:
         return Exit.BUSY
     if isinstance(error, LockstepError | SnapshotError | EngineError):
         return int(error.exit_code)
-    if isinstance(error, PermissionError) and error.filename is not None:
-        return Exit.FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        known = isinstance(error, PermissionError) or error.errno in _DISK
+        return Exit.FAILED if known else None
     return None
 
 

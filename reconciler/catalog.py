@@ -10,6 +10,7 @@ import os
 import secrets as entropy
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +285,11 @@ def write_durably(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         failpoint("catalog.rename")
         beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     failpoint("catalog.renamed")
     fsync_directory(path.parent)

@@ -536,11 +536,12 @@ class Ledger:
                 failpoint("ledger.fsync")
                 os.fsync(descriptor)
                 end += len(content)
-        except OSError:
+        except OSError as error:
             # What its writer could not promise must not be found there after a power cut.
             with suppress(OSError):
                 os.ftruncate(descriptor, whole)
                 os.fsync(descriptor)
+            error.filename = error.filename or str(self.path)
             raise
         finally:
             os.close(descriptor)

@@ -113,6 +113,7 @@ def test_every_error_of_ours_has_a_documented_code() -> None:
         (EngineError("x"), 1),
         (StackLocked("x"), 6),
         (PermissionError(13, "Permission denied", "/x"), 1),
+        (OSError(28, "No space left on device", "/x"), 1),
         (ValueError("x"), None),
         (OSError("x"), None),
     ],

@@ -45,7 +45,7 @@ def catalog_in(folder: Path) -> Catalog:
 
 def a_release(number: int) -> tuple[Release, dict[str, bytes]]:
     digest = hashlib.sha256(CONFIG).hexdigest()
-    mounted = ConfigFile(path="web.conf", sha256=digest)
+    mounted = ConfigFile(path="/srv/shop/web.conf", sha256=digest)
     release = Release(
         name=f"prod-{number:03d}",
         parent=None,
