@@ -248,3 +248,68 @@ def test_a_busy_store_is_not_encrypted(
     monkeypatch.setattr("snapshots.store.LOCK_SECONDS", 0.2)
     with store.reading(), pytest.raises(SnapshotError, match="in use"):
         encrypt(store, PASSPHRASE)
+
+
+def test_attack_data_an_encrypted_store_is_exchanged_for_a_plain_one(
+    small: Path, secret: Store, tmp_path: Path
+) -> None:
+    """Somebody puts a plain store of his own, with the format to match, in the place of the
+    encrypted one: who has the passphrase does not read it, but is told."""
+    capture(small, secret, dataset="data")
+    plain = Store.open(tmp_path / "plain")
+    capture(small, plain, dataset="data")
+    secret.path.rename(tmp_path / "aside")
+    plain.path.rename(secret.path)
+    for create in (True, False):
+        with pytest.raises(StoreUnusable, match="is not encrypted, although"):
+            Store.open(secret.path, create=create, passphrase=PASSPHRASE)
+
+
+def test_attack_data_parts_of_another_encrypted_store_are_put_in(
+    small: Path, secret: Store, tmp_path: Path
+) -> None:
+    """Packs, trees and records of a store with the same content, the same passphrase and another
+    key are put in place of its own: each counts as damaged, none is restored from."""
+    record = capture(small, secret, dataset="data")
+    other = Store.open(tmp_path / "other", passphrase=PASSPHRASE)
+    foreign = capture(small, other, dataset="data")
+    for own, theirs in (
+        (secret.record_path(record.id), other.record_path(foreign.id)),
+        (secret.tree_path(record.root), other.tree_path(foreign.root)),
+        (next(secret.packs.iterdir()), next(other.packs.iterdir())),
+    ):
+        good = own.read_bytes()
+        own.write_bytes(theirs.read_bytes())
+        with pytest.raises(Damaged):
+            restore(secret, record.id, tmp_path / f"back-{own.name[:8]}")
+        own.write_bytes(good)
+    restore(secret, record.id, tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("mode", "command"), [(0o755, "chmod 700"), (0o770, "chmod 700"), (0o701, "chmod 700")]
+)
+def test_fault_69_a_store_that_others_may_enter_is_refused(
+    mode: int, command: str, store: Store
+) -> None:
+    """The store's folder is opened to a group or to everybody: neither read nor written, the
+    command that mends it is named, and with it all is well."""
+    store.path.chmod(mode)
+    for create in (True, False):
+        with pytest.raises(StoreUnusable, match=f"{command} {store.path}"):
+            Store.open(store.path, create=create)
+    store.path.chmod(0o700)
+    Store.open(store.path)
+
+
+def test_fault_69_a_store_below_a_folder_that_everybody_may_write_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Who may rename the folders above a store may exchange it: refused, unless it is sticky."""
+    above = tmp_path / "above"
+    above.mkdir()
+    above.chmod(0o777)
+    with pytest.raises(StoreUnusable, match=f"chmod o-w {above}"):
+        Store.open(above / "store")
+    above.chmod(0o1777)
+    Store.open(above / "store")
