@@ -165,6 +165,11 @@ def _images(
         if image is None:
             progress(f"pulling {reference}")
             image = docker.pull(reference, progress)
+        if image.bytes == 0:
+            raise Refused(
+                f"image {reference} of service {service} is empty: there is nothing in it to run",
+                next_step=f"docker rmi {reference}, then build or push it again",
+            )
         found[service] = image
     return found
 
