@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 THREADS = 2
+AHEAD_IN_TURN = 2  # jobs: the caller, who makes the next ones, takes the lock from that thread too
 WAITING = 64  # jobs given out and not yet taken: bounds memory and open files
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt
@@ -34,13 +35,21 @@ class InOrder:
     ) -> None:
         _keep_freed_memory()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshots", initializer=begin)
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="snapshots", initializer=begin)
         self._limit = waiting
         self._queue: deque[tuple[Future[Any] | None, Callable[[Any], None]]] = deque()
 
-    def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `job` on a thread and later, after all earlier ones, `then` with its result."""
-        self._queue.append((self._pool.submit(job), then))
-        while len(self._queue) > self._limit:
+    def submit(
+        self, job: Callable[[], T], then: Callable[[T], None], *, in_turn: bool = False
+    ) -> None:
+        """Run `job` on a thread and later, after all earlier ones, `then` with its result.
+
+        `in_turn`: on the one thread that does all such jobs. What consists of many short steps is
+        done sooner by one: several would pass the interpreter's lock to and fro at each of them.
+        """
+        pool = self._turns if in_turn else self._pool
+        self._queue.append((pool.submit(job), then))
+        while len(self._queue) > (AHEAD_IN_TURN if in_turn else self._limit):
             self._take()
 
     def then(self, action: Callable[[], None]) -> None:
@@ -70,7 +79,8 @@ class InOrder:
             if kind is None:
                 self.wait()
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            for pool in (self._pool, self._turns):
+                pool.shutdown(wait=True, cancel_futures=True)
             self._queue.clear()
 
 

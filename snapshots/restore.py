@@ -33,6 +33,7 @@ THREADS = 6  # some decode while others wait for the disk
 WAITING = 8  # batches given out and not yet done
 # What one job restores at most, and a run more: 2 to 4 MiB stay in the caches and cost few faults.
 BATCH_FILES, BATCH_BLOCKS = 64, 32
+SMALL_BLOCKS = 4  # of a file, on average: with fewer most of the work is not their content
 MAX_ACTIONS = 24  # of what waits for one batch: directories are open meanwhile
 
 
@@ -330,6 +331,7 @@ class _Restore:
     def _flush(self) -> None:
         """Give out the files that were gathered, and what is to be done after them."""
         tasks, actions = self._batch, self._actions
+        small = self._batch_blocks < SMALL_BLOCKS * len(tasks)
         self._batch, self._batch_blocks, self._actions = [], 0, []
 
         def then(result: tuple[list[Finished], int]) -> None:
@@ -341,7 +343,7 @@ class _Restore:
                 action()
 
         if tasks:
-            self._jobs.submit(partial(self._files.whole, tasks), then)
+            self._jobs.submit(partial(self._files.whole, tasks), then, in_turn=small)
 
     def _afterwards(self, action: Callable[[], None]) -> None:
         """Do this on this thread when every file before it is done."""
