@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import machine, tools
 from bench.errors import BenchError
+from bench.helping import Helping
 from bench.images import mark
 from bench.machine import ask
 from bench.report import PAGE, quick_look, write
@@ -29,7 +30,7 @@ from bench.subjects import sparse as sparse_file
 from bench.sweeping import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ("storing", "sizes", "stopping")
+CHAPTERS = ("storing", "sizes", "helper", "stopping")
 DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
 
 
@@ -155,7 +156,8 @@ def _commit() -> str:
 
 def _place_of_report(options: argparse.Namespace, results: Results) -> Path:
     """A quick look does not replace the figures of a whole run."""
-    whole = options.scale == 1.0 and set(PARTS) <= results.ended and not quick_look(results)
+    wanted = set(PARTS) - {"helper"}  # beside the point: it has no goal and no peer
+    whole = options.scale == 1.0 and wanted <= results.ended and not quick_look(results)
     return options.report or (ROOT / "docs" if whole else options.folder)
 
 
@@ -208,6 +210,10 @@ class Bench:
         if chapter == "sizes":
             sizes = Sizes(self._postgres(0.25), self._postgres(1.0), *common, self.say)
             return [("sizes", kind) for kind in GROUNDS], sizes.carry_out
+        if chapter == "helper":
+            small = self._postgres(0.25)
+            helping = Helping(small, *common, self.owner, self.say)
+            return [("helper", small.name)], helping.carry_out
         size = round(2 * GIB * self.scale)
         stopping = Stopping(self._postgres(1.0), size, *common, self.owner, self.say)
         return [("stopping", name)], partial(stopping.carry_out, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import stopping, storing
+from bench import helping, stopping, storing
 from bench.goals import Goal, goals, ground_name, largest, number
 from bench.grounds import LOOPED
 from bench.plot import svg
@@ -58,6 +58,7 @@ def page(results: Results) -> Iterator[str]:
         subject = largest(results, storing.CHAPTER, prefix)
         if subject is not None:
             yield from _storing(results, title(subject), subject)
+    yield from _helping(results)
     yield from _method(machine, facts, results.parts)
 
 
@@ -180,6 +181,28 @@ def _storing(results: Results, heading: str, subject: str) -> Iterator[str]:
         cells = [_times(figure(who, what), figure("lockstep", what)) for what in (*STEPS, kept)]
         compared.append([who, *cells])
     yield from table(["", *head[1:5], "3 releases"], compared)
+    yield ""
+
+
+def _helping(results: Results) -> Iterator[str]:
+    """Both ways, and what the way through a container costs."""
+    subject = largest(results, helping.CHAPTER, "postgres-")
+    if subject is None:
+        return
+    ways = [
+        [results.figure(Series(helping.CHAPTER, subject, who, what)) for what in helping.STEPS]
+        for who in helping.WHO.values()
+    ]
+    yield "## Through the helper container"
+    yield ""
+    yield (
+        f"{title(subject)}, at rest, as root works on it and as a user without root does, whose "
+        "helper container is started anew for each step."
+    )
+    yield ""
+    rows = [[who, *map(_seconds, way)] for who, way in zip(helping.WHO.values(), ways, strict=True)]
+    rows.append(["times as long", *(_times(far, near) for near, far in zip(*ways, strict=True))])
+    yield from table(["", "fork", "first capture", "restore"], rows)
     yield ""
 
 

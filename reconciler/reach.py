@@ -85,6 +85,11 @@ def through_helper(docker: Docker, path: Path, volume: str | None) -> Path:
     return path
 
 
+def forget() -> None:
+    """All folders are taken for reachable again, until `places.place` finds out otherwise."""
+    _far.clear()
+
+
 def is_far(path: Path) -> bool:
     """Whether what is asked of a folder is done in a helper container."""
     return path in _far
