@@ -23,7 +23,7 @@ from tests.snapshots.test_fuzz import ANYTHING, Change
 EXAMPLES = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
-LONG = settings(EXAMPLES, max_examples=3000)
+LONG = settings(EXAMPLES, max_examples=1000)
 LENGTHS = [pytest.param(LONG, marks=pytest.mark.chaos), EXAMPLES]
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -36,7 +36,7 @@ from tests.snapshots.golden.make import is_rdb
 EXAMPLES = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
-LONG = settings(EXAMPLES, max_examples=3000)
+LONG = settings(EXAMPLES, max_examples=1000)
 
 
 @st.composite
@@ -297,7 +297,7 @@ def test_fault_27_any_bytes_for_a_parser(
 def test_fault_27_very_many_bytes_for_a_parser(
     parser: str, sound: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """As the short form, three thousand times for each parser."""
+    """As the short form, a thousand times for each parser."""
     folder = tmp_path_factory.mktemp("parsed")
 
     @LONG

@@ -9,8 +9,11 @@ import pytest
 
 from snapshots.drivers import driver_for
 from snapshots.errors import EngineFailed, Unsupported
-from tests.snapshots.contract.cases import QUESTDB
-from tests.snapshots.engines import Container, insist_on_images
+from snapshots.livecapture import capture_live
+from snapshots.store import Store
+from snapshots.verify import verify
+from tests.snapshots.contract.cases import QUESTDB, QUESTDB_CASE, quest
+from tests.snapshots.engines import Container, docker, insist, insist_on_images
 
 DRIVER = driver_for("questdb")
 PASSWORD = "s p'a$ce"
@@ -31,6 +34,38 @@ def test_the_password_comes_from_the_environment(tmp_path: Path) -> None:
         assert DRIVER.probe(run) == {}
         assert DRIVER.check(run) == []
         assert not any(PASSWORD in f"{argv}{stdin}" for argv, stdin in run.calls)
+
+
+@pytest.mark.chaos
+def test_fault_83_a_checkpoint_outlives_neither_a_killed_capture_nor_a_killed_server(
+    store: Store, tmp_path: Path
+) -> None:
+    """A capture was killed in QuestDB's checkpoint: the next one releases it and works. The server
+    is killed in its checkpoint: there is no snapshot, its rows are there when it runs again, it is
+    in no checkpoint, and the next capture works."""
+    insist_on_images(QUESTDB.image)
+    data = tmp_path / "data"
+    with QUESTDB.running(data) as run:
+        QUESTDB.write(run, 100)
+        assert DRIVER.probe(run) == {"trades": 100}
+        quest(run, "CHECKPOINT CREATE")  # what a capture leaves that was killed
+        first = capture_live(DRIVER, run, data, store, dataset="q")
+        QUESTDB_CASE.left(run, data)
+
+        def killed(what: str, _done: int, _total: int) -> None:
+            assert what == "capture"
+            docker("kill", "--signal", "KILL", run.name)  # once is enough
+
+        with pytest.raises(EngineFailed):
+            capture_live(DRIVER, run, data, store, dataset="q", progress=killed)
+        assert store.ids() == [first.id]
+        insist(docker("start", run.name))
+        run.wait_until(QUESTDB.ready)
+        QUESTDB_CASE.left(run, data)
+        assert DRIVER.probe(run) == {"trades": 100}
+        second = capture_live(DRIVER, run, data, store, dataset="q", parent=first.id)
+        QUESTDB_CASE.left(run, data)
+    assert verify(store, second.id, read_data=True) == []
 
 
 def test_only_the_whole_root_folder_gives_a_live_point(tmp_path: Path) -> None:
