@@ -186,8 +186,8 @@ def everything_of(who: Person, folder: Path) -> None:
         for line in Path("/etc/subuid").read_text().splitlines()
         if line.startswith(f"{who.name}:")
     )
-    for root, folders, files in os.walk(kept):
-        for each in (".", *folders, *files):
+    for root, folders, files in os.walk(folder):
+        for each in (*folders, *files):
             path = os.path.join(root, each)
             found = os.lstat(path)
             os.chown(path, first + found.st_uid, first + found.st_gid, follow_symlinks=False)
