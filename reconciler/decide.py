@@ -106,7 +106,11 @@ class _Decision:
             to_world=live.name,
             new_world=False,
             datasets=datasets,
-            problems=(*refusals.images(self.now, repaired.name), *refusals.lost(self.now))
+            problems=(
+                *refusals.images(self.now, repaired.name),
+                *refusals.lost(self.now),
+                *refusals.worlds_unknown(self.now),
+            )
             if move is Move.REPAIR
             else (),
             says=self._says_stand(move, live),

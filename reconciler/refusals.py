@@ -127,7 +127,27 @@ def worlds_beside(now: Situation) -> list[Refusal]:
                     "the ledger is an old copy, put the newest one back",
                 )
             )
-    return found
+    return found + worlds_unknown(now)
+
+
+def worlds_unknown(now: Situation) -> list[Refusal]:
+    """Worlds of this stack that run and that the ledger does not know: it is an old copy. What it
+    says is live may have been left since, and must not even be started."""
+    unknown = now.facts.containers.keys() - now.state.worlds.keys() - {now.stack.project}
+    running = sorted(
+        c.name
+        for world in unknown
+        for c in now.facts.containers[world]
+        if c.state in ("running", "restarting")
+    )
+    if not running:
+        return []
+    return [
+        Refusal(
+            f"{', '.join(running)} run, of a world that the ledger does not know",
+            "put the newest copy of the ledger (releases/) back",
+        )
+    ]
 
 
 def foreign_users(now: Situation, datasets: Mapping[str, DatasetPlan]) -> list[Refusal]:
