@@ -190,7 +190,9 @@ def test_a_damaged_record_is_named_and_the_others_go_on(live: Project) -> None:
     assert live.notes() == ["a"]
 
 
-def test_a_second_up_at_the_same_time(live: Project) -> None:
+def test_fault_45_a_second_up_while_the_first_proves(live: Project) -> None:
+    """A second up while the first waits for a release that is never healthy: it waits for its end,
+    or is told who is at work; the first reverts, and the data is as it was."""
     live.compose_file(b='VERSION: "1"=>VERSION: "2"\n      BROKEN: "always"')
     live.run("config", "set", "deadline", "8")
     live.new("takes its time")

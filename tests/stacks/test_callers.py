@@ -175,9 +175,8 @@ def test_attack_lock_file_removed_forged_and_its_holder_stopped(
     insist_on(stack, release, version)
 
 
-@pytest.mark.parametrize(
-    "place", ["worlds.containers", pytest.param("engine.renamed", marks=pytest.mark.chaos)]
-)
+@pytest.mark.chaos
+@pytest.mark.parametrize("place", ["worlds.containers", "engine.renamed"])
 def test_fault_05_50_the_engine_dies_while_it_makes_a_world(
     stack: Project, tmp_path: Path, place: str
 ) -> None:
@@ -211,6 +210,7 @@ def two_at_once(stack: Project, cancel: bool) -> None:
     assert len(stack.containers()) == 1
 
 
+@pytest.mark.chaos
 def test_fault_45_two_ups_at_once(stack: Project) -> None:
     """Two ups of one stack at the same moment, once with a `cancel` between them: one carries the
     release out, the other finds nothing to do or is told who is at work."""

@@ -91,6 +91,7 @@ def test_the_guard_as_a_service(live: Project, tmp_path: Path) -> None:
     assert live.entries()[1]["reason"].startswith("interrupted at prove")
 
 
+@pytest.mark.chaos
 def test_the_unit_for_systemd_runs_the_guard(live: Project, tmp_path: Path) -> None:
     """What systemd would start works as it stands there, without the caller's environment."""
     unit = tmp_path / "lockstep-guard.service"
