@@ -28,9 +28,8 @@ test: setup
 # Everything named after a fault or an attack, and what is too long for `make test`.
 chaos: setup
 	@$(PYTHON) -m setup.test_tools
-	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup \
-	    -m "chaos or fault"
-	@$(BIN)/python -m tests.reliability
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "chaos or fault"
+	@$(BIN)/python -m tests.reliability --write
 
 lint: setup
 	$(BIN)/ruff check .

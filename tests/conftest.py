@@ -1,5 +1,5 @@
 """What is a fault of the plan or an attack says so in its name, and is marked by it: `make chaos`
-runs them all, in the long form of those that have one."""
+runs them all, also those that take long."""
 
 from __future__ import annotations
 
