@@ -52,7 +52,7 @@ def test_fault_83_a_checkpoint_outlives_neither_a_killed_capture_nor_a_killed_se
         first = capture_live(DRIVER, run, data, store, dataset="q")
         QUESTDB_CASE.left(run, data)
 
-        def killed(what: str, _done: int, _total: int) -> None:
+        def killed(what: str, done: int, total: int) -> None:  # noqa: ARG001
             assert what == "capture"
             docker("kill", "--signal", "KILL", run.name)  # once is enough
 
