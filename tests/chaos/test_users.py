@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from snapshots.compare import tree_equal
-from tests.snapshots.trees import everything
 from tests.stacks.harness import ROOT, docker, free_port, notes_project
 from tests.stacks.person import Person, person
 
@@ -26,6 +25,12 @@ pytestmark = [
     pytest.mark.chaos,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a user, and compares as root"),
 ]
+FILL = """
+from pathlib import Path
+from tests.snapshots.trees import everything
+Path("/wiki/kept").mkdir()
+everything(Path("/wiki/kept"))
+"""
 CONTRIB = Path("/usr/share/docker.io/contrib")
 
 
@@ -161,7 +166,10 @@ def test_volumes_of_a_rootless_daemon(tmp_path: Path) -> None:
         made = Path(
             run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", "wiki").strip()
         )
-        everything_of(who, made)
+        run(
+            "docker", "run", "--rm", "--volume", "wiki:/wiki", "--volume", f"{ROOT}:/source:ro",
+            "--env", "PYTHONPATH=/source", "lockstep-base/python:3", "python3", "-c", FILL,
+        )  # fmt: skip
         lockstep = (sys.executable, "-m", "cli.main")
         store = str(who.home / "store")
         run(*lockstep, "snapshot", "create", "wiki", "--store", store)
@@ -174,25 +182,6 @@ def test_volumes_of_a_rootless_daemon(tmp_path: Path) -> None:
         assert foreign == []
         assert run("docker", "ps", "--all", "--quiet").strip() == ""
         assert tmp_path.exists()
-
-
-def everything_of(who: Person, folder: Path) -> None:
-    """Every kind of entry, with owners as a container of this user's daemon would give them."""
-    kept = folder / "kept"
-    kept.mkdir()
-    everything(kept)
-    first = next(
-        int(line.split(":")[1])
-        for line in Path("/etc/subuid").read_text().splitlines()
-        if line.startswith(f"{who.name}:")
-    )
-    for root, folders, files in os.walk(folder):
-        for each in (*folders, *files):
-            path = os.path.join(root, each)
-            found = os.lstat(path)
-            os.chown(path, first + found.st_uid, first + found.st_gid, follow_symlinks=False)
-            if not os.path.islink(path):
-                os.chmod(path, found.st_mode & 0o7777)
 
 
 @contextmanager
