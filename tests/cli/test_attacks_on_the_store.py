@@ -62,7 +62,7 @@ def test_attack_data_the_store_is_copied_with_cp_while_a_capture_runs(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`cp -a` of the store while captures run: what was there when it began is whole in the copy,
-    what came meanwhile is whole or named as missing, and repaired from the folder or kept away."""
+    what came meanwhile is whole, or named and refused; in the documented order all is whole."""
     first = command.create("./wiki")
     shutil.copytree(command.folder / "wiki", command.folder / "then")
     busy = subprocess.Popen(
@@ -81,9 +81,14 @@ def test_attack_data_the_store_is_copied_with_cp_while_a_capture_runs(
         assert busy.stdout.readline() == b"ready\n"
         while len(list((store_of(command) / "snapshots").glob("*.json"))) < 4:
             assert busy.poll() is None
-        copy = command.folder / "copy"
+        copy, ordered = command.folder / "copy", command.folder / "ordered"
         # A file that is renamed meanwhile is none of its faults.
         subprocess.run(["cp", "-a", str(store_of(command)), str(copy)], capture_output=True)
+        ordered.mkdir(mode=0o700)
+        for part in ("format", "lock", "snapshots", "trees", "packs", "hints"):
+            subprocess.run(
+                ["cp", "-a", str(store_of(command) / part), str(ordered)], capture_output=True
+            )
     finally:
         busy.kill()
         busy.wait()
@@ -102,6 +107,9 @@ def test_attack_data_the_store_is_copied_with_cp_while_a_capture_runs(
     for snapshot in broken:
         command.run("snapshot", "restore", snapshot, f"./of-{snapshot}", code=None)
         assert not (command.folder / f"of-{snapshot}").exists()
+    use(ordered, monkeypatch)
+    assert len(listed(command)) > 1
+    insist_on_sound(command)
 
 
 def test_attack_data_a_pack_is_replaced_by_another_under_its_name(command: Command) -> None:

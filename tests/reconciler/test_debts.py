@@ -15,7 +15,9 @@ from tests.reconciler.trial import Trial, web
 from tests.snapshots.reads import Read
 
 
-def test_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path) -> None:
+def test_fault_84_pruning_leaves_the_snapshots_of_others_in_a_shared_store(tmp_path: Path) -> None:
+    """A release is pruned from a store that other stacks and projects use: its own snapshots go,
+    all others stay, also those of releases with the same name."""
     host = Host(window=1)
     for _ in range(2):
         host.new()

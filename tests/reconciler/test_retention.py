@@ -30,7 +30,7 @@ def lived(count: int, window: int = 99) -> Host:
     unfinished=st.sets(st.sampled_from(RELEASES), max_size=2),
     count=st.integers(1, 8),
 )
-def test_kept_and_pruned_are_a_partition(
+def test_fault_84_live_previous_pinned_and_unfinished_are_kept(
     last: int,
     days: int,
     pinned: set[str],
@@ -39,6 +39,8 @@ def test_kept_and_pruned_are_a_partition(
     unfinished: set[str],
     count: int,
 ) -> None:
+    """Any window, pins and unfinished work: live, previous, pinned and unfinished releases are never
+    pruned, each that is kept has its reasons, and every release is either."""
     host = lived(count)
     window = Window(last=last, days=days, pinned=tuple(pinned))
     kept, pruned = retain(
