@@ -39,8 +39,8 @@ def test_fault_84_live_previous_pinned_and_unfinished_are_kept(
     unfinished: set[str],
     count: int,
 ) -> None:
-    """Any window, pins and unfinished work: live, previous, pinned and unfinished releases are never
-    pruned, each that is kept has its reasons, and every release is either."""
+    """Any window, pins and unfinished work: live, previous, pinned and unfinished releases are
+    never pruned, each that is kept has its reasons, and every release is either."""
     host = lived(count)
     window = Window(last=last, days=days, pinned=tuple(pinned))
     kept, pruned = retain(
