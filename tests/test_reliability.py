@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import reliability
+from tests.chaos import test_kills
+from tests.reconciler import test_switch_crash
 
 ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
 
@@ -15,6 +17,15 @@ ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
 def test_failpoints_are_named_by_their_room() -> None:
     strange = [n for n in reliability.failpoints() if not re.fullmatch(rf"({ROOMS})\.[a-z-]+", n)]
     assert strange == []
+
+
+def test_the_switch_is_killed_at_each_of_its_steps() -> None:
+    steps = {name for name in reliability.failpoints() if name.startswith("switch.")}
+    crashes = test_switch_crash
+    lists = (crashes.BEFORE_COMMIT, crashes.AFTER_COMMIT, crashes.WHILE_REVERTING, ["early"])
+    killed = {f"switch.{step}" for steps in lists for step in steps}
+    killed |= set(re.findall(r"switch\.[a-z-]+", Path(test_kills.__file__).read_text()))
+    assert steps <= killed, steps - killed
 
 
 def test_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

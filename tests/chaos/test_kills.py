@@ -62,6 +62,13 @@ def test_fault_9_killed_while_a_failed_release_is_reverted(rounds: Rounds) -> No
     rounds.round("fail", at("switch.revert-stopped"), at("switch.revert-written"))
 
 
+def test_fault_1_killed_while_it_is_stopped_and_repaired(rounds: Rounds) -> None:
+    """kill -9 of the emergency stop when all stands still, and of the up that starts it again: both
+    can be repeated, and the live world runs again with every acknowledged note."""
+    at = rounds.killer.at
+    rounds.round("stop", at("switch.all-stopped"), at("switch.repaired"))
+
+
 def test_fault_2_killed_at_random_times(rounds: Rounds) -> None:
     """kill -9 of the command, of the switch or of both at random times of a move: old or new, and
     the next up converges."""
