@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import prober
+from bench import grounds, prober
 from bench.errors import BenchError, TooSlow
 from bench.measure import Command, run
 from bench.peers import COPY, OURS, TAR, Tool
@@ -180,6 +181,19 @@ def test_a_tiny_run_ends_with_a_page(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "bench")) == [
         "benchmarks.md", "benchmarks.svg", "cache", "lock", "progress.log", "results.jsonl",
     ]  # fmt: skip
+
+
+def test_a_mount_that_is_still_in_use_is_freed(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    with grounds.looped("ext4", tmp_path / "image", 1) as ground:
+        users = [
+            subprocess.Popen(["sleep", "600"], cwd=ground.path),
+            subprocess.Popen(["sleep", "600"], stdout=(ground.path / "said").open("w")),
+        ]
+        assert set(grounds.users_of(ground.path)) >= {user.pid for user in users}
+    assert [user.wait(20) for user in users] == [-signal.SIGKILL, -signal.SIGKILL]
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
