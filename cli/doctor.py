@@ -108,11 +108,20 @@ def _compose_file(here: Context) -> Iterator[Finding]:
 
     warnings: list[str] = []
     model = source.read_model(here.stack, here.compose, warnings.append)
-    found = source.define(here.stack, model, image_volumes={})
+    found = source.define(here.stack, model, image_volumes=_image_volumes(here))
     services = compose.services(model)
     for warning in (*warnings, *found.warnings):
         yield Finding("compose file", WARNING, warning)
     yield Finding("compose file", OK, f"{len(services)} services, {len(found.datasets)} datasets")
+
+
+def _image_volumes(here: Context) -> dict[str, tuple[str, ...]]:
+    """Service -> the volumes that its image of the declared release has of its own."""
+    good, _ = here.catalog.records()
+    record = good.get(here.stack.settings.release or "")
+    images = record.images if record is not None else {}
+    there = {service: here.docker.image(image.id) for service, image in images.items()}
+    return {service: image.volumes for service, image in there.items() if image is not None}
 
 
 def _writable(here: Context) -> Iterator[Finding]:

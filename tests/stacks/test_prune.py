@@ -10,6 +10,7 @@ import pytest
 from tests.owndaemon import OwnDaemon
 from tests.stacks.harness import Project, notes_project, python_image
 
+HOLDERS = "label=lockstep.holds"
 pytestmark = pytest.mark.xdist_group("own-daemon")
 
 
@@ -39,9 +40,13 @@ def two_releases(project: Project) -> None:
         project.note(f"in {release}")
 
 
-def test_fault_31_prune_takes_nothing_that_releases_need(built: Project) -> None:
+def test_fault_31_32_prune_takes_nothing_and_a_removed_image_is_said(
+    built: Project, tmp_path: Path
+) -> None:
     """`docker volume prune` and `docker system prune -a --volumes`, typed twice: live, sealed and
-    kept content survives with its images, and a rollback goes back."""
+    kept content survives with its images, and a rollback goes back. Then `docker rm -f` of what
+    holds an image and `docker rmi -f` of the image: list, doctor and preview call the release
+    unusable, undo is refused with the way back, which then works."""
     built.run("config", "set", "--path", "datasets.scratch.service", "app")
     built.run("config", "set", "--path", "datasets.scratch.target", "/scratch")
     built.run("config", "set", "--path", "datasets.scratch.kind", "anonymous")
@@ -59,3 +64,18 @@ def test_fault_31_prune_takes_nothing_that_releases_need(built: Project) -> None
     built.run("rollback", "--yes")
     assert (built.live(), built.notes()) == ("prod-001", ["in 1"])
     built.nothing_to_do()
+
+    tag, saved = f"{built.name}-app:prod-002", str(tmp_path / "saved.tar")
+    built.docker("save", "--output", saved, tag)
+    built.docker("rm", "--force", *built.docker("ps", "-q", "--filter", HOLDERS).split())
+    built.docker("rmi", "--force", tag)
+    assert tag not in built.images()
+    listed = {r["release"]: r for r in built.releases()}
+    assert "removed" in listed["prod-002"]["unusable"]
+    assert f"image {tag} was removed" in " ".join(built.run("doctor").out.split())
+    assert any(tag in warning for warning in built.preview()["warnings"])
+    refused = " ".join(built.run("undo", "--yes", code=3).text.split())
+    assert "docker load" in refused
+    built.docker("load", "--input", saved)
+    built.run("undo", "--yes")
+    assert (built.live(), built.notes()) == ("prod-002", ["in 1", "in 2"])
