@@ -197,6 +197,7 @@ def test_fault_69_everything_is_private_whatever_the_umask_is(day: Day) -> None:
     assert open_ == []
 
 
+@pytest.mark.chaos
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_fault_69_files_are_private_from_their_first_moment(day: Day, tmp_path: Path) -> None:
     """Every open with O_CREAT and every mkdir of `lockstep new` and `up` in state, catalog and
@@ -290,6 +291,7 @@ def test_attack_ledger_a_record_is_altered(day: Day) -> None:
         record.write_bytes(whole)
 
 
+@pytest.mark.chaos
 def test_attack_ledger_records_are_exchanged_and_removed(day: Day) -> None:
     """Two records are put in each other's place, an old one is replayed as a new one, one is
     removed: each is said by doctor, whichever it was."""
@@ -321,7 +323,7 @@ def test_attack_secrets_the_stores_key_is_exchanged(day: Day) -> None:
     """The config gets another passphrase than the store was made with: up says that it is the
     wrong one and not damage, before anything is stopped."""
     before = day.project.containers()
-    day.give("encryption", "another passphrase")
+    day.give("encryption", "mistyped-1234567")
     try:
         ran = day.run("verify", code=None)
         assert "another passphrase than the one given" in ran.text
