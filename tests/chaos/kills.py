@@ -22,7 +22,7 @@ from tests.stacks.harness import Project
 
 VICTIMS = ("command", "switch", "both")
 USUAL = 5.0
-"""Seconds that a command takes of which nothing is known yet."""
+"""Seconds that a command takes to its first failpoint, and after it, when no more is known."""
 
 Kill = Callable[..., "Ended"]
 """(kind of command, its words) -> how it ended."""
@@ -101,7 +101,8 @@ class Killer:
         self.tally = tally
         self.chance = chance
         self._seconds: dict[str, float] = {}
-        """kind of command -> how long those took lately that nothing was done to."""
+        """kind of command -> how long those took lately from their first failpoint on that nothing
+        was done to."""
 
     def run(self, kind: str, *args: str) -> Ended:
         """To its own end."""
@@ -139,20 +140,23 @@ class Killer:
 
     def at_random(self, kind: str, *args: str) -> Ended:
         """Killed at any time, unless it has ended before: the command, or the process of its
-        switch, or both."""
-        longest = self._seconds.get(kind, USUAL)
-        return self._carried_out(kind, args, [], self.chance.uniform(0, longest))
+        switch, or both. One of five falls before the first failpoint, where little can go wrong."""
+        return self._carried_out(kind, args, [], self.chance.uniform(-0.25, 1))
 
     def _carried_out(
-        self, kind: str, args: tuple[str, ...], wanted: list[str], after: float | None
+        self, kind: str, args: tuple[str, ...], wanted: list[str], part: float | None
     ) -> Ended:
+        """`part`: of the time that it takes from its first failpoint on; before that if < 0."""
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as out:
             points = Failing(Path(folder), *wanted)
-            began = time.monotonic()
             command = self.project.start(*args, env=points.env, stdout=out.fileno())
-            killed = ""
-            if after is not None:
-                killed = self._killed_after(command, after, points)
+            if part is None or part >= 0:
+                self._wait(command, 120, points)
+            began, killed = time.monotonic(), ""
+            if part is not None:
+                seconds = part * self._seconds.get(kind, USUAL) if part >= 0 else -part * 4 * USUAL
+                self._wait(command, seconds)
+                killed = self._strike(command, points)
             code = command.wait(120)
             if wanted and points.happened:
                 killed = f"at {wanted[0]}"
@@ -165,21 +169,28 @@ class Killer:
         assert "Traceback" not in ended.text, ended.text
         return ended
 
-    def _killed_after(self, command: subprocess.Popen[str], seconds: float, points: Failing) -> str:
-        victim = self.chance.choice(VICTIMS)
+    def _wait(
+        self, command: subprocess.Popen[str], seconds: float, points: Failing | None = None
+    ) -> None:
+        """So long, or until the command has ended, or has passed one of `points`."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if command.poll() is not None:
-                return ""
+        while time.monotonic() < deadline and command.poll() is None:
+            if points is not None and points.last is not None:
+                return
             time.sleep(0.02)
-        last = points.last or "start"
-        if not self._strike(command, victim):
+
+    def _strike(self, command: subprocess.Popen[str], points: Failing) -> str:
+        """Kill what there is of a command, of its switch or of both; what was killed, in words."""
+        if command.poll() is not None:
+            return ""
+        victim, last = self.chance.choice(VICTIMS), points.last or "start"
+        if not self._killed(command, victim):
             return ""
         self.tally.after[last] += 1
         self.tally.victims[victim] += 1
         return f"{victim} killed after {last}"
 
-    def _strike(self, command: subprocess.Popen[str], victim: str) -> bool:
+    def _killed(self, command: subprocess.Popen[str], victim: str) -> bool:
         """A switch has a session of its own."""
         sessions = marked_processes(self.project)
         switch = {p for p, session in sessions.items() if session != command.pid}
