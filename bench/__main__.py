@@ -81,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
 def _insist_on_space(options: argparse.Namespace) -> None:
     """Raises BenchError where there is too little room for a run of this size."""
     needed = round(max(2, DISK * options.scale)) * GIB
+    if (cache := options.folder / "cache").is_dir():  # what was built by a run before
+        needed = max(0, needed - int(ask("du", "-s", "-B1", cache, seconds=600).split()[0]))
     if (free := machine.free_bytes(options.folder)) < needed:
         raise BenchError(
             f"{options.folder} has {free // GIB} GiB free and {needed // GIB} are needed: name "
