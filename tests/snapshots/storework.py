@@ -10,6 +10,7 @@ from pathlib import Path
 
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
+from snapshots.errors import NotEnoughSpace
 from snapshots.fork import Fork
 from snapshots.pack import read_index
 from snapshots.repair import repair
@@ -122,8 +123,9 @@ def _forget(place: Place, promised: Promised) -> None:
 
 def _sweep(place: Place, promised: Promised) -> None:
     swept = Store.open(place.store).sweep([place.kept])
-    assert swept.held_back == []
     promised.gone.add(place.other)
+    if swept.held_back:  # not all was freed, and it was said
+        raise NotEnoughSpace(*swept.held_back)
 
 
 def _repair(place: Place, promised: Promised) -> None:
