@@ -50,21 +50,26 @@ def verify(
 
     here = Context.of(context)
     source, state = opened(here, store, passphrase_file), state_of(here)
-    wanted, missing = None, list[str]()
+    wanted, missing = None, dict[str, list[str]]()
     if release is not None:
         _check(here, release)
-        wanted, missing = integrity.snapshots_of(state, source, release)
+        wanted, lost = integrity.snapshots_of(state, source, release)
+        missing = {release: lost} if lost else {}
+    elif in_stack(here) and source.path == here.stack.store:
+        missing = integrity.missing(state, source, here.catalog.records()[0])
     with bar(here) as progress:
         report = verify_all(source, wanted, read_data=read_data, progress=progress)
     if as_json:
         from cli.releases import print_json
 
-        print_json(document(report, missing, state, source, read_data=read_data))
+        lost = sorted({snapshot for ids in missing.values() for snapshot in ids})
+        print_json(document(report, lost, state, source, read_data=read_data))
     else:
         show(report, state, source, read_data=read_data)
     if missing:
+        told = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in missing.items())
         raise StoreDamaged(
-            f"{release} needs snapshots that are not in {source.path}: {', '.join(missing)}",
+            f"snapshots that releases need are not in {source.path}: {told}",
             next_step="put a copy of the store back",
         )
     if report.damages:

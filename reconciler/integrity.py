@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,13 @@ def snapshots_of(state: State, store: Store, release: str) -> tuple[list[str], l
     present = set(store.ids())
     backups = {i for i in present - needed if _tags(store, i).get("release") == release}
     return sorted(needed & present | backups), sorted(needed - present)
+
+
+def missing(state: State, store: Store, releases: Iterable[str]) -> dict[str, list[str]]:
+    """Release -> the snapshots that it should have and the store has not; without the others."""
+    present = set(store.ids())
+    lost = {r: sorted(retention.needed_snapshots(state, [r]) - present) for r in releases}
+    return {release: ids for release, ids in lost.items() if ids}
 
 
 def _tags(store: Store, snapshot: str) -> Mapping[str, str]:

@@ -3,6 +3,7 @@ content still is, refused where it is not; and drills, which tell beforehand wha
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -180,6 +181,36 @@ def test_fault_21_a_move_that_needs_damaged_content_stops_nothing(stack: Project
         s["tags"].get("kind") for s in stack.run("snapshot", "list", "--json").json()["snapshots"]
     }
     assert kinds == {None}, "what was read in advance of the move is not kept"
+
+
+def test_attack_data_the_store_is_taken_away_and_an_older_copy_put_in_its_place(
+    stack: Project,
+) -> None:
+    """The store's folder is moved away, then replaced by a copy without its newest snapshots, as a
+    backup of yesterday is: a rollback that needs them is refused by name and stops nothing, verify
+    names the releases, and with the right store all is whole."""
+    store, running = stack.folder / "releases" / "store", standing(stack)
+    away = store.with_name("away")
+    needed = snapshot_of(stack, "prod-001", "uploads")
+    store.rename(away)
+    gone = stack.run("rollback", "--yes", code=None)
+    assert gone.code in (1, 3, 7)
+    assert "uploads" in gone.text
+    assert standing(stack) == running
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(away, store)
+    (store / "snapshots" / f"{needed}.json").unlink()
+    refused = stack.run("rollback", "--yes", code=None)
+    assert refused.code in (1, 3, 7)
+    assert "uploads" in refused.text
+    assert standing(stack) == running
+    found = stack.run("verify", "--json", code=None)
+    assert (found.code, found.json()["missing"]) == (7, [needed])
+    assert "prod-001" in found.err
+    shutil.rmtree(store)
+    away.rename(store)
+    assert verified(stack) == []
+    assert stack.live() == "prod-002"
 
 
 def test_fault_21_23_a_restore_that_finds_damage_is_mended_on_its_way_or_stops_nothing(
