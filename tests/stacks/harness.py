@@ -158,6 +158,7 @@ class Project:
             "PYTHONPATH": str(ROOT),
             "LOCKSTEP_LOCK_DIR": str(locks),
             "LOCKSTEP_ENGINE": engine,
+            "LOCKSTEP_REACH": os.environ.get("LOCKSTEP_TEST_REACH", "auto"),
             # The official CLI has its plugins in its home.
             **({"PULUMI_HOME": str(locks / "pulumi")} if engine == "embedded" else {}),
             **self.env,
