@@ -14,6 +14,15 @@ from tests.reconciler import test_switch_crash
 ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
 
 
+def test_every_fault_has_a_test_or_a_reason() -> None:
+    assert reliability.complaints(reliability.plan(), reliability.trials()) == []
+
+
+def test_the_page_is_up_to_date() -> None:
+    made = reliability.page(reliability.plan(), reliability.trials())
+    assert reliability.PAGE.read_text() == made, "run `python -m tests.reliability --write`"
+
+
 def test_failpoints_are_named_by_their_room() -> None:
     strange = [n for n in reliability.failpoints() if not re.fullmatch(rf"({ROOMS})\.[a-z-]+", n)]
     assert strange == []
