@@ -426,7 +426,7 @@ def wait_for(version: str, seconds: float = 30) -> None:
 def get(path: str) -> str:
     """Raises StoryFailed when the shop does not answer."""
     try:
-        with urllib.request.urlopen(URL + path, timeout=5) as answer:
+        with urllib.request.urlopen(URL + path, timeout=20) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         raise StoryFailed(f"{URL}{path} answered {error.code}") from None
