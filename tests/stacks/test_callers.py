@@ -22,6 +22,9 @@ from tests.stacks.harness import Project, notes_project
 from tests.stacks.waiting import until
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A small stack that is live; every test leaves it so, on whatever release."""

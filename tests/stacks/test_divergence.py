@@ -18,6 +18,8 @@ from tests.failing import Failing
 from tests.stacks.harness import ROOT, Project, docker, notes_project
 from tests.stacks.waiting import until
 
+pytestmark = pytest.mark.timeout(900)
+
 OFFICIAL = engines.find(os.environ.get("PATH", ""), ROOT)
 SLEEP = "import select, time\ntime.sleep = lambda s: select.select((), (), (), s) and None\n"
 """libfaketime spoils the absolute times to which Python sleeps."""

@@ -17,6 +17,8 @@ from tests.owndaemon import OwnDaemon, own_daemon
 from tests.stacks.harness import Project, notes_project, python_image
 from tests.stacks.waiting import until
 
+pytestmark = pytest.mark.timeout(900)
+
 STEPS = [
     "worlds.filled",
     "worlds.containers",
