@@ -21,7 +21,6 @@ from tests.failing import Failing
 from tests.stacks.harness import Project, notes_project
 from tests.stacks.waiting import until
 
-
 pytestmark = pytest.mark.timeout(900)
 
 
