@@ -231,6 +231,16 @@ def test_goals_are_compared_with_what_was_measured(results: Results) -> None:
     }
 
 
+def test_a_restore_is_shown_beside_a_plain_copy(results: Results) -> None:
+    names = [("restic", 6.0), ("lockstep", 2.0), ("cp -a", 1.5)]
+    measured(
+        results,
+        *((Series("storing", "postgres-2048", who, storing.EMPTY), took) for who, took in names),
+    )
+    (goal,) = [g for g in goals(results) if g.text.startswith("restore to an empty folder")]
+    assert goal.how == "6.00 s : 2.00 s; cp -a, then sync: 1.50 s"
+
+
 def test_the_page_shows_missed_goals_and_the_ratio_to_each_peer(results: Results) -> None:
     a_run(results)
     lines = list(page(results))
