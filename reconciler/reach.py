@@ -153,8 +153,9 @@ def capture_live(
             driver, run, source, store,
             dataset=dataset, parent=parent, tags=tags, progress=progress,
         )  # fmt: skip
-    # SQLite itself may have to bring a database in order before it can be read.
-    alters = driver.name == "sqlite"
+    # SQLite may have to bring a database in order before it can be read, and a dump lies there
+    # only for as long as it is captured.
+    alters = driver.name in ("sqlite", "command")
     mounted = _Mounted([source], [store.path, *([source] if alters else [])])
     args = {
         "driver": _spec(driver),
