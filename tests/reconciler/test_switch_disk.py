@@ -18,7 +18,7 @@ from tests.failing import failing
 from tests.faultdisk.mount import FaultDisk, fault_disk
 from tests.memorylimit import enter, killed_in, memory_limit
 from tests.reconciler.test_switch_crash import follower, until
-from tests.reconciler.trial import Trial, web
+from tests.reconciler.trial import Trial, docker_cli, web
 
 
 def in_chaos(value: str) -> Any:
@@ -39,7 +39,10 @@ def shop(trial: Trial, disk: FaultDisk) -> Trial:
     """prod-001 is live; its catalog lies on the disk that fails."""
     (trial.folder / "releases").symlink_to(disk.path)
     disk.path.chmod(0o700)
-    trial.write({"web": web()})
+    # One network for all worlds: there are more of them than Docker has address ranges.
+    network = f"{trial.project}-shared"
+    docker_cli("network", "create", network)
+    trial.write({"web": web()}, networks={"default": {"name": network, "external": True}})
     trial.new()
     trial.up()
     trial.note("one")
