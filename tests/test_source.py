@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ CHILDREN = {
     "reconciler/frozen.py": "the watchdog ends by itself, by the time that it is given",
     "reconciler/composeplugin.py": "a build: killed when its time is over",
     "reconciler/helper.py": "a helper container: ended with what is asked of it",
+    "reconciler/sshtunnel.py": "ssh, which is given 30 s to connect and ends with this process",
     "engine/plugin_provider.py": "a plugin, which is ended with the engine",
 }
 
@@ -160,3 +162,21 @@ def test_nothing_is_unpickled_but_the_program_itself() -> None:
                 ours = made is not None and name_of(made).startswith("_")  # a safe one, extended
                 round_trip = path == "engine/yamlfile.py" and len(call.args) == 1
                 assert ours or round_trip, f"{path}:{call.lineno}"
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    """Each `test_...` of docs/security.md is a test (with `...` the beginning of one), each file
+    that it names is there."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    tests = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    named = re.findall(r"`(test_\w+)(\.\.\.)?`", page)
+    assert len(named) > 12
+    for name, more in named:
+        assert any(t == name or (more and t.startswith(name)) for t in tests), name
+    for file in re.findall(r"`(tests/[\w/]+\.py)`", page):
+        assert (ROOT / file).is_file(), file
