@@ -3,7 +3,7 @@
 Tests are found by their names, `test_fault_<number>[_<number>...]_...` and
 `test_attack_<subject>_...`, and told by their docstrings; the faults stand in `faults.toml`.
 Exits 1 when a fault has neither a test nor a reason, or a test no docstring. `--write` makes
-docs/reliability.md of it, with the hits of the last long run of the kills (chaos/hits.json).
+docs/reliability.md of it, with the hits of the last run of the kills (chaos/hits.json).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ROOT = HERE.parent
 PAGE = ROOT / "docs" / "reliability.md"
 HITS = HERE / "chaos" / "hits.json"
 PRODUCT = ("cli", "engine", "reconciler", "snapshots")
+WANTED_AT_RANDOM = 200
 SUBJECTS = ("data", "ledger", "lock", "names", "secrets", "habits")
 _FAULT = re.compile(r"test_fault_((?:\d+_)+)")
 _ATTACK = re.compile(r"test_attack_([a-z]+)_")
@@ -103,7 +104,7 @@ def failpoints() -> dict[str, str]:
 
 
 def hits() -> dict[str, Any]:
-    """The last long run of the kills, as chaos/kills.py writes it."""
+    """The last run of the kills, as chaos/kills.py writes it."""
     return dict(json.loads(HITS.read_text())) if HITS.exists() else {}
 
 
@@ -188,11 +189,13 @@ def _hits_table() -> Iterator[str]:
     if last:
         rounds = ", ".join(f"{count} {kind}" for kind, count in last["rounds"].items())
         yield (
-            f"The last long run, {last['date']}: {sum(at.values())} kills at failpoints, "
+            f"The last run, {last['date']}: {sum(at.values())} kills at failpoints, "
             f"{sum(after.values())} at random times, {sum(failed.values())} I/O errors and full "
             f"disks at failpoints, in rounds of one stack under its writer's load ({rounds}). "
             "After every round all of tests/chaos/host.py and model.py held."
         )
+        if sum(after.values()) < WANTED_AT_RANDOM:
+            yield f"It was cut short: {WANTED_AT_RANDOM} at random, and five at each step, are wanted."
         yield ""
     yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
     yield "| --- | --- | --- | --- | --- |"
@@ -217,7 +220,7 @@ def main() -> None:
         state = f"tests: {len(tests)}" if tests else known.reasons.get(number, "NOT COVERED")
         print(f"{number:3} {state:12} {what}")
     points, last = failpoints(), hits()
-    print(f"\nfailpoints ({len(points)}) and the kills at each in the last long run:")
+    print(f"\nfailpoints ({len(points)}) and the kills at each in the last run:")
     for name in sorted(points):
         print(f"{last.get('at', {}).get(name, 0):5} {name}")
     attacks = [t for t in found if t.attack]

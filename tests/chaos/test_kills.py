@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(900)]
 
 EACH = 5
 """Kills at every failpoint, in the long form."""
-AT_RANDOM = 200
 MOST_ROUNDS = 300
 KILLS_OF_A_ROUND = 3
 
@@ -124,7 +123,7 @@ def test_fault_11_13_16_an_error_at_every_failpoint(rounds: Rounds) -> None:
 def test_fault_2_killed_two_hundred_times_at_random(rounds: Rounds) -> None:
     """The same moves, and 200 kills of the command, of the switch or of both at random times: after
     every round all that is promised holds."""
-    while rounds.tally.after.total() < AT_RANDOM:
+    while rounds.tally.after.total() < reliability.WANTED_AT_RANDOM:
         kills = [rounds.killer.at_random] * rounds.chance.randint(1, KILLS_OF_A_ROUND)
         rounds.round(rounds.any_kind(), *kills)
     rounds.tally.write(reliability.HITS)
