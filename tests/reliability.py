@@ -191,11 +191,11 @@ def _hits_table() -> Iterator[str]:
         yield (
             f"The last run, {last['date']}: {sum(at.values())} kills at failpoints, "
             f"{sum(after.values())} at random times, {sum(failed.values())} I/O errors and full "
-            f"disks at failpoints, in rounds of one stack under its writer's load ({rounds}). "
+            f"disks at failpoints, in rounds of a stack under its writer's load ({rounds}). "
             "After every round all of tests/chaos/host.py and model.py held."
         )
         if sum(after.values()) < WANTED_AT_RANDOM:
-            yield f"It was cut short: {WANTED_AT_RANDOM} at random, and five at each step, are wanted."
+            yield f"It was cut short: wanted are {WANTED_AT_RANDOM} at random and five at each step."
         yield ""
     yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
     yield "| --- | --- | --- | --- | --- |"
