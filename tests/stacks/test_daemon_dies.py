@@ -88,9 +88,9 @@ def test_fault_30_live_restore_then_the_live_volume_is_removed(tmp_path: Path) -
         stack.note("a")
         before = stack.containers()
         daemon.kill()
-        assert stack.notes() == ["a"]
         daemon.start()
         assert stack.containers() == before
+        stack.wait_until_it_answers()  # what publishes its port died with the daemon
         assert stack.notes() == ["a"]
         stack.nothing_to_do()
         volume = f"{stack.name}-prod_notes_g1"
