@@ -195,7 +195,7 @@ def _hits_table() -> Iterator[str]:
             "After every round all of tests/chaos/host.py and model.py held."
         )
         if sum(after.values()) < WANTED_AT_RANDOM:
-            yield f"It was cut short: wanted are {WANTED_AT_RANDOM} at random and five at each step."
+            yield f"It was cut short: {WANTED_AT_RANDOM} at random and five a step are wanted."
         yield ""
     yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
     yield "| --- | --- | --- | --- | --- |"
