@@ -279,9 +279,10 @@ class Trial:
         for listed in self.docker.listing():
             if listed.project.startswith(self.project) or listed.name.startswith(self.project):
                 self.docker.remove_container(listed.id, force=True)
-        names = f"name={self.project}"
         for kind in ("network", "volume"):
-            found = docker_cli(kind, "ls", "-q", "--filter", names).split()
+            found: set[str] = set()
+            for ours in (f"name={self.project}", f"label=lockstep.project={self.project}"):
+                found |= set(docker_cli(kind, "ls", "-q", "--filter", ours).split())
             if found:
                 docker_cli(kind, "rm", *found)
         tags = [t for t in self.docker.image_ids() if t.startswith(f"{self.project}-")]
