@@ -241,7 +241,7 @@ def test_attack_secrets_a_world_readable_catalog(day: Day) -> None:
         assert ran.code == code, ran.text
         assert f"chmod 700 {folder / place}" in ran.text
         (folder / place).chmod(0o700)
-    day.project.nothing_to_do()
+    day.run("up", "--yes")
 
 
 def test_attack_secrets_a_store_that_belongs_to_somebody_else(day: Day) -> None:
@@ -332,7 +332,7 @@ def test_attack_secrets_the_stores_key_is_exchanged(day: Day) -> None:
         assert day.project.containers() == before
     finally:
         day.give("encryption", KEY)
-    day.project.nothing_to_do()
+    day.run("verify")
 
 
 def test_a_stores_passphrase_is_changed(day: Day) -> None:
