@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reconciler import helper, places
+from reconciler.docker import connect
+from reconciler.errors import LockstepError
+from reconciler.reach import restore
 from snapshots.errors import SnapshotError
-from snapshots.restore import restore
 from snapshots.store import Store
 
 
@@ -140,11 +143,12 @@ def tokens_in_snapshot(store: Path, snapshot: str, image: str) -> set[str]:
     Raises AccountingError when the snapshot is not there whole, or does not come up within 30 s.
     """
     with _scratch_volume() as scratch:
-        place = _docker("volume", "inspect", "--format", "{{.Mountpoint}}", scratch).strip()
         try:
-            restore(Store.open(store), snapshot, Path(place))
-        except SnapshotError as error:
+            restore(Store.open(store), snapshot, places.place(connect(), scratch))
+        except (SnapshotError, LockstepError) as error:
             raise AccountingError(str(error)) from None
+        finally:
+            helper.close(scratch)
         return _tokens_in_scratch(scratch, image)
 
 
