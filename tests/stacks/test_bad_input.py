@@ -67,14 +67,27 @@ def test_a_compose_file_with_an_error(live: Project) -> None:
 
 
 def test_an_image_that_is_missing(live: Project) -> None:
-    live.compose_file(v='VERSION: "1"=>VERSION: "2"')
-    name = live.new("two")
+    (live.folder / "Dockerfile").write_text(f"FROM {python_image()}\nLABEL of={live.name}\n")
+    live.compose_file(v='VERSION: "1"=>VERSION: "2"', i=f"image: {python_image()}=>build: .")
+    tag = f"{live.name}-app:{live.new('two')}"
     before = live.containers()
-    docker("rmi", f"{live.name}-app:{name}")
+    docker("rmi", "--force", docker("image", "inspect", "--format", "{{.Id}}", tag).strip())
     ran = live.up(code=3)
-    assert f"{live.name}-app:{name}" in ran.text
+    assert tag in ran.text
     assert "is missing" in ran.text
     untouched(live, before)
+
+
+def test_fault_32_a_tag_that_somebody_removed_is_put_back(live: Project) -> None:
+    """The tag of a release's image is removed, the image itself is still there: `preview` says
+    so, `up` puts it back and goes on."""
+    live.compose_file(v='VERSION: "1"=>VERSION: "2"')
+    name = live.new("two")
+    docker("rmi", f"{live.name}-app:{name}")
+    assert any("puts it back" in warning for warning in live.preview()["warnings"])
+    live.up()
+    assert (live.live(), live.notes()) == (name, ["a"])
+    assert f"{live.name}-app:{name}" in live.images()
 
 
 def test_fault_60_67_an_image_whose_tag_was_moved(live: Project) -> None:
