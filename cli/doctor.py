@@ -158,7 +158,7 @@ def _ledger(here: Context) -> Iterator[Finding]:
     if mended:
         yield Finding("manifest", WARNING, mended)
     good, damaged = here.catalog.records(state)
-    for why in (*trust.broken(here.catalog, state).values(), *moves.not_as_left(here)):
+    for why in (*trust.broken(here.catalog, state, good).values(), *moves.not_as_left(here)):
         yield Finding("records", FAILED, why, moves.PUT_BACK)
     for why in damaged.values():
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
@@ -194,7 +194,6 @@ def _journal(here: Context) -> Iterator[Finding]:
 
 def _data(here: Context) -> Iterator[Finding]:
     from reconciler import retention
-    from snapshots.store import Store
 
     state = here.catalog.state()
     debts = state.debts()
@@ -210,7 +209,7 @@ def _data(here: Context) -> Iterator[Finding]:
     missing: set[str] = set()
     if needed:
         stack = here.stack
-        store = Store.open(stack.store, create=False, passphrase=stack.settings.encryption)
+        store = stack.open_store(create=False)
         missing = needed - set(store.ids())
     for snapshot in sorted(missing):
         yield Finding("data", FAILED, f"snapshot {snapshot[:20]} is not in the store")

@@ -157,7 +157,9 @@ def warn_of_tampering(here: Context) -> None:
     """Say what is not as the last `up` left it, before it is worked with."""
     from reconciler import trust
 
-    found = [*trust.broken(here.catalog, here.catalog.state()).values(), *not_as_left(here)]
+    state = here.catalog.state()
+    good, _ = here.catalog.records(state)
+    found = [*trust.broken(here.catalog, state, good).values(), *not_as_left(here)]
     for why in found:
         print(f"warning: {why}", file=sys.stderr)
     if found:

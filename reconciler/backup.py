@@ -47,7 +47,7 @@ def take(
     Raises BadInput for an unknown dataset, and whatever keeps the store from taking the data.
     """
     record = catalog.record(world.release)
-    store = Store.open(stack.store, passphrase=stack.settings.encryption)
+    store = stack.open_store()
     taken = []
     for dataset in _chosen(record, only):
         source = world.generations.get(dataset.name) or dataset.source or dataset.name

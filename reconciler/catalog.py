@@ -219,13 +219,6 @@ class Catalog:
         paths = [p for p in self.record_paths() if names.release_number(p.parent.name)]
         return hashlib.sha256(paths[-1].read_bytes()).hexdigest() if paths else ""
 
-    def link_of(self, release: str) -> str:
-        """The hash of the record before it, as a record has it; "" where it cannot be known."""
-        try:
-            return self.record(release).previous
-        except CatalogDamaged:
-            return ""
-
     def record_paths(self) -> list[Path]:
         """Every record's file, in the order of the releases' numbers."""
         prefix = f"{self.stack.name}-"

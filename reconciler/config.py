@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,9 @@ from pydantic import (
 from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.release import Kind, Strategy
+
+if TYPE_CHECKING:
+    from snapshots.store import Store
 
 COMMAND_DRIVER = "command"
 
@@ -245,6 +248,13 @@ class Stack(Setting):
     def store(self) -> Path:
         """The snapshot store's folder."""
         return (self.root / self.settings.store).resolve()
+
+    def open_store(self, *, create: bool = True) -> Store:
+        """The snapshot store, by the stack's passphrase if it has one. Raises as Store.open."""
+        # Reading settings must not wait for what only works on data.
+        from snapshots.store import Store
+
+        return Store.open(self.store, create=create, passphrase=self.settings.encryption)
 
     @property
     def secret_values(self) -> dict[str, str]:

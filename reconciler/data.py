@@ -72,7 +72,7 @@ class Data:
     @cached_property
     def store(self) -> Store:
         """The snapshot store."""
-        return Store.open(self.stack.store, passphrase=self.stack.settings.encryption)
+        return self.stack.open_store()
 
     # while the old world runs ---------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def pay(
     and the next up tries again.
     """
     try:
-        store = Store.open(stack.store, passphrase=stack.settings.encryption)
+        store = stack.open_store()
         capture_sealed(catalog, docker, store, progress, pace=places.pace(stack))
     except (SnapshotError, OSError) as error:
         raise DebtsUnpaid(
@@ -136,7 +136,7 @@ def capture_before_use(
     if not attached or plan.move is Move.REPAIR:
         return None
     try:
-        store = Store.open(stack.store, passphrase=stack.settings.encryption)
+        store = stack.open_store()
         tags = {"release": plan.target or "", "world": plan.to_world or "", "kind": "check"}
         streams = partial(_streams, catalog)
         untouched.insist(catalog.state(), docker, store, plan, streams, tags=tags)

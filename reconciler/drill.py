@@ -87,7 +87,7 @@ def carry_out(
     What does not come back is in the result's problems. Raises BadInput where there is nothing to
     restore or a secret is missing, Busy while another drill of the stack runs.
     """
-    store = Store.open(stack.store, create=False, passphrase=stack.settings.encryption)
+    store = stack.open_store(create=False)
     wanted = drillplan.wanted(catalog.state(), record, at, _present(store))
     secrets = secretvalues.values(stack, record)
     began = time.monotonic()

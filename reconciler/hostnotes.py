@@ -49,9 +49,10 @@ def seen(catalog: Catalog) -> frozenset[str]:
 
 def mark_seen(catalog: Catalog, notes: Iterable[Restored]) -> None:
     """These are no news any more."""
-    names = {note.name for note in notes} - seen(catalog)
-    if names:
-        write_durably(_seen(catalog), json.dumps(sorted(names | seen(catalog))).encode())
+    known = seen(catalog)
+    names = known | {note.name for note in notes}
+    if names > known:
+        write_durably(_seen(catalog), json.dumps(sorted(names)).encode())
 
 
 def _seen(catalog: Catalog) -> Path:

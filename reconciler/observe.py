@@ -31,7 +31,6 @@ from reconciler.ledger import State
 from reconciler.reach import can_reflink, measure
 from reconciler.release import Release
 from snapshots.errors import Damaged, UnknownSnapshot
-from snapshots.store import Store
 
 _PROBE_SECONDS = 5.0
 
@@ -77,7 +76,7 @@ class _Observation:
     @cached_property
     def _records(self) -> tuple[dict[str, Release], dict[str, str]]:
         good, damaged = self.catalog.records(self.state)
-        damaged = {**trust.broken(self.catalog, self.state), **damaged}
+        damaged = {**trust.broken(self.catalog, self.state, good), **damaged}
         return {name: r for name, r in good.items() if name not in damaged}, damaged
 
     @cached_property
@@ -214,9 +213,7 @@ class _Observation:
     def _snapshots(self) -> dict[str, Snapshot]:
         if not (self.stack.store / "format").exists():
             return {}
-        store = Store.open(
-            self.stack.store, create=False, passphrase=self.stack.settings.encryption
-        )
+        store = self.stack.open_store(create=False)
         found = {}
         for snapshot_id in store.ids():
             # One that is damaged is none to rely on; `verify` names it.

@@ -70,7 +70,7 @@ def take(
     the store from taking the data; then there is no snapshot of any.
     """
     members = _members(stack, catalog, docker, world, group)
-    store = Store.open(stack.store, passphrase=stack.settings.encryption)
+    store = stack.open_store()
     tags = {"release": world.release, "world": world.name}
     try:
         with _in_advance(members, store, tags, freeze_limit, progress) as parents:

@@ -81,21 +81,6 @@ class Origins:
             return None
         return wish.at
 
-    def _put_in_place(self, dataset: Dataset, place: str, snapshot: str) -> DatasetPlan:
-        return DatasetPlan(
-            dataset.name,
-            Action.IN_PLACE,
-            place,
-            0,
-            new=False,
-            source=place,
-            snapshot=snapshot,
-            source_text=f"snapshot {snapshot[:12]}, put back in place after a safety snapshot",
-            bytes=self.now.facts.snapshots[snapshot].bytes,
-            driver=dataset.driver,
-            stop_owner=self._may_stop_owner(dataset),
-        )
-
     def _along(self, dataset: Dataset) -> DatasetPlan:
         """The data of the live world (or of the plain project) goes along."""
         live = self.now.live
@@ -207,10 +192,12 @@ class Origins:
         )
 
     def _in_place(self, dataset: Dataset, source: Departure | None) -> DatasetPlan | Refusal:
-        place = dataset.source or dataset.name
         wished = self._wished_snapshot(dataset)
         if wished is not None:
-            return self._put_in_place(dataset, place, wished)
+            text = f"snapshot {wished[:12]}, put back in place after a safety snapshot"
+            return self._put_in_place(
+                dataset, wished, text, None, self.now.facts.snapshots[wished].bytes
+            )
         snapshot = source.snapshots.get(dataset.name) if source else None
         if source is not None and snapshot is not None and not self._is_there(snapshot):
             return self._not_to_be_had(
@@ -219,9 +206,22 @@ class Origins:
                 "its snapshot is not in the store",
                 source,
             )
-        text = "stays in place; a safety snapshot is taken first"
-        if snapshot is not None and source is not None:
-            text = f"the data {source.release} left, put back in place after a safety snapshot"
+        size = self.now.facts.volumes.get(dataset.source or dataset.name)
+        if snapshot is None or source is None:
+            text = "stays in place; a safety snapshot is taken first"
+            return self._put_in_place(dataset, None, text, None, size)
+        text = f"the data {source.release} left, put back in place after a safety snapshot"
+        return self._put_in_place(dataset, snapshot, text, source, size)
+
+    def _put_in_place(
+        self,
+        dataset: Dataset,
+        snapshot: str | None,
+        text: str,
+        source: Departure | None,
+        size: int | None,
+    ) -> DatasetPlan:
+        place = dataset.source or dataset.name
         return DatasetPlan(
             dataset.name,
             Action.IN_PLACE,
@@ -231,10 +231,10 @@ class Origins:
             source=place,
             snapshot=snapshot,
             source_text=text,
-            source_release=source.release if source and snapshot else None,
-            age_seconds=self.now.age(source) if source and snapshot else None,
-            bytes=self.now.facts.volumes.get(place),
-            set_aside=self._set_aside(dataset, source) if source and snapshot else {},
+            source_release=source.release if source else None,
+            age_seconds=self.now.age(source) if source else None,
+            bytes=size,
+            set_aside=self._set_aside(dataset, source) if source else {},
             driver=dataset.driver,
             stop_owner=self._may_stop_owner(dataset),
         )

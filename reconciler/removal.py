@@ -190,11 +190,10 @@ def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
 
 
 def _snapshots(stack: Stack) -> set[str]:
-    from snapshots.store import Store
 
     if not stack.store.exists():
         return set()
-    store = Store.open(stack.store, create=False, passphrase=stack.settings.encryption)
+    store = stack.open_store(create=False)
     return set(store.ids())
 
 

@@ -16,6 +16,7 @@ from reconciler import names
 from reconciler.catalog import Catalog
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import State
+from reconciler.release import Release
 
 OUTPUT = "head"
 
@@ -30,14 +31,17 @@ def head(catalog: Catalog) -> dict[str, Any]:
     return {"events": state.seq, "ledger": state.chain, "records": records}
 
 
-def broken(catalog: Catalog, state: State) -> dict[str, str]:
-    """Release -> why its record is not the one that was written, as far as the records tell."""
+def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> dict[str, str]:
+    """Release -> why its record is not the one that was written, as far as the records tell.
+
+    `records`: those that can be read.
+    """
     paths = {names.release_number(p.parent.name): p for p in catalog.record_paths()}
     paths.pop(names.ADOPTED_NUMBER, None)
     found: dict[str, str] = {}
     for number, path in paths.items():
         before, name = paths.get(number - 1), path.parent.name
-        link = catalog.link_of(name)
+        link = records[name].previous if name in records else ""
         if before is not None and link and link != _digest(before):
             found[before.parent.name] = (
                 f"the record of {before.parent.name} is not the one that {name} was made after: "

@@ -230,10 +230,9 @@ class _Making:
 
     def _restore(self, world: str, planned: DatasetPlan) -> None:
         """From the store; what is damaged there is mended first, if it can be."""
-        from snapshots.store import Store
 
         assert planned.snapshot is not None
-        store = Store.open(self.stack.store, passphrase=self.stack.settings.encryption)
+        store = self.stack.open_store()
         snapshot = planned.snapshot
         fill = partial(
             restore,
