@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,16 +16,10 @@ from reconciler.config import Settings, Stack
 from reconciler.errors import LockstepError
 from reconciler.journal import Intent, JournalFile
 from reconciler.release import ConfigFile, Release
-from tests.faultdisk.mount import FaultDisk, fault_disk
+from tests.faultdisk.mount import FaultDisk
 from tests.reconciler.test_ledger import commit, world
 
 CONFIG = b"listen 80;\n" * 200  # several sectors
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[FaultDisk]:
-    with fault_disk(tmp_path) as mounted:
-        yield mounted
 
 
 @dataclass

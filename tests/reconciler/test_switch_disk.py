@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from reconciler import hostlock
 from reconciler.errors import LockstepError
 from reconciler.journal import JournalFile
 from tests.failing import failing
-from tests.faultdisk.mount import FaultDisk, fault_disk
+from tests.faultdisk.mount import FaultDisk
 from tests.memorylimit import enter, killed_in, memory_limit
 from tests.reconciler.test_switch_crash import follower, until
 from tests.reconciler.trial import Trial, docker_cli, web
@@ -26,12 +25,6 @@ def in_chaos(value: str) -> Any:
 
 
 FILES = {"journal": "*journal-*", "ledger": "*ledger-*", "all of it": "*"}
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[FaultDisk]:
-    with fault_disk(tmp_path) as mounted:
-        yield mounted
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from snapshots.fork import Fork
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify
-from tests.faultdisk.mount import FaultDisk, fault_disk
+from tests.faultdisk.mount import FaultDisk
 from tests.snapshots.storework import (
     WORKS,
     Place,
@@ -26,12 +25,6 @@ from tests.snapshots.storework import (
     prepared,
     put_on,
 )
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[FaultDisk]:
-    with fault_disk(tmp_path) as mounted:
-        yield mounted
 
 
 def fail_each(

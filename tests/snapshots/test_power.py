@@ -5,13 +5,12 @@ The disk is tests/faultdisk: what was not synced may be lost, in part and in any
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from tests.faultdisk.mount import FaultDisk, fault_disk
+from tests.faultdisk.mount import FaultDisk
 from tests.snapshots.storework import (
     WORKS,
     Place,
@@ -21,12 +20,6 @@ from tests.snapshots.storework import (
     prepared,
     put_on,
 )
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[FaultDisk]:
-    with fault_disk(tmp_path) as mounted:
-        yield mounted
 
 
 def looks_like(folder: Path) -> str:

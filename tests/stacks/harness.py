@@ -12,7 +12,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,19 @@ def notes_project(folder: Path, kind: type[Project] = Project, **more: Any) -> P
     (folder / "app.py").write_text(APP)
     (folder / "compose.yaml").write_text(COMPOSE.format(image=python_image(), port=project.port))
     return project
+
+
+@contextmanager
+def live_notes(folder: Path) -> Iterator[Project]:
+    """The small project, live with one release that holds the note `a`; removed afterwards."""
+    project = notes_project(folder)
+    try:
+        project.init()
+        project.release("one")
+        project.note("a")
+        yield project
+    finally:
+        project.remove()
 
 
 def base_image(official: str) -> str:

@@ -18,7 +18,7 @@ from reconciler import hostlock, process
 from reconciler.errors import Busy
 from reconciler.hostlock import HostLock
 from tests.failing import Failing
-from tests.stacks.harness import Project, notes_project
+from tests.stacks.harness import Project, live_notes, notes_project
 from tests.stacks.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
@@ -27,14 +27,8 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A small stack that is live; every test leaves it so, on whatever release."""
-    project = notes_project(tmp_path_factory.mktemp("callers") / "notes")
-    try:
-        project.init()
-        project.release("one")
-        project.note("a")
+    with live_notes(tmp_path_factory.mktemp("callers") / "notes") as project:
         yield project
-    finally:
-        project.remove()
 
 
 @pytest.fixture(autouse=True)

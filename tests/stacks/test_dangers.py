@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.release import ConfigFile, Release
-from tests.stacks.harness import Project, notes_project
+from tests.stacks.harness import Project, live_notes
 
 NASTY = {
     "A": "$(touch pwned)`touch pwned`; touch pwned #",
@@ -20,14 +20,8 @@ NASTY = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = notes_project(tmp_path_factory.mktemp("dangers") / "notes")
-    try:
-        project.init()
-        project.release("one")
-        project.note("a")
+    with live_notes(tmp_path_factory.mktemp("dangers") / "notes") as project:
         yield project
-    finally:
-        project.remove()
 
 
 @pytest.fixture
