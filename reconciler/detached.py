@@ -71,8 +71,11 @@ class ProgressLog:
 
 
 def log_path(folder: Path, what: str) -> Path:
-    """A new progress file's path: `20261121T101500-switch-shop-prod-003.jsonl`."""
-    return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{what}.jsonl"
+    """A new progress file's path: `20261121T101500.081734-2113-switch-shop-prod-003.jsonl`.
+
+    To the microsecond: whoever tries again at once must not read how the first try ended.
+    """
+    return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}-{what}.jsonl"
 
 
 def carry_out(document: Mapping[str, Any], lock: HostLock, log: Path, progress: Say) -> list[str]:

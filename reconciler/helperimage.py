@@ -6,6 +6,7 @@ by its id, which is the hash of its content: whoever moves its tag changes nothi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -16,7 +17,6 @@ import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -55,17 +55,19 @@ def _ensured(docker: Docker, daemon: str) -> str:
         )
     content = content_of(base.id)
     note = _note(daemon, content)
-    with suppress(OSError):
-        known = note.read_text().strip()
+    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One builds, the others wait: two builds of the same files are two images.
+    with open(note, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        known = file.read().strip()
         if known.startswith("sha256:") and docker.image(known) is not None:
             return known
-    _insist_on_same_python(docker, base.id)
-    made = _build(docker, base.id, content)
-    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = note.with_suffix(f".{os.getpid()}")
-    draft.write_text(made)
-    draft.replace(note)
-    return made
+        _insist_on_same_python(docker, base.id)
+        made = _build(docker, base.id, content)
+        file.truncate(0)
+        file.write(made)
+        return made
 
 
 def _note(daemon: str, content: str) -> Path:

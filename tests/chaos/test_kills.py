@@ -13,7 +13,7 @@ from tests.chaos.kills import Tally
 from tests.chaos.rounds import Rounds
 from tests.chaos.stage import Writer, chaos_project
 
-pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 EACH = 5
 """Kills at every failpoint, in the long form."""

@@ -79,7 +79,9 @@ class Shop:
         """Bring a version up; what /health says once it answers."""
         self.compose("up", "-d", "--build", version=version)
         for service in ("web", "worker"):
-            self.images.update(docker("image", "ls", "--quiet", f"{self.project}-{service}"))
+            image = f"{self.project}-{service}"
+            docker("tag", image, f"{image}:{version}")
+            self.images.update((image, f"{image}:{version}"))
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -97,7 +99,8 @@ def shop() -> Iterator[Shop]:
     shop = Shop(f"shoptest{uuid.uuid4().hex[:8]}", port)
     yield shop
     shop.compose("down", "--volumes", "--timeout", "3")
-    docker("image", "rm", "--force", *shop.images)
+    # By name, never by id: another test's stack may have the same image.
+    docker("image", "rm", *shop.images)
 
 
 def test_three_versions_under_load(shop: Shop, tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from tests.failing import Failing
 from tests.owndaemon import OwnDaemon, own_daemon
 from tests.stacks.harness import Project, notes_project, python_image
 
-pytestmark = pytest.mark.xdist_group("own-daemon")
-
 STEPS = [
     "prepare", "prepared", "stop", "seal", "sealed", "ready", "started", "proved", "policies",
     "committed", "left", "after-commit",

@@ -12,8 +12,6 @@ import pytest
 
 from tests.stacks.harness import Project, docker, notes_project, python_image
 
-pytestmark = pytest.mark.xdist_group("hands")
-
 SIDE = """  side:
     image: {image}
     command: ["sleep", "1000"]

@@ -16,7 +16,6 @@ from snapshots.pack import read_index
 from tests.stacks.harness import Project, base_image, docker, notes_project
 
 ROWS = 2000
-pytestmark = pytest.mark.xdist_group("integrity")
 
 
 @pytest.fixture(scope="module")

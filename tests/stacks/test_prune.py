@@ -11,7 +11,6 @@ from tests.owndaemon import OwnDaemon
 from tests.stacks.harness import Project, notes_project, python_image
 
 HOLDERS = "label=lockstep.holds"
-pytestmark = pytest.mark.xdist_group("own-daemon")
 
 
 @pytest.fixture
