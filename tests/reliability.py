@@ -3,7 +3,7 @@
 Tests are found by their names, `test_fault_<number>[_<number>...]_...` and
 `test_attack_<subject>_...`, and told by their docstrings; the faults stand in `faults.toml`.
 Exits 1 when a fault has neither a test nor a reason, or a test no docstring. `--write` makes
-docs/reliability.md of it, with the hits of the last run of the kills (chaos/hits.json).
+docs/reliability.md of it, with the hits of the last run of the kills (chaos/hits).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "reliability.md"
-HITS = HERE / "chaos" / "hits.json"
+HITS = HERE / "chaos" / "hits"
+"""A file for each long test of kills, with what its last run did."""
 PRODUCT = ("cli", "engine", "reconciler", "snapshots")
 WANTED_AT_RANDOM = 200
 SUBJECTS = ("data", "ledger", "lock", "names", "secrets", "habits")
@@ -103,9 +105,15 @@ def failpoints() -> dict[str, str]:
     return found
 
 
-def hits() -> dict[str, Any]:
-    """The last run of the kills, as chaos/kills.py writes it."""
-    return dict(json.loads(HITS.read_text())) if HITS.exists() else {}
+def hits() -> dict[str, Counter[str]]:
+    """What the last runs of the kills did, as chaos/kills.py writes it, summed up."""
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in sorted(HITS.glob("*.json")):
+        run: dict[str, Any] = json.loads(path.read_text())
+        sums["dates"][run.pop("date")] += 1
+        for what, counts in run.items():
+            sums[what] += Counter(counts)
+    return sums
 
 
 def complaints(plan: Plan, found: list[Trial]) -> list[str]:
@@ -183,24 +191,24 @@ def _attacks_table(found: list[Trial]) -> Iterator[str]:
 
 def _hits_table() -> Iterator[str]:
     last = hits()
-    at, after, failed = (last.get(key, {}) for key in ("at", "after", "failed"))
+    at, after, failed = (last[key] for key in ("at", "after", "failed"))
     yield "## Kills at every step"
     yield ""
-    if last:
+    if last["rounds"]:
         rounds = ", ".join(f"{count} {kind}" for kind, count in last["rounds"].items())
         yield (
-            f"The last run, {last['date']}: {sum(at.values())} kills at failpoints, "
-            f"{sum(after.values())} at random times, {sum(failed.values())} I/O errors and full "
+            f"The last runs, {' and '.join(last['dates'])}: {at.total()} kills at failpoints, "
+            f"{after.total()} at random times, {failed.total()} I/O errors and full "
             f"disks at failpoints, in rounds of a stack under its writer's load ({rounds}). "
             "After every round all of tests/chaos/host.py and model.py held."
         )
-        if sum(after.values()) < WANTED_AT_RANDOM:
+        if after.total() < WANTED_AT_RANDOM:
             yield f"It was cut short: {WANTED_AT_RANDOM} at random and five a step are wanted."
         yield ""
     yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
     yield "| --- | --- | --- | --- | --- |"
     for name, module in sorted(failpoints().items()):
-        counts = " | ".join(str(c.get(name, 0)) for c in (at, after, failed))
+        counts = " | ".join(str(c[name]) for c in (at, after, failed))
         yield f"| `{name}` | {module} | {counts} |"
 
 
@@ -222,7 +230,7 @@ def main() -> None:
     points, last = failpoints(), hits()
     print(f"\nfailpoints ({len(points)}) and the kills at each in the last run:")
     for name in sorted(points):
-        print(f"{last.get('at', {}).get(name, 0):5} {name}")
+        print(f"{last['at'][name]:5} {name}")
     attacks = [t for t in found if t.attack]
     print(f"\n{len(covered)} of {len(known.faults)} faults are tried, {len(attacks)} attacks")
     if "--write" in sys.argv[1:]:

@@ -10,12 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests import reliability
 from tests.chaos.stage import marked_processes
 from tests.failing import Failing
 from tests.stacks.harness import Project
@@ -70,8 +71,15 @@ class Tally:
                     found.setdefault(name, []).append(kind)
         return found
 
-    def write(self, path: Path) -> None:
-        """For docs/reliability.md."""
+    @contextmanager
+    def kept(self, part: str) -> Iterator[None]:
+        """Write what was done, however it ends, for docs/reliability.md."""
+        try:
+            yield
+        finally:
+            self._write(reliability.HITS / f"{part}.json")
+
+    def _write(self, path: Path) -> None:
         found = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "rounds": dict(sorted(self.rounds.items())),
@@ -80,6 +88,7 @@ class Tally:
             "after": dict(sorted(self.after.items())),
             "failed": dict(sorted(self.failed.items())),
         }
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
 
 

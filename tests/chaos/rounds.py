@@ -22,7 +22,7 @@ KINDS = {"forward": 4, "fail": 2, "rollback": 2, "undo": 2, "restore": 2, "stop"
 class Rounds:
     """One project, its writer and its model, over many rounds."""
 
-    def __init__(self, project: Project, writer: Writer, tally: Tally, seed: int) -> None:
+    def __init__(self, project: Project, writer: Writer, tally: Tally, seed: str) -> None:
         self.project = project
         self.writer = writer
         self.tally = tally
@@ -60,6 +60,20 @@ class Rounds:
         else:
             self._back(kind, str(target), kills)
         self._insist_on_everything(swept=not kills and self.host.state.pruned != pruned)
+
+    def one_of_each(self) -> None:
+        """Rounds without a kill, to learn which failpoints each kind passes."""
+        for kind in (
+            "forward",
+            "fail",
+            "rollback",
+            "undo",
+            "forward",
+            "forward",
+            "restore",
+            "stop",
+        ):
+            self.round(kind)
 
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]

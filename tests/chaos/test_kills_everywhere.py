@@ -1,0 +1,41 @@
+"""kill -9 at every failpoint that the moves of a stack under load pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.rounds import Rounds
+
+EACH = 5
+"""Kills at every failpoint."""
+MOST_ROUNDS = 300
+KILLS_OF_A_ROUND = 3
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3 * 3600)
+def test_fault_1_9_10_killed_at_every_failpoint(rounds: Rounds) -> None:
+    """Moves of every kind, forward, back, undone, restored, failing, stopped, killed at least five
+    times at each failpoint that they pass: after every round all that is promised holds."""
+    rare = rounds.killer.at_the_rarest
+    with rounds.tally.kept("everywhere"):
+        for kind in (
+            "forward",
+            "fail",
+            "rollback",
+            "undo",
+            "forward",
+            "forward",
+            "restore",
+            "stop",
+        ):
+            rounds.round(kind)
+        for _ in range(MOST_ROUNDS):
+            rare_in = rounds.kind_with_fewer(EACH, rounds.tally.at)
+            if rare_in is None:
+                break
+            kills = [rare] * rounds.chance.randint(1, KILLS_OF_A_ROUND)
+            rounds.round(rare_in, *kills, kill_new=rare)
+    steps = {n: c for n, c in rounds.tally.at.items() if n.startswith("switch.")}
+    assert len(steps) >= 20, steps
+    assert min(steps.values()) >= EACH, steps
