@@ -63,16 +63,7 @@ class Rounds:
 
     def one_of_each(self) -> None:
         """Rounds without a kill, to learn which failpoints each kind passes."""
-        for kind in (
-            "forward",
-            "fail",
-            "rollback",
-            "undo",
-            "forward",
-            "forward",
-            "restore",
-            "stop",
-        ):
+        for kind in "forward fail rollback undo forward forward restore stop".split():
             self.round(kind)
 
     def any_kind(self) -> str:
