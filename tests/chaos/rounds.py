@@ -17,6 +17,7 @@ from tests.stacks.harness import Project
 OK, REFUSED, REVERTED, DEBTS, BUSY = 0, 3, 4, 5, 6
 KINDS = {"forward": 4, "fail": 2, "rollback": 2, "undo": 2, "restore": 2, "stop": 1}
 """Kind of round -> how often it comes, beside the others."""
+FIRST = ("forward", "fail", "rollback", "undo", "forward", "forward", "restore", "stop")
 
 
 class Rounds:
@@ -63,7 +64,7 @@ class Rounds:
 
     def one_of_each(self) -> None:
         """Rounds without a kill, to learn which failpoints each kind passes."""
-        for kind in "forward fail rollback undo forward forward restore stop".split():
+        for kind in FIRST:
             self.round(kind)
 
     def any_kind(self) -> str:
