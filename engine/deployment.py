@@ -113,6 +113,8 @@ class Deployment:
         goes on."""
         self.project, self.stack, self.config = project, stack, config
         self.snapshot, self.dry_run, self.removing = snapshot, dry_run, removing
+        root = snapshot.root
+        self.outputs_before = dict(root.outputs) if root is not None else {}
         self.hooks: Hooks | None = None
         self.failed = self.cancelled = self.program_failed = False
         self.ended = False  # the program is over by an exception: its loop only winds down
