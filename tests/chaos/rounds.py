@@ -83,7 +83,8 @@ class Rounds:
     def _forward(self, kills: Sequence[Kill], kill_new: Kill | None) -> None:
         name = self._new(breaks=False, kill=kill_new)
         for kill in kills:
-            self._killed(kill, "forward", "up", "--yes")
+            if self._arrived(self._killed(kill, "forward", "up", "--yes")):
+                break
         self._again("forward", "up", "--yes")
         self._settled(name, back=False, moved=True)
 
@@ -91,7 +92,8 @@ class Rounds:
         """A release that writes into all data and then fails."""
         self._new(breaks=True, kill=None)
         for kill in kills:
-            self._killed(kill, "fail", "up", "--yes")
+            if self._arrived(self._killed(kill, "fail", "up", "--yes")):
+                break
         until_quiet(self.project)
         while self._again("fail", "up", "--yes", codes=(REVERTED, REFUSED)).code == REVERTED:
             continue
@@ -103,7 +105,8 @@ class Rounds:
         words = ("undo", "--yes") if kind == "undo" else ("rollback", target, "--yes")
         for kill in kills:
             if self._live_release() == target:
-                self._killed(kill, kind, "up", "--yes")
+                if self._arrived(self._killed(kill, kind, "up", "--yes")):
+                    break
             elif self._killed(kill, kind, *words).code == REFUSED:
                 self._killed(kill, "recover", "recover")
         until_quiet(self.project)
@@ -156,6 +159,10 @@ class Rounds:
         self._say(f"  {' '.join(words)} -> {ended.code} {ended.killed}")
         self._clear_the_way()
         return ended
+
+    def _arrived(self, ended: Ended) -> bool:
+        """A later command would have nothing to do, and nothing to be killed at."""
+        return not ended.killed and ended.code in (OK, REVERTED)
 
     def _again(self, kind: str, *words: str, codes: tuple[int, ...] = (OK,)) -> Ended:
         """Without a kill it must end as it should, but for whom it had to wait."""

@@ -7,7 +7,7 @@ import pytest
 from tests import reliability
 from tests.chaos.rounds import Rounds
 
-KILLS_OF_A_ROUND = 3
+KILLS_OF_A_ROUND = 6
 
 
 @pytest.mark.chaos

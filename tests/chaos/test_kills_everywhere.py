@@ -9,7 +9,7 @@ from tests.chaos.rounds import Rounds
 EACH = 5
 """Kills at every failpoint."""
 MOST_ROUNDS = 300
-KILLS_OF_A_ROUND = 3
+KILLS_OF_A_ROUND = 6
 
 
 @pytest.mark.chaos
