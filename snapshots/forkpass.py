@@ -21,7 +21,7 @@ from snapshots.progress import Meter
 from snapshots.seen import Seen, SeenFiles, SeenWriter, Twin
 
 JOB = 32 << 20  # bytes of one file given to one thread
-SYNC_NOW = 1 << 20  # in the first pass, files of this size are synced one by one
+SYNC_NOW = 1 << 20  # in the first pass, copies of this size are synced one by one
 SYNC_EACH = 256  # with more changed entries than this, one sync of the file system is cheaper
 
 
@@ -65,9 +65,8 @@ class Pass:
     def run(self, src: int, dst: int) -> None:
         self._root = dst
         try:
-            begin = self._pace.yield_to_others if self._pace else None
             # Beside a service one at a time: the rate is not what the processors can do.
-            with InOrder(1 if self._pace else THREADS, begin=begin) as self._jobs:
+            with InOrder(1 if self._pace else THREADS) as self._jobs:
                 self._directory(src, dst, b"", 0)
             self._sync.finish(dst)
             self._record.close(durable=not self._final)
@@ -253,7 +252,7 @@ class Pass:
                 if left.last():
                     fs.apply_meta(copy.dst, meta)
                     copy.twin = _twin(copy.dst)
-                    self._sync.file(copy.dst, size)
+                    self._sync.file(copy.dst, 0 if cloned else size)
                 return written, cloned
 
         for start in starts:
@@ -330,7 +329,7 @@ class _Countdown:
 class _Sync:
     """Makes a pass durable. Used by several threads.
 
-    In the first one large files as they are done, so that no burst builds up, the rest at the end.
+    In the first one large copies as they are done, so that no burst builds up, the rest at the end.
     Later all at the end, one by one: the first sync commits the times of all to the journal, and a
     sync of the whole file system would wait for everybody's writes; but above SYNC_EACH entries
     that is the cheaper way.
@@ -341,9 +340,9 @@ class _Sync:
         self._waiting: list[int] = []
         self._lock = threading.Lock()
 
-    def file(self, fd: int, size: int) -> None:
+    def file(self, fd: int, written: int) -> None:
         if self._first:
-            if size >= SYNC_NOW:
+            if written >= SYNC_NOW:
                 os.fsync(fd)
             else:
                 self._whole = True

@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,15 @@ CREATE = WRITE | os.O_CREAT | os.O_EXCL
 ALIGNED = 4096  # bytes, of what is written past the page cache
 ENTRY_ONLY = getattr(os, "O_PATH", 0o10000000) | os.O_NOFOLLOW | os.O_CLOEXEC
 
-FICLONE = 0x40049409
+_FICLONE, _FICLONERANGE = 0x40049409, 0x4020940D
+_CANNOT_CLONE = (
+    errno.EOPNOTSUPP,
+    errno.ENOTTY,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EPERM,
+)
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | _KEEP_SIZE
 _WRITE = 2
@@ -349,17 +358,23 @@ def same_bytes(a: memoryview, b: memoryview) -> bool:
 
 def clone_file(src_fd: int, dst_fd: int) -> bool:
     """Reflink the whole content; False where the file systems cannot."""
+    return _cloned(dst_fd, _FICLONE, src_fd)
+
+
+def clone_range(src_fd: int, dst_fd: int, offset: int, length: int) -> bool:
+    """Reflink a range into the same place. `length` 0: up to the end of the source.
+
+    Both are multiples of the file system's blocks. False where the file systems cannot, and if the
+    source is not that long.
+    """
+    return _cloned(dst_fd, _FICLONERANGE, struct.pack("=qQQQ", src_fd, offset, length, offset))
+
+
+def _cloned(dst_fd: int, how: int, what: int | bytes) -> bool:
     try:
-        fcntl.ioctl(dst_fd, FICLONE, src_fd)
+        fcntl.ioctl(dst_fd, how, what)
     except OSError as error:
-        if error.errno in (
-            errno.EOPNOTSUPP,
-            errno.ENOTTY,
-            errno.EXDEV,
-            errno.EINVAL,
-            errno.ENOSYS,
-            errno.EPERM,
-        ):
+        if error.errno in _CANNOT_CLONE:
             return False
         raise
     return True

@@ -179,6 +179,10 @@ class Pace:
             time.sleep(wait)
         self._resumed.at = time.monotonic()
 
+    def leave_to_others(self, seconds: float) -> None:
+        """Wait as long as the calling thread has just kept others from what they use."""
+        self.spend(int(2 * seconds * self.rate))  # that time itself counts as well
+
 
 class _Host:
     """Looks at the host, again and again."""

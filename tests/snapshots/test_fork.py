@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from snapshots import fs
 from snapshots.compare import tree_equal
 from snapshots.errors import SourceChanging, TargetNotEmpty, Unsupported
 from snapshots.fork import Fork, measure
 from snapshots.fs import MAX_DEPTH
+from snapshots.pace import Pace
 from snapshots.reflink import can_reflink
 from tests.snapshots.conftest import mounted
 from tests.snapshots.trees import ACL, MIB, everything, holes
@@ -88,10 +90,10 @@ def folders(base: Path) -> tuple[Path, Path, Path]:
     return source, target, base / "index"
 
 
-def fork_under_writer(base: Path, passes: int) -> None:
+def fork_under_writer(base: Path, passes: int, pace: Pace | None = None) -> None:
     source, target, index = folders(base)
     with writing(source):
-        fork = Fork(source, target, index=index)
+        fork = Fork(source, target, index=index, pace=pace)
         fork.first_pass()
         for _ in range(passes):
             time.sleep(0.1)
@@ -377,7 +379,8 @@ def test_a_changed_file_is_cloned_again_as_a_whole(
         assert os.fstat(copy.fileno()).st_size == 1 << 30
 
 
-def test_a_reflink_fork_under_a_writer(sharing: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pace", [None, Pace(floor=200 * MIB)], ids=["at once", "in parts"])
+def test_a_reflink_fork_under_a_writer(sharing: Path, tmp_path: Path, pace: Pace | None) -> None:
     base = sharing
     source, target, index = folders(base)
     (source / "cold").write_bytes(os.urandom(200 * MIB))
@@ -386,11 +389,11 @@ def test_a_reflink_fork_under_a_writer(sharing: Path, tmp_path: Path) -> None:
     os.sync()
     free = os.statvfs(base).f_bfree
     with writing(source):
-        fork = Fork(source, target, index=index)
+        fork = Fork(source, target, index=index, pace=pace)
         stats = fork.first_pass()
         assert stats.reflinked > 2
         time.sleep(0.2)
-        fork.catch_up()
+        assert fork.catch_up().bytes_written == 0
     final = Fork(source, target, index=index).final_pass()
     assert final.bytes_written == 0
     assert final.reflinked > 0
@@ -402,6 +405,40 @@ def test_a_reflink_fork_under_a_writer(sharing: Path, tmp_path: Path) -> None:
     with open(target / "cold", "r+b") as file:
         os.pwrite(file.fileno(), b"new world", 0)
     assert cold.read_bytes()[:9] != b"new world"
+
+
+def test_reflink_forks_in_parts_under_writers(sharing: Path) -> None:
+    """Through mmap, in place, appending: what a part missed, the final pass has."""
+    for number in range(int(os.environ.get("LOCKSTEP_ROUNDS", "2"))):
+        base = sharing / str(number)
+        base.mkdir()
+        fork_under_writer(base, number % 5, Pace(floor=200 * MIB))
+        shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("left", [0, MIB // 2, 3 * MIB + 5])
+def test_a_file_is_cut_off_while_it_is_cloned_in_parts(
+    sharing: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """The final pass has it as it is then, and the clones of others go on."""
+    source, target, index = folders(sharing)
+    for name in ("a", "cut", "z"):
+        (source / name).write_bytes(os.urandom(5 * MIB))
+    lasting = fs.clone_range
+    parts: list[int] = []
+
+    def clone_range(src: int, dst: int, offset: int, length: int) -> bool:
+        if os.fstat(src).st_ino == (source / "cut").stat().st_ino and offset in (0, 2 * MIB):
+            os.truncate(source / "cut", left)
+        parts.append(offset)
+        return lasting(src, dst, offset, length)
+
+    monkeypatch.setattr("snapshots.fs.clone_range", clone_range)
+    stats = Fork(source, target, index=index, pace=Pace(floor=200 * MIB)).first_pass()
+    assert (stats.reflinked, stats.bytes_written) == (3, 0)
+    assert parts[:5] == [at * MIB for at in range(5)]
+    Fork(source, target, index=index).final_pass()
+    assert tree_equal(source, target) == []
 
 
 def test_everything_is_forked_by_reflink(sharing: Path, source: Path, tmp_path: Path) -> None:
