@@ -158,8 +158,13 @@ def _ledger(here: Context) -> Iterator[Finding]:
     if mended:
         yield Finding("manifest", WARNING, mended)
     good, damaged = here.catalog.records(state)
-    for why in (*trust.broken(here.catalog, state, good).values(), *moves.not_as_left(here)):
-        yield Finding("records", FAILED, why, moves.PUT_BACK)
+    accepted = here.stack.settings.trust
+    found = trust.examine(moves.last_head(here), here.catalog, state, accepted)
+    for why in (found.ledger, *found.records.values()):
+        if why:
+            yield Finding("records", FAILED, why, found.remedy)
+    for why in trust.broken(here.catalog, state, good).values():
+        yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     for why in damaged.values():
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     if not damaged:

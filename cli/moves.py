@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import ask, failures, options
 from cli.context import Context, check_release, replace_file
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
-
-PUT_BACK = "put back a copy of releases/ that you trust; `lockstep up` takes it as it is now"
 
 if TYPE_CHECKING:
     from cli.backend import Backend
@@ -46,8 +45,7 @@ def preview(
     from reconciler.program import IMPACT_SHOWN
 
     here = Context.of(context)
-    warn_of_tampering(here)
-    plan = plan_of(here.stack)
+    plan = plan_of(here, here.stack)
     if as_json:
         from cli import documents
         from cli.releases import print_json
@@ -116,7 +114,7 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
     from reconciler.plan import Move
 
     insist_on_nothing_unfinished(here)
-    plan = plan_of(declaring(here.stack, release, wish))
+    plan = plan_of(here, declaring(here.stack, release, wish))
     show(plan)
     if plan.refusals:
         print(f"error: refused as said above; {release} was not declared", file=sys.stderr)
@@ -140,8 +138,8 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
     raise typer.Exit(code)
 
 
-def not_as_left(here: Context) -> list[str]:
-    """What is not as the last `up` left it, as far as Pulumi's state tells."""
+def last_head(here: Context) -> Mapping[str, Any] | None:
+    """The stack's output `head`, with which ledger and records are compared; None without one."""
     from reconciler import trust
 
     try:
@@ -149,21 +147,8 @@ def not_as_left(here: Context) -> list[str]:
     except Exception as error:
         if failures.exit_code(error) is None:
             raise
-        return []  # a state that cannot be read is said by whoever needs it
-    return trust.against(outputs.get(trust.OUTPUT), here.catalog)
-
-
-def warn_of_tampering(here: Context) -> None:
-    """Say what is not as the last `up` left it, before it is worked with."""
-    from reconciler import trust
-
-    state = here.catalog.state()
-    good, _ = here.catalog.records(state)
-    found = [*trust.broken(here.catalog, state, good).values(), *not_as_left(here)]
-    for why in found:
-        print(f"warning: {why}", file=sys.stderr)
-    if found:
-        print(f"  {PUT_BACK}", file=sys.stderr)
+        return None  # a state that cannot be read is said by whoever needs it
+    return outputs.get(trust.OUTPUT)
 
 
 def insist_on_nothing_unfinished(here: Context) -> None:
@@ -248,7 +233,6 @@ def declare(backend: Backend, release: str, wish: Wish | None) -> None:
 def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = False) -> int:
     """Run `up` on the engine; returns the command's exit code."""
     here.say(here.backend.says)
-    warn_of_tampering(here)
     follow_running(here)
     look_after_state(here)
     if not here.backend.exists():
@@ -293,7 +277,7 @@ def _say_what_is_next(here: Context) -> None:
 def _why_refused(here: Context) -> int | None:
     """The exit code of what refuses the declared release as things stand; None if nothing does."""
     try:
-        plan = plan_of(here.stack, probe=False)
+        plan = plan_of(here, here.stack, probe=False)
     except LockstepError as error:
         return int(error.exit_code)
     return refusal_code(plan) if plan.refusals else None
@@ -308,11 +292,11 @@ def preview_code(here: Context, *, diff: bool) -> int:
     return backend.exit_code(code, failures.exit_code(error) if error else None)
 
 
-def plan_of(stack: Stack, *, probe: bool = True) -> Plan:
+def plan_of(here: Context, stack: Stack, *, probe: bool = True) -> Plan:
     """The decision for a stack on the facts of this moment: what `up` would carry out."""
     from reconciler import program
 
-    return program.facts_and_plan(stack, probe=probe)
+    return program.facts_and_plan(stack, probe=probe, anchor=last_head(here))
 
 
 def show(plan: Plan) -> None:

@@ -170,6 +170,9 @@ class Settings(Setting):
     gates: dict[str, Gate] = {}
     restore: Wish | None = None
     retry: str | None = None
+    trust: str | None = Field(
+        None, description="takes releases/ as it is, by the mark that the refusal names"
+    )
     reach: Literal["auto", "direct", "helper"] = Field(
         "auto", description="volumes are read by this process itself, or by helper containers"
     )

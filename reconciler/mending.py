@@ -9,7 +9,9 @@ from pathlib import Path
 from reconciler import lineage, places
 from reconciler.errors import Refused
 from reconciler.ledger import State
+from reconciler.plan import Action, Plan, Refusal
 from reconciler.reach import repair
+from snapshots.report import Finding
 from snapshots.store import Store
 from snapshots.verify import verify_all
 
@@ -40,28 +42,56 @@ def insist_on_whole(
         say(f"mended: {mended}")
     left = verify_all(store, snapshots, read_data=True, progress=progress).damages
     if left:
-        offers = [_offer(store, state, snapshot, release) for snapshot in snapshots]
-        raise Refused(
-            "; ".join(["the store is damaged where this move needs it", *map(str, left)]),
-            next_step="\n  ".join(
-                [
-                    *filter(None, offers),
-                    "lockstep verify --read-data   tells what else is damaged",
-                    "lockstep config set data keep   goes back with the data as it is now",
-                ]
-            ),
-        )
+        offers = [_offer(store, state, snapshot, release, quick=False) for snapshot in snapshots]
+        raise Refused(_says(left), next_step=_ways(offers))
 
 
-def _offer(store: Store, state: State, snapshot: str, release: str | None) -> str:
+def foreseen(
+    state: State, store: Store, plan: Plan, folders: Callable[[], Mapping[str, Sequence[Path]]]
+) -> tuple[list[Refusal], list[str]]:
+    """For the preview, as far as records, trees and indexes tell: what `insist_on_whole` would
+    raise, and warnings where it might mend from a sealed volume, which only `up` reads."""
+    refusals, warnings = [], []
+    for planned in plan.datasets.values():
+        if planned.snapshot is None or planned.action not in (Action.RESTORE, Action.IN_PLACE):
+            continue
+        found = verify_all(store, [planned.snapshot], read_data=False).damages
+        if not found:
+            continue
+        if planned.action is Action.IN_PLACE or folders().get(planned.name):
+            warnings.append(
+                f"{_says(found)}; `up` mends it if a volume still has the content, as "
+                "`lockstep repair` does now, and refuses otherwise"
+            )
+        else:
+            offer = _offer(store, state, planned.snapshot, plan.target, quick=True)
+            refusals.append(Refusal(_says(found), _ways([offer])))
+    return refusals, warnings
+
+
+def _says(damages: Sequence[Finding]) -> str:
+    return "; ".join(["the store is damaged where this move needs it", *map(str, damages)])
+
+
+def _ways(offers: Sequence[str]) -> str:
+    return "\n  ".join(
+        [
+            *filter(None, offers),
+            "lockstep verify --read-data   tells what else is damaged",
+            "lockstep config set data keep   goes back with the data as it is now",
+        ]
+    )
+
+
+def _offer(store: Store, state: State, snapshot: str, release: str | None, *, quick: bool) -> str:
     """How to take the nearest snapshot that is whole in place of a damaged one; "" if there is
-    none, or if this one is whole."""
-    if not _damaged(store, snapshot):
+    none, or if this one is whole. `quick`: without reading data."""
+    if not _damaged(store, snapshot, quick=quick):
         return ""
     present = set(store.ids())
     at = lineage.taken_at(state, snapshot)
     for other, whose in lineage.neighbours(state, *at) if at is not None else []:
-        if other in present and other != snapshot and not _damaged(store, other):
+        if other in present and other != snapshot and not _damaged(store, other, quick=quick):
             return (
                 f"{lineage.way_to(release, other)}   takes {whose}, the nearest of "
                 f"{store.read(other).dataset} that is whole; then run this again"
@@ -69,5 +99,5 @@ def _offer(store: Store, state: State, snapshot: str, release: str | None) -> st
     return ""
 
 
-def _damaged(store: Store, snapshot: str) -> bool:
-    return bool(verify_all(store, [snapshot], read_data=True).damages)
+def _damaged(store: Store, snapshot: str, *, quick: bool) -> bool:
+    return bool(verify_all(store, [snapshot], read_data=not quick).damages)

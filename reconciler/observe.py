@@ -35,10 +35,19 @@ from snapshots.errors import Damaged, UnknownSnapshot
 _PROBE_SECONDS = 5.0
 
 
-def observe(stack: Stack, catalog: Catalog, state: State, docker: Docker, *, probe: bool) -> Facts:
+def observe(
+    stack: Stack,
+    catalog: Catalog,
+    state: State,
+    docker: Docker,
+    *,
+    probe: bool,
+    distrusted: Mapping[str, str] = {},
+) -> Facts:
     """The facts of this moment. `probe`: also count what the live world's data holds, when there
-    is something to compare it with. Raises Unavailable, BadInput when the store cannot be used."""
-    return _Observation(stack, catalog, state, docker).facts(probe)
+    is something to compare it with. `distrusted`: release -> why its record is not to be believed.
+    Raises Unavailable, BadInput when the store cannot be used."""
+    return _Observation(stack, catalog, state, docker, distrusted).facts(probe)
 
 
 @dataclass
@@ -47,6 +56,7 @@ class _Observation:
     catalog: Catalog
     state: State
     docker: Docker
+    distrusted: Mapping[str, str]
 
     def facts(self, probe: bool) -> Facts:
         records, damaged = self._records
@@ -76,7 +86,8 @@ class _Observation:
     @cached_property
     def _records(self) -> tuple[dict[str, Release], dict[str, str]]:
         good, damaged = self.catalog.records(self.state)
-        damaged = {**trust.broken(self.catalog, self.state, good), **damaged}
+        broken = trust.broken(self.catalog, self.state, good)
+        damaged = {**broken, **self.distrusted, **damaged}
         return {name: r for name, r in good.items() if name not in damaged}, damaged
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -113,6 +114,19 @@ def write_files(catalog: Catalog, world: str, release: Release) -> None:
         path.chmod(config.mode)
         for parent in path.parents[: len(path.relative_to(folder).parts) - 1]:
             parent.chmod(0o755)
+
+
+def altered_files(catalog: Catalog, world: str, release: Release) -> list[Path]:
+    """Config files of a world that are not as its release recorded them."""
+    folder = files(catalog, world)
+    places = {worldmodel.config_place(folder, c): c.sha256 for c in release.configs.values()}
+    return [path for path, digest in places.items() if _hash(path) != digest]
+
+
+def _hash(path: Path) -> str:
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
 def clear_files(catalog: Catalog, world: str) -> None:

@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+from pulumi.runtime import invoke
 
 from reconciler import (
     config,
     debts,
     decide,
     fitness,
+    foresight,
     hostlock,
     hostnotes,
     imagehold,
     impact,
     observe,
+    reach,
     switch,
     trust,
     worlds,
@@ -42,6 +45,8 @@ from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
 from snapshots.errors import SnapshotError
 
+_TEXTS = ("release", "store", "encryption", "data", "retry", "trust")
+"""Config keys whose values are never JSON."""
 IMPACT_SHOWN = "LOCKSTEP_IMPACT_SHOWN"
 """Set by a caller that has shown the impact itself."""
 
@@ -59,7 +64,7 @@ def run() -> None:
     _last_error = None
     _end_quietly_on_interrupt()
     try:
-        program = Program(read_stack())
+        program = Program(read_stack(), anchor=_last_head())
         program.put_right_what_is_unfinished()
         program.put_back_tags()
         program.declare()
@@ -68,9 +73,27 @@ def run() -> None:
         raise pulumi.RunError(masked(str(error))) from None
 
 
-def facts_and_plan(stack: config.Stack, *, probe: bool = True) -> Plan:
-    """What preview shows: the decision on the facts of this moment."""
-    return Program(stack, probe=probe).plan
+def facts_and_plan(
+    stack: config.Stack, *, probe: bool = True, anchor: Mapping[str, Any] | None = None
+) -> Plan:
+    """What preview shows: the decision on the facts of this moment. `anchor`: the stack's output
+    `head`."""
+    return Program(stack, probe=probe, anchor=anchor).plan
+
+
+def _last_head() -> Mapping[str, Any] | None:
+    """The output `head` that the last `up` left, by the engine's own word; None before the first.
+    The engine's function for stack references gives it without a resource in the state."""
+    project, stack = pulumi.get_project(), pulumi.get_stack()
+    why = ""
+    for name in (f"{pulumi.get_organization()}/{project}/{stack}", stack):
+        try:
+            found = invoke("pulumi:pulumi:readStackOutputs", {"name": name}).value or {}
+            return dict(found.get("outputs") or {}).get(trust.OUTPUT)
+        except Exception as error:
+            why = str(error)
+    pulumi.log.warn(f"the ledger is not compared with what the last up left of it: {why}")
+    return None
 
 
 def read_stack() -> config.Stack:
@@ -94,7 +117,7 @@ def read_stack() -> config.Stack:
 
 def parse_value(key: str, value: Any) -> Any:
     """A config value as Pulumi hands it over: objects and numbers come as JSON text."""
-    if not isinstance(value, str) or key in ("release", "store", "encryption", "data", "retry"):
+    if not isinstance(value, str) or key in _TEXTS:
         return value
     try:
         parsed = json.loads(value)
@@ -109,6 +132,7 @@ class Program:
 
     stack: config.Stack
     probe: bool = True
+    anchor: Mapping[str, Any] | None = None
 
     @cached_property
     def docker(self) -> Docker:
@@ -129,17 +153,33 @@ class Program:
         return self.catalog.state()
 
     @cached_property
+    def found(self) -> trust.Found:
+        """What is not as the last `up` left it."""
+        accepted = self.stack.settings.trust
+        return trust.examine(self.anchor, self.catalog, self.state, accepted)
+
+    @cached_property
     def plan(self) -> Plan:
+        reach.insist_on_same_host(self.docker, self.stack.releases)
         mended = self.catalog.mend_manifest()
         if mended:
             pulumi.log.warn(mended)
-        facts = observe.observe(self.stack, self.catalog, self.state, self.docker, probe=self.probe)
+        facts = observe.observe(
+            self.stack,
+            self.catalog,
+            self.state,
+            self.docker,
+            probe=self.probe,
+            distrusted=self.found.records,
+        )
         self.now = Situation(self.stack, self.state, facts)
-        plan = decide.decide(self.stack, self.state, facts)
+        plan = trust.judged(decide.decide(self.stack, self.state, facts), self.found)
         unfit = fitness.refusals(
             self.stack, self.docker, plan, facts.records, self.state.live_release
         )
-        return replace(plan, refusals=(*plan.refusals, *unfit))
+        plan = replace(plan, refusals=(*plan.refusals, *unfit))
+        record = facts.records.get(plan.target or "")
+        return foresight.added(self.catalog, self.state, self.docker, plan, record)
 
     def put_right_what_is_unfinished(self) -> None:
         """Follow a switch that runs without its caller to its end; finish or revert one that a
@@ -190,7 +230,7 @@ class Program:
         pulumi.export("world", live.world)
         pulumi.export("impact", live.impact)
         # After the work: `kept` has its id, and the ledger its last event.
-        pulumi.export(trust.OUTPUT, kept.id.apply(lambda _: trust.head(self.catalog)))
+        pulumi.export(trust.OUTPUT, kept.id.apply(lambda _: trust.head(self.catalog, self.found)))
 
     def _declared_releases(self) -> list[str]:
         of_worlds = [self._release_of(world) for world in self.plan.worlds]

@@ -23,6 +23,7 @@ from snapshots import compare, drivers, livecapture, reflink, wire
 from snapshots import fork as forks
 from snapshots import repair as repairs
 from snapshots import restore as restores
+from snapshots import touched as touches
 from snapshots.cipher import AesGcm
 from snapshots.drivers import Ask, Driver, Exec
 from snapshots.fork import ForkStats, Size
@@ -33,6 +34,7 @@ from snapshots.repair import Repaired
 from snapshots.report import Finding
 from snapshots.restore import RestoreStats
 from snapshots.store import SnapshotRecord, Store
+from snapshots.touched import Touched
 
 WAYS = ("auto", "direct", "helper")
 OVERRIDE = "LOCKSTEP_REACH"
@@ -66,6 +68,14 @@ def way(docker: Docker) -> Way:
     if not os.access(docker.info.root, os.R_OK | os.X_OK):
         return Way(False, f"{docker.info.root} of the daemon is not here")
     return Way(True, "this is root, on the daemon's host")
+
+
+def insist_on_same_host(docker: Docker, folder: Path) -> None:
+    """Raises Unavailable when a daemon that is asked by tcp or ssh does not see this folder: it is
+    on another host, where neither the host lock nor a world's config files would be."""
+    if not docker.is_local and folder.is_dir():
+        where = Mount(str(folder))
+        helper.call(docker, frozenset({where}), "identity", {"path": where.path}, Asked())
 
 
 @dataclass(frozen=True)
@@ -251,6 +261,15 @@ def measure(path: Path) -> Size:
     if not is_far(path):
         return compare.measure(path)
     return Size(**_call("measure", Asked(), _Mounted([path]), {"path": path}))
+
+
+def touched(path: Path, store: Store, snapshot_id: str) -> Touched:
+    """See `snapshots.touched.touched`."""
+    if not is_far(path):
+        return touches.touched(path, store, snapshot_id)
+    args = {"path": path, "store": _stored(store), "snapshot": snapshot_id}
+    said = _call("touched", Asked(), _Mounted([path, store.path]), args)
+    return Touched(tuple(said["changed"]), tuple(said["unsure"]))
 
 
 def entries(path: Path) -> int:

@@ -2,33 +2,59 @@
 
 Each record has the hash of the one before it, each event of the ledger that of all before it. Who
 alters, removes, reorders or puts back an old one can make a chain whole again from there on, but
-not the heads that the last `up` left in the stack's output `head`.
+not the heads that the last `up` left in the stack's output `head`. The program asks the engine for
+them, so that a plain `pulumi up` compares as well.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reconciler import names
 from reconciler.catalog import Catalog
-from reconciler.errors import CatalogDamaged
 from reconciler.ledger import State
+from reconciler.plan import Plan, Refusal
 from reconciler.release import Release
 
 OUTPUT = "head"
 
 
-def head(catalog: Catalog) -> dict[str, Any]:
-    """What the stack's output says: the ledger's last event and chain, and each record's hash.
+@dataclass(frozen=True)
+class Found:
+    """What is not as the last `up` left it."""
+
+    ledger: str = ""
+    """Why the ledger is another one; "" if it goes on from where it was."""
+    records: Mapping[str, str] = field(default_factory=dict)
+    """Release -> why its record is not the one that was there."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Release -> the hash that its record had."""
+    mark: str = ""
+    """What the config's `trust` says to take all of it as it is now."""
+
+    @property
+    def remedy(self) -> str:
+        return (
+            "put back the newest copy of releases/ that you trust; if there is no newer one than "
+            f"this:\n  lockstep config set trust {self.mark}   takes it as it is now"
+        )
+
+
+def head(catalog: Catalog, found: Found) -> dict[str, Any]:
+    """What the stack's output says: the ledger's last event and chain, and each record's hash; of
+    a record that was exchanged still the hash that it had, so that no `up` makes it a good one.
 
     Raises CatalogDamaged.
     """
     state = catalog.state()
     records = {path.parent.name: _digest(path) for path in catalog.record_paths()}
-    return {"events": state.seq, "ledger": state.chain, "records": records}
+    known = {name: digest for name, digest in {**records, **found.left}.items() if digest}
+    return {"events": state.seq, "ledger": state.chain, "records": known}
 
 
 def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> dict[str, str]:
@@ -57,42 +83,74 @@ def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> di
     return found
 
 
-def against(anchor: Mapping[str, Any] | None, catalog: Catalog) -> list[str]:
-    """What is not as the last `up` left it, a sentence each; [] without an anchor.
+def examine(
+    anchor: Mapping[str, Any] | None, catalog: Catalog, state: State, accepted: str | None
+) -> Found:
+    """What is not as the last `up` left it; nothing without an anchor, or if the config's `trust`
+    (`accepted`) takes releases/ as it is.
 
-    `anchor`: the stack's output `head`. Raises CatalogDamaged when the ledger itself is not whole.
+    `anchor`: the stack's output `head`.
     """
     if not anchor:
-        return []
-    state = catalog.state()
-    said = [*_ledger(anchor, catalog, state)]
+        return Found()
     there = {path.parent.name: path for path in catalog.record_paths()}
-    for name, digest in sorted(dict(anchor.get("records") or {}).items()):
+    records: dict[str, str] = {}
+    left = {str(name): str(digest) for name, digest in dict(anchor.get("records") or {}).items()}
+    for name, digest in sorted(left.items()):
         if name not in there:
             if name not in state.pruned:
-                said.append(f"the record of {name} was removed since the last up, not pruned")
+                records[name] = f"the record of {name} was removed since the last up, not pruned"
         elif _digest(there[name]) != digest:
-            said.append(f"the record of {name} was altered or exchanged since the last up")
-    return said
+            records[name] = f"the record of {name} was altered or exchanged since the last up"
+    ledger = _ledger(anchor, catalog, state)
+    if not ledger and not records:
+        return Found()
+    mark = _mark(head(catalog, Found()))
+    if accepted == mark:
+        return Found()
+    return Found(ledger, records, {name: left[name] for name in records}, mark)
 
 
-def _ledger(anchor: Mapping[str, Any], catalog: Catalog, state: State) -> list[str]:
+def judged(plan: Plan, found: Found) -> Plan:
+    """The plan, refused where the ledger is not the one that the last `up` left.
+
+    Not only warned of: all that a plan says is the ledger's sum. By an older one, numbers of worlds
+    and generations would be given twice, what it does not know would count as nobody's, and this
+    very `up` would write its end down as the good one. Where it is all that a disaster left,
+    `trust` says so, for exactly what is there. A record is one release's: only that is unusable.
+    """
+    refusals, warnings = plan.refusals, plan.warnings
+    if found.ledger:
+        refusals = (Refusal(found.ledger, found.remedy), *refusals)
+    elif found.records:
+        warnings = (*warnings, f"{', '.join(found.records)}: {found.remedy}")
+    return replace(plan, refusals=refusals, warnings=warnings)
+
+
+def _mark(there: Mapping[str, Any]) -> str:
+    """Never a number, which Pulumi's config would take for one."""
+    digest = hashlib.sha256(json.dumps(there, sort_keys=True).encode()).hexdigest()
+    return f"{there['events']}-{digest[:16]}"
+
+
+def _ledger(anchor: Mapping[str, Any], catalog: Catalog, state: State) -> str:
     events, chain = int(anchor.get("events") or 0), anchor.get("ledger")
     if state.seq < events:
-        return [
+        return (
             f"the ledger {catalog.ledger.path} ends with event {state.seq}, but the last up left "
             f"it at event {events}: an older copy was put back, or its end was cut off"
-        ]
+        )
     if chain != catalog.ledger.chain_at(events):
-        return [
+        return (
             f"the ledger {catalog.ledger.path} is not the one that the last up left: its first "
             f"{events} events were written anew"
-        ]
-    return []
+        )
+    return ""
 
 
 def _digest(path: Path) -> str:
+    """ "" for a record that cannot be read, which the catalog says of that release alone."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CatalogDamaged(f"{path} cannot be read: {error.strerror}") from None
+    except OSError:
+        return ""

@@ -1,18 +1,21 @@
 """Whether what a move is about to attach is still what was sealed: nobody may write into a sealed
-volume, but whoever is root on the host can."""
+volume, but whoever is root on the host can.
+
+The preview tells by names, sizes and times, which costs one look at each file; before anything
+stops for it, `insist` reads what they do not vouch for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from reconciler import lineage, places
 from reconciler.docker import Docker
-from reconciler.errors import Refused
+from reconciler.errors import LockstepError, Refused
 from reconciler.ledger import State
-from reconciler.plan import Action, Plan
-from reconciler.reach import capture
+from reconciler.plan import Action, DatasetPlan, Plan, Refusal
+from reconciler.reach import capture, touched
 from snapshots.errors import SnapshotError
 from snapshots.store import Store
 
@@ -32,15 +35,9 @@ def insist(
     """Each sealed volume that the move attaches is compared with the snapshot of it; what did not
     change since (size, times, inode) is not read. Raises Refused, with the ways out, when one
     differs: then what it holds now is a snapshot with these `tags`."""
-    for planned in plan.datasets.values():
-        generation = state.generations.get(planned.generation)
-        if planned.action is not Action.ATTACH or planned.new or generation is None:
-            continue
-        if generation.captured is None or generation.sealed is None or generation.spoiled:
-            continue
-        left = next(d for d in state.departures if d.seq == generation.sealed)
-        sealed, path = generation.captured, places.place(docker, generation.name)
-        by_path = streams(left.release, planned.name)
+    for planned, left, sealed in _sealed(state, plan):
+        path = places.place(docker, planned.generation)
+        by_path = streams(left, planned.name)
         now = _captured(store, path, planned.name, sealed, by_path, tags)
         if now is None:
             continue
@@ -48,11 +45,54 @@ def insist(
             store.forget(now)
             continue
         raise Refused(
-            f"dataset {planned.name}: somebody changed files in volume {generation.name} since "
-            f"{left.release} was left",
-            next_step=f"{lineage.way_to(plan.target, sealed)}   takes what {left.release} left, "
+            f"dataset {planned.name}: somebody changed files in volume {planned.generation} since "
+            f"{left} was left",
+            next_step=f"{lineage.way_to(plan.target, sealed)}   takes what {left} left, "
             f"from the store\n  {lineage.way_to(plan.target, now)}   takes what is there now",
         )
+
+
+def foreseen(
+    state: State, docker: Docker, store: Store, plan: Plan
+) -> tuple[list[Refusal], list[str]]:
+    """For the preview, as far as it can be told without reading: what `insist` would raise, and
+    warnings where it would have to read."""
+    refusals, warnings = [], []
+    for planned, left, sealed in _sealed(state, plan):
+        try:
+            found = touched(places.place(docker, planned.generation), store, sealed)
+        except (SnapshotError, LockstepError):
+            continue  # without hints nothing can be told beforehand
+        where = f"in volume {planned.generation} since {left} was left"
+        if found.changed:
+            refusals.append(
+                Refusal(
+                    f"dataset {planned.name}: somebody changed files {where}: "
+                    f"{', '.join(found.changed)}",
+                    f"{lineage.way_to(plan.target, sealed)}   takes what {left} left, from the "
+                    f"store\n  lockstep snapshot create {planned.generation} --name "
+                    f"{planned.name}   captures what is there now: restore.at takes its id as well",
+                )
+            )
+        elif found.unsure:
+            warnings.append(
+                f"dataset {planned.name}: somebody touched files {where}: "
+                f"{', '.join(found.unsure)}; `up` reads them, and refuses if their content is "
+                "another"
+            )
+    return refusals, warnings
+
+
+def _sealed(state: State, plan: Plan) -> Iterator[tuple[DatasetPlan, str, str]]:
+    """What is attached as it was sealed: (dataset, the release that left it, its snapshot)."""
+    for planned in plan.datasets.values():
+        generation = state.generations.get(planned.generation)
+        if planned.action is not Action.ATTACH or planned.new or generation is None:
+            continue
+        if generation.captured is None or generation.sealed is None or generation.spoiled:
+            continue
+        left = next(d for d in state.departures if d.seq == generation.sealed)
+        yield planned, left.release, generation.captured
 
 
 def _captured(

@@ -131,6 +131,7 @@ class _Making:
             for service in compose.services(release.model)
             if present[service] < compose.replicas(release.model, service)
         ]
+        self._put_files_right(release, world)
         if not missing:
             if not world.adopted:
                 # A run that died after it created containers would leave them without.
@@ -144,6 +145,15 @@ class _Making:
             )
         self.progress(f"creating the missing containers of {world.name}: {', '.join(missing)}")
         self._create_containers(release, world.name, world.generations, created=frozenset())
+
+    def _put_files_right(self, release: Release, world: World) -> None:
+        """Containers mount them from a folder, where whoever is root could write since."""
+        if world.adopted:
+            return
+        altered = places.altered_files(self.catalog, world.name, release)
+        if altered:
+            self.progress(f"{altered[0]} is not as {release.name} has it: put back")
+            places.write_files(self.catalog, world.name, release)
 
     # a new world ----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from snapshots.reflink import can_reflink
 from snapshots.repair import repair
 from snapshots.restore import restore
 from snapshots.store import Store
+from snapshots.touched import touched
 
 PATH_METHODS = frozenset({"looks_like", "probe_path", "version", "check_path"})
 RUN_METHODS = frozenset({"load", "truly_empty"})
@@ -230,6 +231,10 @@ def _measure(server: Server, args: Args) -> Any:  # noqa: ARG001
     return asdict(measure(Path(args["path"])))
 
 
+def _touched(server: Server, args: Args) -> Any:  # noqa: ARG001
+    return asdict(touched(Path(args["path"]), _store(args["store"]), args["snapshot"]))
+
+
 def _can_reflink(server: Server, args: Args) -> Any:  # noqa: ARG001
     return can_reflink(Path(args["source"]), Path(args["target"]))
 
@@ -272,6 +277,7 @@ CALLS: dict[str, Callable[[Server, Args], Any]] = {
     "repair": _repair,
     "identity": _identity,
     "measure": _measure,
+    "touched": _touched,
     "can_reflink": _can_reflink,
     "entries": _entries,
     "looks_like": _looks_like,

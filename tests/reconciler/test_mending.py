@@ -13,6 +13,7 @@ import pytest
 from reconciler import mending
 from reconciler.errors import Exit, Refused
 from reconciler.ledger import Departure, State
+from reconciler.plan import Action, DatasetPlan, Move, Plan
 from snapshots.capture import capture
 from snapshots.pack import read_index
 from snapshots.store import Store
@@ -112,3 +113,34 @@ def test_fault_21_23_the_nearest_whole_snapshot_is_offered_and_not_taken(
     assert f"restore.at {taken[0]}   takes what prod-001 left" in offered()
     flip_bits(store, spare=packs[3] - packs[1])
     assert f"restore.at {taken[2]}   takes what prod-003 left" in offered()
+
+
+def test_fault_23_the_preview_tells_of_a_pack_that_is_gone(
+    store: Store, volume: Path, tmp_path: Path
+) -> None:
+    """A pack is removed that a rollback restores from: the preview refuses with the file's name, or
+    warns where a sealed volume may still have the content, and reads no data for it."""
+    (before := tmp_path / "before").mkdir()
+    (before / "kept").write_bytes(os.urandom(1000))
+    nearest = capture(before, store, dataset="db").id
+    spare = set(store.packs.glob("*.pack"))
+    record = capture(volume, store, dataset="db")
+    left = (
+        Departure(n, f"prod-00{n}", f"shop-prod-00{n}", {}, {"db": snapshot}, {}, "")
+        for n, snapshot in ((1, nearest), (2, record.id))
+    )
+    restored = DatasetPlan("db", Action.RESTORE, "g9", 9, new=True, snapshot=record.id)
+    plan = Plan(Move.BACK, 9, "prod-002", "shop-prod-003", "w", True, {"db": restored})
+    state = State(departures=tuple(left))
+    assert mending.foreseen(state, store, plan, dict) == ([], [])
+
+    for pack in set(store.packs.glob("*.pack")) - spare:
+        pack.unlink()
+    (refusal,), warnings = mending.foreseen(state, store, plan, dict)
+    assert warnings == []
+    assert "base/table" in refusal.message
+    assert f"restore.at {nearest}   takes what prod-001 left" in refusal.remedy
+    refusals, (warning,) = mending.foreseen(state, store, plan, lambda: {"db": [volume]})
+    assert refusals == []
+    assert "base/table" in warning
+    assert "lockstep repair" in warning

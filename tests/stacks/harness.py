@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli import engines
 from setup.base_images import IMAGES, exists
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 120.0
+OFFICIAL = engines.find(os.environ.get("PATH", ""), ROOT)
+"""The official Pulumi CLI, if there is one."""
 
 APP = """
 import http.server, json, os, pathlib, signal, sys
@@ -332,6 +335,23 @@ def notes_project(folder: Path, kind: type[Project] = Project, **more: Any) -> P
     (folder / "app.py").write_text(APP)
     (folder / "compose.yaml").write_text(COMPOSE.format(image=python_image(), port=project.port))
     return project
+
+
+def pulumi(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
+    """`pulumi WORDS` as a person types it, of the engine that the project runs on."""
+    embedded = project.environment()["LOCKSTEP_ENGINE"] == "embedded"
+    command = [sys.executable, "-m", "cli.pulumi"] if embedded else [str(OFFICIAL)]
+    return subprocess.run(
+        [*command, *words, "--stack", "prod", "--non-interactive"],
+        cwd=project.folder,
+        env={
+            **project.environment(),
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(project.folder / ".lockstep" / "passphrase"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
 
 
 @contextmanager

@@ -6,21 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli import engines
 from tests.failing import Failing
-from tests.stacks.harness import ROOT, Project, docker, notes_project
+from tests.stacks.harness import OFFICIAL, ROOT, Project, docker, notes_project, pulumi
 from tests.stacks.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
 
-OFFICIAL = engines.find(os.environ.get("PATH", ""), ROOT)
 SLEEP = "import select, time\ntime.sleep = lambda s: select.select((), (), (), s) and None\n"
 """libfaketime spoils the absolute times to which Python sleeps."""
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -80,22 +76,6 @@ def insist_on_two(project: Project) -> None:
     assert project.live() == "prod-002"
     assert (project.get("/version"), project.notes()) == ("2", ["a", "b"])
     project.nothing_to_do()
-
-
-def pulumi(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
-    embedded = project.env["LOCKSTEP_ENGINE"] == "embedded"
-    command = [sys.executable, "-m", "cli.pulumi"] if embedded else [str(OFFICIAL)]
-    return subprocess.run(
-        [*command, *words, "--stack", "prod", "--non-interactive"],
-        cwd=project.folder,
-        env={
-            **project.environment(),
-            "PULUMI_CONFIG_PASSPHRASE_FILE": str(project.folder / ".lockstep" / "passphrase"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_fault_48_89_the_state_is_of_yesterday_cut_or_lost(stack: Project) -> None:

@@ -4,13 +4,14 @@ data is lost by it."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.stacks.harness import Project, docker, notes_project, python_image
+from tests.stacks.harness import Project, docker, notes_project, pulumi, python_image
 
 SIDE = """  side:
     image: {image}
@@ -42,7 +43,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def volume(project: Project, number: int) -> Path:
-    name = f"{project.name}-prod_notes_g{number}"
+    return mountpoint(f"{project.name}-prod_notes_g{number}")
+
+
+def mountpoint(name: str) -> Path:
     return Path(docker("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
 
 
@@ -76,6 +80,15 @@ def test_attack_data_files_in_a_sealed_volume_are_edited(pair: Project) -> None:
     before, stamp = file.read_text(), file.stat()
     file.write_text("forged\n")
     running = pair.containers()
+    pair.declare("prod-001")
+    (told,) = pair.preview(code=3)["refusals"]
+    assert f"{pair.name}-prod_notes_g1 since prod-001 was left: notes.txt" in told["message"]
+    assert f"lockstep snapshot create {pair.name}-prod_notes_g1 --name notes" in told["remedy"]
+    by_pulumi = pulumi(pair, "preview")
+    assert by_pulumi.returncode != 0
+    assert told["message"] in by_pulumi.stdout + by_pulumi.stderr
+    assert told["message"] in pair.up(code=3).text
+    pair.declare("prod-002")
     refused = pair.run("rollback", "--yes", code=3)
     assert f"{pair.name}-prod_notes_g1" in refused.text
     assert "restore.at" in refused.text
@@ -90,6 +103,44 @@ def test_attack_data_files_in_a_sealed_volume_are_edited(pair: Project) -> None:
     pair.run("undo", "--yes")
     assert pair.notes() == ["one", "two"]
     assert stamp.st_size == len("one\n")
+
+
+def test_attack_data_a_sealed_volume_is_edited_and_its_times_are_put_back(pair: Project) -> None:
+    """As root, change a byte in the volume that prod-001 left and give the file its old size and
+    modification time: the preview says that somebody touched it, and a rollback reads it and
+    refuses before anything stops."""
+    pair.declare("prod-001")
+    left = pair.run("info", "prod-001", "--json").json()["departures"][-1]
+    generation = left["generations"]["notes"]
+    file = mountpoint(generation) / "notes.txt"
+    stamp = file.stat()
+    file.write_text("ONE\n")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert any(f"touched files in volume {generation}" in w for w in pair.preview()["warnings"])
+    pair.declare("prod-002")
+    running = pair.containers()
+    refused = pair.run("rollback", "--yes", code=3)
+    assert f"somebody changed files in volume {generation}" in refused.text
+    assert pair.containers() == running
+    file.write_text("one\n")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+def test_attack_data_a_config_file_of_the_previous_world_is_edited(pair: Project) -> None:
+    """Edit a config file that containers of prod-001 mount, below releases/files: the preview says
+    so, and the rollback to it runs with the file as it was recorded."""
+    world = container(pair, "prod-001", "app").removesuffix("-app-1")
+    (file,) = (pair.folder / "releases" / "files" / world).rglob("app.py")
+    recorded = file.read_text()
+    file.write_text(recorded.replace('broken or "ok"', 'broken or "forged"'))
+    pair.declare("prod-001")
+    assert any(f"{file} is not as prod-001" in w for w in pair.preview()["warnings"])
+    pair.declare("prod-002")
+    pair.run("rollback", "--yes")
+    assert (pair.get("/health"), file.read_text()) == ("ok", recorded)
+    assert pair.notes() == ["one"]
+    pair.run("undo", "--yes")
+    assert pair.notes() == ["one", "two"]
 
 
 def test_attack_data_the_live_volume_is_removed_while_stopped(pair: Project) -> None:

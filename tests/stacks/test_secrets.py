@@ -20,7 +20,7 @@ import engine
 from engine import Stack
 from tests.failing import Failing
 from tests.stacks.canary import Watch, holding
-from tests.stacks.harness import TIMEOUT_SECONDS, Project, Ran, docker, notes_project
+from tests.stacks.harness import TIMEOUT_SECONDS, Project, Ran, docker, notes_project, pulumi
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -263,31 +263,47 @@ def examined(day: Day) -> str:
 
 def test_attack_ledger_yesterdays_copy_is_put_back(day: Day) -> None:
     """The ledger is exchanged for a copy with its last event cut off, which is whole in itself:
-    preview, up and doctor say that Pulumi's state knows a later one."""
+    preview, up, a plain `pulumi up` and doctor refuse, because Pulumi's state knows a later one;
+    none of them takes it for the good one, unless `trust` names exactly what is there."""
     day.run("up", "--yes")  # what an up pays after its switch is known to the state by the next
     ledger = day.project.folder / "releases" / "ledger-prod.jsonl"
     whole = ledger.read_bytes()
     ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
     try:
-        assert "an older copy was put back" in day.run("preview", "--json", code=None).err
+        for _ in range(2):
+            by_pulumi = pulumi(day.project, "up", "--yes", "--skip-preview")
+            assert by_pulumi.returncode != 0
+            assert "an older copy was put back" in by_pulumi.stdout + by_pulumi.stderr
+        assert "an older copy was put back" in day.run("up", "--yes", code=3).text
         assert "an older copy was put back" in examined(day)
+        told = day.run("preview", "--json", code=3).json()["refusals"][0]
+        assert "an older copy was put back" in told["message"]
+        mark = told["remedy"].split("config set trust ")[1].split()[0]
+        day.run("config", "set", "trust", "9-0123456789abcdef")
+        assert mark in day.run("up", "--yes", code=3).text
+        day.run("config", "set", "trust", mark)
+        assert "older copy" not in day.run("preview", "--json", code=None).out
     finally:
         ledger.write_bytes(whole)
+        day.run("config", "rm", "trust")
     assert "older copy" not in examined(day)
 
 
 def test_attack_ledger_a_record_is_altered(day: Day) -> None:
-    """Somebody gives an old release another image by editing its record: doctor says it, and up
-    refuses to go there."""
+    """Somebody gives an old release another image by editing its record: doctor says it, up
+    refuses to go there, and a plain `pulumi up` of another release does not make it a good one."""
     record = day.project.folder / "releases" / "prod-001" / "release-info.json"
     whole = record.read_bytes()
     value = json.loads(whole)
     value["images"]["app"]["id"] = "sha256:" + "0" * 64
     record.write_bytes(json.dumps(value).encode())
     try:
-        assert "prod-001 is not the one" in examined(day)
+        assert "prod-001 was altered or exchanged since the last up" in examined(day)
         ran = day.run("rollback", "prod-001", "--yes", code=3)
         assert "altered or exchanged" in ran.text
+        by_pulumi = pulumi(day.project, "up", "--yes", "--skip-preview")
+        assert "altered or exchanged" in by_pulumi.stdout + by_pulumi.stderr
+        assert "prod-001 was altered or exchanged since the last up" in examined(day)
     finally:
         record.write_bytes(whole)
 
