@@ -9,13 +9,13 @@ round. What it does not have it refuses by name.
     result = up(stack, display=make_display(), message="release prod-004")
 """
 
-from .deployment import Step
 from .display import Display, PlainDisplay, TreeDisplay
 from .display import make as make_display
 from .errors import Cancelled, EngineError, NotInEngine, StackLocked
 from .operations import EXIT_UNEXPECTED_CHANGES, Options, Result, destroy, preview, refresh, up
 from .project import Project
 from .stack import Stack
+from .steps import Step
 
 __all__ = [
     "EXIT_UNEXPECTED_CHANGES",

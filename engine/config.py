@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from . import paths
 from .errors import EngineError
 
 SECURE = "secure"
@@ -15,19 +16,10 @@ Crypt = Callable[[str], str]
 
 def parse_path(text: str) -> list[str | int]:
     """`obj.a.b[0]["x.y"]` as [obj, a, b, 0, "x.y"]. Raises EngineError if it is no path."""
-    token = re.compile(r'\.?([^.\[\]"]+)|\[(\d+)\]|\.?\["((?:[^"\\]|\\.)*)"\]')
-    parts: list[str | int] = []
-    at = 0
-    while at < len(text):
-        found = token.match(text, at)
-        if not found:
-            raise EngineError(f"config path {text!r} cannot be read at {text[at:]!r}")
-        name, index, quoted = found.groups()
-        parts.append(int(index) if index is not None else name or json.loads(f'"{quoted}"'))
-        at = found.end()
+    parts = paths.parse(text)
     if not parts or isinstance(parts[0], int):
-        raise EngineError(f"config path {text!r} must begin with a name")
-    return parts
+        raise EngineError(f"config path {text!r} cannot be read: it is names and [places]")
+    return list(parts)
 
 
 def get_path(value: Any, path: list[str | int]) -> Any:

@@ -1,137 +1,58 @@
-"""Carrying out an operation: each declared resource is planned under one lock and worked on in the
+"""Planning an operation: each declared resource is planned under one lock and worked on in the
 thread that the SDK declared it from; what is no longer declared goes at the end."""
 
 from __future__ import annotations
 
-import contextvars
-import threading
-import time
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from . import planner
-from .errors import EngineError, NotInEngine
+from . import paths, planner
+from .errors import NotInEngine
+from .execution import Execution
 from .planner import Change, Op
-from .providers import Provider, ProviderFailed, make_provider, package_of
-from .snapshot import PROVIDER_PREFIX, STACK_TYPE, Pending, Resource, Snapshot, now
-from .values import UNKNOWN_TEXT, Props, Secret, annotate, encode, plain, secret
+from .providers import ProviderFailed, make_provider, package_of
+from .snapshot import PROVIDER_PREFIX, STACK_TYPE, Resource
+from .steps import Refused, Step, Terminated
+from .steps import step as make_step
+from .targets import Targets
+from .values import Props, Secret, annotate, plain
 
-COUNTED = {Op.SAME, Op.CREATE, Op.UPDATE, Op.DELETE, Op.REPLACE}
-# What a step does to an object; the others only say what those of a replacement amount to.
-KINDS = {
-    Op.CREATE: "Create",
-    Op.CREATE_REPLACEMENT: "Create",
-    Op.UPDATE: "Update",
-    Op.DELETE: "Delete",
-    Op.DELETE_REPLACED: "Delete",
-}
-OPERATIONS = {"Create": "creating", "Update": "updating", "Delete": "deleting"}
+UNPROTECT = (
+    "as it is currently marked for protection. To unprotect the resource, remove the `protect` "
+    "flag from the resource in your Pulumi program and run `pulumi up`"
+)
 
 
-class Terminated(Exception):
-    """The operation goes on no further: a step failed or the person pressed ^C."""
-
-
-class Refused(Exception):
-    """This one step failed; the message is for the user."""
-
-
-@dataclass
-class Step:
-    """One thing that is done, or in a preview would be done, to one resource."""
-
-    op: Op
-    urn: str
-    type: str
-    old: Resource | None = None
-    new: Resource | None = None
-    keys: tuple[str, ...] = ()
-    diffs: tuple[str, ...] = ()
-    detailed: dict[str, Any] = field(default_factory=dict)
-    logical: bool = True  # False for one part of what is done to a resource, and for a refresh
-    seconds: float = 0.0
-    lines: list[str] = field(default_factory=list)  # properties to show, secrets hidden
-
-    @property
-    def name(self) -> str:
-        return self.urn.rpartition("::")[2]
-
-    @property
-    def target(self) -> Resource:
-        """The resource as it will be, or as it was where it goes."""
-        found = self.new or self.old
-        assert found is not None
-        return found
-
-
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def step(self, phase: str, step: Step, dry_run: bool) -> None: ...
-
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None: ...
-
-
-class Hooks(Protocol):
-    """Calls the program's resource hooks."""
-
-    def hook_options(self, name: str, /) -> tuple[bool, bool] | None:
-        """(on_dry_run, ignore_errors) of a registered hook, None if there is none of the name."""
-
-    def call_hook(self, name: str, arguments: dict[str, Any], /) -> str:
-        """Runs the hook; the text of its failure, empty if there was none."""
-
-
-class Deployment:
+class Deployment(Execution):
     """One preview or one operation on a stack."""
 
     def __init__(
         self,
         *,
-        project: str,
         stack: str,
         config: Props,
-        snapshot: Snapshot,
-        save: Callable[[Snapshot], None],
-        listener: Listener,
-        dry_run: bool,
         removing: bool = False,
-        parallel: int = 16,
         targets: Iterable[str] = (),
         replacing: Iterable[str] = (),
-        continue_on_error: bool = False,
+        **shared: Any,
     ) -> None:
         """`config` holds the stack's config as texts and secrets; `removing`: declared resources
         stay as they are, everything goes at the end (destroy with its program). `targets`: URNs of
         the only resources that change, where not all may; `replacing`: URNs of resources to replace
-        whatever their providers say; `continue_on_error`: what does not depend on a failed resource
-        goes on."""
-        self.project, self.stack, self.config = project, stack, config
-        self.snapshot, self.dry_run, self.removing = snapshot, dry_run, removing
-        root = snapshot.root
-        self.outputs_before = dict(root.outputs) if root is not None else {}
-        self.hooks: Hooks | None = None
-        self.failed = self.cancelled = self.program_failed = False
-        self.ended = False  # the program is over by an exception: its loop only winds down
+        whatever their providers say; `shared`: what Execution takes."""
+        super().__init__(**shared)
+        self.stack, self.config, self.removing = stack, config, removing
+        self.targets, self.replacing = Targets(targets), Targets(replacing)
+        self.program_failed = False
         self.surveying = False  # nothing is asked or done: only what is not here is looked for
         self.refusal: NotInEngine | None = None
-        self.blocked = False  # a preview met something that the update would refuse
-        self.last_word = ""  # what is said of the operation as a whole after a failed step
-        self.steps: list[Step] = []
-        self.changes: Counter[str] = Counter()
-        self.parallel, self.continue_on_error = max(1, parallel), continue_on_error
-        self.targets, self._replacing = frozenset(targets), frozenset(replacing)
-        self._save, self._tell = save, listener
-        self._lock = threading.RLock()
-        self._declared: set[str] = set()
-        self._replaced_early: dict[str, Change] = {}
-        self._providers: dict[str, Provider] = {}
-        self._busy = 0
+        root = self.snapshot.root
+        self.outputs_before: Props = dict(root.outputs) if root else {}  # of the operation before
+        self._declared: dict[str, Resource] = {}
+        self._planned: set[str] = set()  # URNs that have their steps, or go for somebody else's
+        self._gone: dict[str, tuple[str, ...]] = {}  # deleted for what they stand on: keys that ask
+        self._skipped: set[str] = set()
         self._stack_step: Step | None = None
 
     # ---- what the program asks for -------------------------------------------------------------
@@ -149,9 +70,9 @@ class Deployment:
         """
         if self.surveying:
             return self._survey(wanted)
-        with self._working():
-            with self._lock:
-                self._go_on()
+        with self.working():
+            with self.lock:
+                self.go_on()
                 try:
                     self._accept(wanted)
                     steps, new = self._plan(wanted)
@@ -159,8 +80,8 @@ class Deployment:
                     self.fail(wanted.urn, str(error))
                     raise Terminated from None
             for step in steps:
-                self._run(step)
-            return new, self._stays(new) and new.custom and not new.id
+                self.run(step)
+            return new, wanted.urn in self._skipped
 
     def _survey(self, wanted: Resource) -> tuple[Resource, bool]:
         if wanted.is_provider:
@@ -172,7 +93,7 @@ class Deployment:
 
     def register_outputs(self, urn: str, outputs: Props) -> None:
         """What a component, or the stack, gives out."""
-        with self._lock:
+        with self.lock:
             resource = next((r for r in self.snapshot.settled if r.urn == urn), None)
             # A program that broke off still gives out what it has; after a failed step it is over.
             if self.failed or self.cancelled or (self.ended and urn.split("::")[2] != STACK_TYPE):
@@ -181,11 +102,26 @@ class Deployment:
                 return
             resource.outputs = outputs
             step = next(s for s in self.steps if s.new is resource)
+        complaint = self._after_component(step)
+        with self.lock:
             if resource.type == STACK_TYPE:
                 self._stack_step = step
             else:
-                self._tell.step("outputs", step, self.dry_run)
-            self._store()
+                self.tell.step("outputs", step, self.dry_run)
+            self.store()
+        if complaint:
+            self.step_failed(step, complaint)
+
+    def _after_component(self, step: Step) -> str:
+        """The after hooks of a component run when it gives out what it has."""
+        kinds = {Op.CREATE: "AfterCreate", Op.UPDATE: "AfterUpdate"}
+        if step.op not in kinds:
+            return ""
+        try:
+            self.call_hooks(kinds[step.op], step)
+        except Refused as error:
+            return str(error)
+        return ""
 
     def close(self, old_outputs: Props) -> None:
         """The last thing: the stack's own end. After a failure it keeps the outputs it had before
@@ -194,115 +130,126 @@ class Deployment:
         if root is not None and (self.failed or self.cancelled or self.program_failed):
             root.outputs = {**old_outputs, **root.outputs}
         if self._stack_step is not None:
-            self._tell.step("outputs", self._stack_step, self.dry_run)
+            self.tell.step("outputs", self._stack_step, self.dry_run)
 
     def finish(self) -> None:
         """The program has declared everything: delete what goes. Nothing goes after a failure."""
-        with self._working():
-            if self.failed or self.cancelled or self.program_failed or self.surveying:
+        with self.working():
+            failed = self.failed and not self.continue_on_error
+            if failed or self.cancelled or self.program_failed or self.surveying:
                 return
-            declared = set() if self.removing else self._declared
+            missing = self.check_targets(self.targets)
+            declared = set() if self.removing else self._planned
             earlier = self.snapshot.resources if self.removing else self.snapshot.earlier
             doomed = planner.condemned(earlier, declared)
+            doomed += [(Op.DELETE_REPLACED, r) for r in self._ghosts]
             if self.targets:
-                doomed = [(op, r) for op, r in doomed if r.urn in self.targets]
-            self._delete_all(doomed)
+                doomed = self._only_targeted(doomed)
+            self.delete_all(doomed)
+            self.failed |= missing
 
     # ---- planning ------------------------------------------------------------------------------
-
-    def _stays(self, wanted: Resource) -> bool:
-        """Whether a declared resource is to be left as it is."""
-        if not self.targets or wanted.is_provider or wanted.type == STACK_TYPE:
-            return self.removing
-        return self.removing or wanted.urn not in self.targets
 
     def _accept(self, wanted: Resource) -> None:
         if wanted.urn in self._declared:
             raise Refused(f"Duplicate resource URN '{wanted.urn}'; try giving it a unique name")
         if wanted.is_provider:
             make_provider(wanted.type, self.project, {})
+            version = wanted.version.removeprefix("v")
+            wanted.inputs |= {"__internal": {}} | ({"version": version} if version else {})
         elif wanted.custom and not wanted.provider:
             wanted.provider = self._default_provider(wanted)
-        if wanted.provider and not self.removing:
-            self._provider(wanted.provider)
-        self._declared.add(wanted.urn)
+        if wanted.provider and wanted.custom and not self.removing:
+            self.provider(wanted.provider)
+        self._declared[wanted.urn] = wanted
 
     def _plan(self, wanted: Resource) -> tuple[list[Step], Resource]:
         """The steps, and the resource that they lead to: `wanted` with its checked inputs."""
         old = self.snapshot.find(wanted.urn)
-        if self._stays(wanted):
-            if old is None:
-                return [], wanted
-            new = replace(old, id="", outputs={})
-            return [self._step(Op.SAME, old, new)], new
-        early = self._replaced_early.pop(wanted.urn, None)
-        given = wanted.inputs
-        if old is not None:
-            given = planner.keep_ignored(given, old.inputs, wanted.ignore_changes)
-            wanted.created = old.created
-        forced = old is not None and wanted.urn in self._replacing
-        if old is None or early or forced:
-            wanted.inputs = self._check(wanted, given, {})
-            change = Change(True, ("id",)) if forced else early
-        else:
-            wanted.inputs = self._check(wanted, given, old.inputs)
-            change = planner.replacing(self._diff(wanted, old), wanted.replace_on_changes)
-        ops = planner.decide(wanted, old, change)
-        steps: list[Step] = []
-        if old is not None and Op.CREATE_REPLACEMENT in ops:
-            if old.protect:
-                self._refuse_protected_replace(wanted.urn)
-            if not (early or forced):
-                wanted.inputs = self._check(wanted, given, {})
-            if Op.DELETE_REPLACED in ops:
-                steps = self._dependents_of(old)
-        for op in ops:
-            # A dependent that had to go early was compared then; only its new object says how.
-            tells = op in (Op.UPDATE, Op.CREATE_REPLACEMENT) or (op is Op.REPLACE and not early)
-            steps.append(self._step(op, old, wanted, change if tells else None))
+        if self._is_left_out(wanted, old):
+            return self._leave_out(wanted, old)
+        if self.removing and wanted.custom and not wanted.is_provider:
+            assert old is not None
+            self._planned.add(wanted.urn)
+            wanted.inputs, wanted.created = old.inputs, old.created
+            return [make_step(Op.SAME, old, wanted)], wanted
+        if old is not None and not self._is_targeted(wanted):
+            steps = self._leave(old)
+            return steps, steps[-1].target if steps else old
+        steps = self._steps(wanted, old)
+        self._refuse_skipped_needs(wanted)
+        self._planned.add(wanted.urn)
         return steps, wanted
 
-    def _step(
-        self, op: Op, old: Resource | None, new: Resource | None, change: Change | None = None
-    ) -> Step:
-        found = new or old
-        assert found is not None
-        step = Step(op, found.urn, found.type, old, None if "delete" in op else new)
-        step.logical = op not in (Op.CREATE_REPLACEMENT, Op.DELETE_REPLACED)
-        if change:
-            step.keys, step.diffs = change.replaces, change.keys
-            step.detailed = dict(change.detailed)
-        return step
+    def _steps(self, wanted: Resource, old: Resource | None) -> list[Step]:
+        given = ignoring = wanted.inputs
+        if old is not None:
+            wanted.created = old.created
+            ignoring = self._keep_ignored(wanted, old)
+        forced = old is not None and bool(self.replacing) and wanted.urn in self.replacing
+        if old is None or wanted.urn in self._gone or forced:
+            wanted.inputs = self._check(wanted, given, {})
+        else:
+            wanted.inputs = self._check(wanted, ignoring, old.inputs)
+        if old is None:
+            return [make_step(Op.CREATE, None, wanted)]
+        if wanted.urn in self._gone:
+            because = Change(True, self._gone.pop(wanted.urn))
+            return [
+                make_step(Op.REPLACE, old, wanted),
+                make_step(Op.CREATE_REPLACEMENT, old, wanted, because),
+            ]
+        change = Change(True, ("id",)) if forced else self._diff(wanted, old)
+        change = planner.replacing(change, wanted.replace_on_changes)
+        op = planner.decide(old, change)
+        if op is not Op.REPLACE:
+            return [make_step(op, old, wanted, change if op is Op.UPDATE else None)]
+        if wanted.protect and old.protect:
+            self._refuse_replace(wanted.urn)
+        if not forced:
+            wanted.inputs = self._check(wanted, given, {})
+        made = make_step(Op.CREATE_REPLACEMENT, old, wanted, change)
+        both = make_step(Op.REPLACE, old, wanted, change)
+        if planner.deletes_first(wanted, change):
+            return [*self._delete_first(old), both, made]
+        made.keeps_old = True
+        return [made, both]
 
-    def _dependents_of(self, old: Resource) -> list[Step]:
-        def asks_replace(resource: Resource, guess: Props) -> bool:
-            change = self._compare(resource, guess)
-            if change.replaces:
-                if resource.protect:
-                    self._refuse_protected_replace(resource.urn)
-                self._replaced_early[resource.urn] = change
-            return bool(change.replaces)
+    def _delete_first(self, old: Resource) -> list[Step]:
+        """Deletes a resource that is replaced, after what cannot stay without it."""
+        steps = []
+        earlier, planned = self.snapshot.earlier, self._planned | self._gone.keys()
+        for resource, keys in planner.replaced_with(old, earlier, planned, self._guess):
+            if resource.protect and not resource.delete:
+                text = f'unable to replace resource "{resource.urn}" as part of replacing '
+                text += f'"{old.urn}" {UNPROTECT}, or use the command:\n'
+                raise Refused(f"{text}`pulumi state unprotect '{resource.urn}'`")
+            if resource.delete:  # left over by an earlier run: its successor is not touched
+                steps.append(make_step(Op.DELETE, resource))
+                continue
+            steps.append(make_step(Op.DELETE_REPLACED, resource))
+            self._gone[resource.urn] = keys
+        if not old.pending_replacement:
+            steps.append(make_step(Op.DELETE_REPLACED, old))
+        return steps
 
-        found = planner.replaced_with(old, self.snapshot.earlier, asks_replace)
-        return [self._step(Op.DELETE_REPLACED, r, None) for r in found]
-
-    def _refuse_protected_replace(self, urn: str) -> None:
-        text = (
-            f'unable to replace resource "{urn}"\nas it is currently marked for protection. '
-            "To unprotect the resource, remove the `protect` flag from the resource in your "
-            "Pulumi program and run `pulumi up`"
-        )
+    def _refuse_replace(self, urn: str) -> None:
+        text = f'unable to replace resource "{urn}"\n{UNPROTECT}'
         if not self.dry_run:
             raise Refused(text)
-        # A preview goes on, so that the reader sees everything that stands in the way.
-        self.blocked = True
-        self.last_word = "preview failed"
-        self._tell.diagnostic(urn, "error", text)
+        self.block(urn, text)
+
+    def _keep_ignored(self, wanted: Resource, old: Resource) -> Props:
+        kept, wrong = paths.keep_ignored(wanted.inputs, old.inputs, wanted.ignore_changes)
+        if wrong:
+            text = "cannot ignore changes in added or removed elements of the path: "
+            self.tell.diagnostic(wanted.urn, "info", f'{text}"{", ".join(wrong)}"')
+        return kept
 
     def _check(self, wanted: Resource, given: Props, olds: Props) -> Props:
-        if not wanted.provider:
+        if not wanted.custom or wanted.is_provider:
             return given
-        provider = self._provider(wanted.provider)
+        provider = self.provider(wanted.provider)
         inputs, failures = provider.check(wanted.urn, plain(olds), plain(given))
         for property_, reason in failures:
             value = given.get(property_)
@@ -314,16 +261,20 @@ class Deployment:
         return annotate(inputs, given)
 
     def _diff(self, wanted: Resource, old: Resource) -> Change:
-        if not wanted.provider:
-            return Change(not planner.same_inputs(old.inputs, wanted.inputs))
-        return self._compare(old, wanted.inputs, wanted.provider)
+        if not wanted.custom or wanted.is_provider:
+            return Change(old.inputs != wanted.inputs)
+        return self.compare(old, wanted.inputs, wanted.provider)
 
-    def _compare(self, old: Resource, news: Props, provider: str = "") -> Change:
+    def _guess(self, resource: Resource, news: Props) -> Change:
+        if resource.is_provider:
+            return Change(True)
+        return self.compare(resource, news)
+
+    def compare(self, old: Resource, news: Props, provider: str = "") -> Change:
+        """How the provider says `news` differs from the resource as it is known."""
         outputs, inputs = plain(old.outputs), plain(old.inputs)
-        by = self._provider(provider or old.provider)
+        by = self.provider(provider or old.provider)
         return by.diff(old.urn, old.id, outputs, inputs, plain(news))
-
-    # ---- providers -----------------------------------------------------------------------------
 
     def _default_provider(self, wanted: Resource) -> str:
         package = package_of(wanted.type, wanted.version)
@@ -339,322 +290,86 @@ class Deployment:
                 own = {k: v for k, v in inputs.items() if k.startswith(f"{package}:")}
                 inputs = {k.partition(":")[2]: v for k, v in own.items()}
                 inputs |= {"version": version, "__internal": {}}
-            self._declared.add(urn)
-            steps, made = self._plan(Resource(urn, type_, custom=True, inputs=inputs))
-            for step in steps:
-                self._run(step)
+            made = Resource(urn, type_, custom=True, inputs=inputs)
+            self._declared[urn] = made
+            for step in self._plan(made)[0]:
+                self.run(step)
         return f"{made.urn}::{made.id}"
 
-    def _provider(self, reference: str) -> Provider:
-        """The provider of a reference `urn::id`, from the snapshot's entry for it."""
-        with self._lock:
-            if reference not in self._providers:
-                urn = reference.rpartition("::")[0]
-                entry = next((r for r in self.snapshot.resources if r.urn == urn), None)
-                if entry is None:
-                    raise EngineError(f"the state has no provider {urn}; use the Pulumi CLI")
-                made = make_provider(entry.type, self.project, plain(entry.inputs))
-                self._providers[reference] = made
-            return self._providers[reference]
+    # ---- where not everything is wanted --------------------------------------------------------
 
-    # ---- doing ---------------------------------------------------------------------------------
+    def check_targets(self, targets: Targets) -> bool:
+        """Whether a target is unknown; says which."""
+        known = {*self._declared, *(r.urn for r in self.snapshot.resources)}
+        unknown = [urn for urn in targets.literal if urn not in known]
+        for urn in unknown:
+            hint = "" if "$" in urn else " Did you forget to escape $ in your shell?"
+            text = f"Target '{urn}' could not be found in the stack.{hint}"
+            self.tell.diagnostic("", "error", text)
+        return bool(unknown)
 
-    def _run(self, step: Step) -> None:
-        """One step, unless nothing new may begin; Terminated then, and if it failed."""
-        self._go_on()
-        self._carry_out(step)
+    def _is_targeted(self, wanted: Resource) -> bool:
+        free = wanted.is_provider or wanted.type == STACK_TYPE
+        return free or not self.targets or wanted.urn in self.targets
 
-    def _carry_out(self, step: Step) -> None:
-        """One step from its first event to its last, state saved; Terminated if it failed."""
-        self._tell.step("pre", step, self.dry_run)
-        begun = time.monotonic()
-        try:
-            complaint = self._apply(step)
-        except (Refused, ProviderFailed, EngineError) as error:
-            with self._lock:
-                self.snapshot.running.pop(id(step), None)
-                self._store()
+    def _is_left_out(self, wanted: Resource, old: Resource | None) -> bool:
+        """Whether a resource is not to be made, as little as what stands on it."""
+        if self.removing:
+            made = old is None and wanted.custom and not wanted.is_provider
+            return made or bool(wanted.needs() & self._skipped)
+        return old is None and not self._is_targeted(wanted)
+
+    def _leave_out(self, wanted: Resource, old: Resource | None) -> tuple[list[Step], Resource]:
+        wanted.outputs = dict(old.outputs) if old else {}
+        self._skipped.add(wanted.urn)
+        step = make_step(Op.SAME, replace(wanted), wanted)
+        step.skipped = True
+        return [step], wanted
+
+    def _leave(self, old: Resource) -> list[Step]:
+        """Same steps for a resource that may not change, after those for what it stands on and
+        nobody declared."""
+        if old.delete or old.urn in self._planned:
+            return []
+        self._planned.add(old.urn)
+        needed = [self.snapshot.find(urn) for urn in sorted(old.needs())]
+        before = [step for found in needed if found for step in self._leave(found)]
+        return [*before, make_step(Op.SAME, old, replace(old, id=""))]
+
+    def _refuse_skipped_needs(self, wanted: Resource) -> None:
+        for urn in sorted(wanted.needs() & self._skipped) if not self.removing else []:
+            text = f"Resource '{wanted.urn}' depends on '{urn}' which was was not specified in "
+            text += "--target list."
             if not self.dry_run:
-                self._tell.step("failed", step, self.dry_run)
-            self._step_failed(step, str(error))
-            raise Terminated from None
-        step.seconds = time.monotonic() - begun
-        self._done(step)
-        if complaint:
-            self._step_failed(step, complaint)
-            raise Terminated
+                raise Refused(text)
+            self.block(wanted.urn, text)
+            self._skipped.discard(urn)
 
-    def _apply(self, step: Step) -> str:
-        """Do it. Gives what an after hook complained of; the step itself is done then."""
-        kind, old, new = KINDS.get(step.op), step.old, step.new
-        if old and new and step.op in (Op.SAME, Op.UPDATE):
-            new.id = old.id
-        if kind is None:
-            if old and new and step.op is Op.SAME:
-                new.outputs, new.modified = dict(old.outputs), old.modified
-                self._mark_secret_outputs(new)
-            return ""
-        self._begin(step, OPERATIONS[kind])
-        self._call_hooks(f"Before{kind}", step)
-        if new is None:
-            self._delete(step)
-        else:
-            self._make(step, new)
-        try:
-            self._call_hooks(f"After{kind}", step)
-        except Refused as error:
-            return str(error)
-        return ""
-
-    def _begin(self, step: Step, operation: str) -> None:
-        target = step.target
-        if not self.dry_run and target.custom and not target.is_provider:
-            with self._lock:
-                self.snapshot.running[id(step)] = Pending(target, operation)
-                self._store()
-
-    def _make(self, step: Step, new: Resource) -> None:
-        """Create or update."""
-        old = step.old if step.op is Op.UPDATE else None
-        if new.is_provider:
-            new.id = old.id if old else UNKNOWN_TEXT if self.dry_run else str(uuid.uuid4())
-            new.outputs = {k: v for k, v in new.inputs.items() if k != "__internal"}
-        elif new.provider:
-            provider, inputs = self._provider(new.provider), plain(new.inputs)
-            if old:
-                known = plain(old.outputs), plain(old.inputs)
-                outputs = provider.update(new.urn, old.id, *known, inputs, self.dry_run)
-            else:
-                new.id, outputs = provider.create(new.urn, inputs, self.dry_run)
-                if not new.id and not self.dry_run:
-                    raise ProviderFailed("the provider gave no id for the new resource")
-            new.outputs = annotate(outputs, new.inputs)
-            self._mark_secret_outputs(new)
-        elif old:
-            new.outputs = dict(old.outputs)
-        new.modified = now()
-        new.created = new.created if old else new.modified
-
-    def _delete(self, step: Step) -> None:
-        old = step.target
-        if old.protect and step.op is Op.DELETE:
-            raise Refused(
-                f'{self._prefix}resource "{old.urn}" cannot be deleted\nbecause it is protected. '
-                "To unprotect the resource, either remove the `protect` flag from the resource in "
-                "your Pulumi program and run `pulumi up`, or use the command:\n"
-                f"`pulumi state unprotect '{old.urn}'`"
-            )
-        if old.provider and not (self.dry_run or old.retain_on_delete):
-            self._provider(old.provider).delete(old.urn, old.id, plain(old.outputs))
-
-    @property
-    def _prefix(self) -> str:
-        return "Preview failed: " if self.dry_run else ""
-
-    def _mark_secret_outputs(self, new: Resource) -> None:
-        for key in new.secret_outputs:
-            if key in new.outputs and not isinstance(new.outputs[key], Secret):
-                new.outputs[key] = secret(new.outputs[key])
-
-    def _call_hooks(self, when: str, step: Step) -> None:
-        """Raises Refused at the first hook that fails."""
-        target, new = step.target, step.new
-        old = step.old if step.op is not Op.CREATE_REPLACEMENT else None
-        for name in target.hooks.get(when, ()):
-            options = self.hooks.hook_options(name) if self.hooks else None
-            if self.hooks is None or options is None:
-                raise Refused(
-                    f"hook {name} is not registered by the program; "
-                    "declare it as pulumi.ResourceHook"
-                )
-            on_dry_run, ignore_errors = options
-            if self.dry_run and not on_dry_run:
-                continue
-            arguments: dict[str, Any] = {
-                "urn": target.urn,
-                "id": target.id,
-                "name": target.name,
-                "type": target.type,
-            }
-            if new is not None:
-                arguments["new_inputs"] = encode(new.inputs)
-            if old is not None:
-                arguments["old_inputs"] = encode(old.inputs)
-                arguments["old_outputs"] = encode(old.outputs)
-            if when.startswith("After") and new is not None:
-                arguments["new_outputs"] = encode(new.outputs)
-            complaint = self.hooks.call_hook(name, arguments)
-            if complaint and ignore_errors:
-                text = f'{when} hook "{name}" failed: {complaint}'
-                self._tell.diagnostic(target.urn, "warning", text)
-            elif complaint:
-                moment = "before" if when.startswith("Before") else "after"
-                raise Refused(f'{self._prefix}{moment} hook "{name}" failed: {complaint}')
-
-    def _done(self, step: Step) -> None:
-        target = step.target
-        with self._lock:
-            self.snapshot.running.pop(id(step), None)
-            self._settle(step)
-            self.steps.append(step)
-            if step.op in COUNTED and not target.is_provider:
-                self.changes[step.op.value] += 1
-            self._store()
-            # A component's outputs come with register_outputs; those here are an earlier run's.
-            if target.custom or self.dry_run or step.new is None:
-                self._tell.step("outputs", step, self.dry_run)
-
-    def _settle(self, step: Step) -> None:
-        old, new = step.old, step.new
-        if step.op is Op.REPLACE:
-            return
-        if new is not None and step.op is not Op.FORGET_REPLACED:
-            keeps = step.op is Op.CREATE_REPLACEMENT and old and not old.pending_replacement
-            self.snapshot.settle(new, None if keeps else old)
-            if keeps and old:
-                old.delete = True
-        elif old is not None and step.op is Op.DELETE_REPLACED and not old.delete:
-            # Its successor is still to come: if that fails, the next run must know.
-            old.pending_replacement = True
-        elif old is not None:
-            self.snapshot.drop(old)
-
-    # ---- deleting ------------------------------------------------------------------------------
-
-    def _delete_all(self, doomed: Sequence[tuple[Op, Resource]]) -> None:
-        """Delete in an order that no dependent outlives what it needs. A group that has a failure
-        is finished; what is left after it stays."""
-        for wave in planner.waves(doomed):
-            self._each(self._try, [self._step(op, r, None) for op, r in wave])
-            if self.failed or self.cancelled:
-                return
-
-    def _try(self, step: Step) -> None:
-        """One of a group: it has its turn also when another of them failed before it began."""
-        if not self.cancelled:
-            with suppress(Terminated):
-                self._carry_out(step)
-
-    def _each(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
-        """Run `work` on every item, some beside each other, each in a copy of our context: hooks
-        find the program's settings there."""
-        if self.dry_run or len(items) == 1 or self.parallel == 1:
-            for item in items:
-                work(item)
-            return
-        with ThreadPoolExecutor(min(self.parallel, max(1, len(items)))) as pool:
-            futures = [pool.submit(contextvars.copy_context().run, work, i) for i in items]
-        for future in futures:
-            future.result()
-
-    def refuse_hooks_without_program(self, resources: Iterable[Resource]) -> bool:
-        """Reports resources whose delete hooks nobody could run; True if there are any."""
-        found = False
-        for resource in resources:
-            names = [n for w in ("BeforeDelete", "AfterDelete") for n in resource.hooks.get(w, ())]
-            if names:
-                found = True
-                self.fail(
+    def _only_targeted(self, doomed: list[tuple[Op, Resource]]) -> list[tuple[Op, Resource]]:
+        """What of it may go: the targets. Everything that stands on one goes with it, and must be
+        named. The rest is told as it is."""
+        every = self.snapshot.resources
+        roots = [r.urn for r in every if r.urn in self.targets]
+        allowed = {*roots, *(r.urn for r in planner.dependents(roots, every, (), children=True))}
+        going = [(op, r) for op, r in doomed if r.urn in allowed]
+        for root in [r for r in every if r.urn in allowed]:
+            planner.replaced_with(root, every, self._planned, self._guess)  # they may object
+        for _, resource in going:
+            if resource.urn not in self.targets:
+                self.block(
                     resource.urn,
-                    "Resource has delete hooks registered, but the program is not running. "
-                    f"Hooks: {', '.join(names)}",
+                    f"Resource '{resource.urn}' will be destroyed but was not specified in "
+                    "--target list.\nEither include resource in --target list or pass "
+                    "--target-dependents to proceed.",
                 )
-        return found
+        if self.blocked and not self.dry_run:
+            return []
+        for resource in [r for _, r in reversed(doomed) if r.urn not in allowed]:
+            if resource.urn not in self._planned and not resource.delete:
+                self._planned.add(resource.urn)
+                self.run(make_step(Op.SAME, resource, replace(resource, id="")))
+        return going
 
-    # ---- refreshing ----------------------------------------------------------------------------
-
-    def refresh(self, report_changes: bool) -> None:
-        """Read every resource anew. `report_changes`: tell what was found as same, update or delete
-        and count it; else (before an update) only as refresh."""
-        steps = [
-            Step(Op.REFRESH, r.urn, r.type, r, replace(r), logical=False)
-            for r in self.snapshot.resources
-            if not (r.delete or r.pending_replacement)
-            and (not self.targets or r.urn in self.targets)
-        ]
-        self._each(lambda step: self._refresh(step, report_changes), steps)
-        with self._lock:
-            self.snapshot.forget_dangling()
-            self._store()
-
-    def _refresh(self, step: Step, report_changes: bool) -> None:
-        if self.cancelled:
-            return
-        old, new = step.old, step.new
-        assert old is not None
-        assert new is not None
-        self._tell.step("pre", step, self.dry_run)
-        begun = time.monotonic()
-        found = Op.SAME
-        try:
-            if old.provider and not old.is_provider:
-                found = self._read(old, new)
-        except (ProviderFailed, EngineError) as error:
-            self._tell.step("failed", step, self.dry_run)
-            self._step_failed(step, str(error))
-            return
-        step.seconds = time.monotonic() - begun
-        with self._lock:
-            if found is Op.DELETE:
-                step.new = None
-                self.snapshot.drop(old)
-            else:
-                old.id, old.inputs, old.outputs = new.id, new.inputs, new.outputs
-                old.modified = now() if found is Op.UPDATE else old.modified
-            if report_changes:
-                step.op = found
-                self.steps.append(step)
-                if not old.is_provider:
-                    self.changes[found.value] += 1
-            self._store()
-        self._tell.step("outputs", step, self.dry_run)
-
-    def _read(self, old: Resource, new: Resource) -> Op:
-        found = self._provider(old.provider).read(
-            old.urn, old.id, plain(old.outputs), plain(old.inputs)
-        )
-        if found is None:
-            return Op.DELETE
-        outputs, inputs = found
-        new.outputs = annotate(annotate(outputs, new.inputs), old.outputs)
-        self._mark_secret_outputs(new)
-        if inputs is not None:
-            new.inputs = annotate(inputs, old.inputs)
-        change = self._compare(replace(old, outputs=new.outputs), old.inputs)
-        return Op.UPDATE if change.changed or change.replaces else Op.SAME
-
-    # ---- keeping order -------------------------------------------------------------------------
-
-    def _go_on(self) -> None:
-        """Raises Terminated once a step failed, the run was cancelled or the program broke off."""
-        failed = self.failed and not self.continue_on_error
-        if failed or self.cancelled or self.ended:
-            raise Terminated
-
-    def fail(self, urn: str, text: str) -> None:
-        """Say why, and let nothing new begin."""
-        self.failed = True
-        self._tell.diagnostic(urn, "error", text)
-
-    def _step_failed(self, step: Step, text: str) -> None:
-        self.fail(step.urn, text)
-        self.last_word = "preview failed" if self.dry_run else "update failed"
-
-    def _store(self) -> None:
-        if not self.dry_run:
-            self._save(self.snapshot)
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        with self._lock:
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy -= 1
-
-    @property
-    def busy(self) -> bool:
-        """Whether a step is under way in some thread."""
-        return self._busy > 0
+    def declared(self, urn: str) -> Resource | None:
+        """What the program declared under this URN."""
+        return self._declared.get(urn)

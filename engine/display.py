@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from .values import masked
 
 if TYPE_CHECKING:
-    from .deployment import Step
+    from .steps import Step
 
 # Kind of step -> sign, what it would do, does, did, and its colour.
 WORDS = {

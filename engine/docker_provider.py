@@ -151,7 +151,7 @@ class DockerProvider:
         repository, tag = _split(target)
         with _sentences(f"tagging {source} as {target}"):
             self._client.api.tag(found["Id"], repository, tag=tag or "latest")
-        id_ = f"{found['Id']}.{target}"
+        id_ = f"{source}.{target}"
         return id_, _tag(news, id_, found["Id"])
 
     def _inspect(self, name: str) -> dict[str, Any] | None:

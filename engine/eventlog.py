@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .deployment import Step
 from .display import Display
 from .snapshot import Resource
+from .steps import Step
 from .values import UNKNOWN_TEXT, masked
 
 

@@ -14,9 +14,10 @@ from google.protobuf import empty_pb2
 from pulumi.runtime._callbacks import _CallbackServicer
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 
-from .deployment import Deployment, Listener, Terminated
+from .deployment import Deployment
 from .errors import EngineError, NotInEngine
 from .snapshot import Resource
+from .steps import Listener, Terminated
 from .values import Props, decode, encode, is_secret, secret
 
 FEATURES = [
@@ -148,12 +149,9 @@ class Monitor:
             raise _Ended from None
         except EngineError as error:
             self._end(urn, error)
-        response = resource_pb2.RegisterResourceResponse(
+        return resource_pb2.RegisterResourceResponse(
             urn=urn, id=new.id, object=encode(new.outputs), unknown=unknown
         )
-        for key, urns in new.property_dependencies.items():
-            response.propertyDependencies[key].urns.extend(urns)
-        return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
         try:
@@ -234,6 +232,12 @@ class Monitor:
             for key, value in decode(request.object).items()
         }
         first = request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None
+        above = self._deployment.declared(request.parent)
+
+        def inherited(sent: str, kept: str) -> bool:
+            own = request.HasField(sent) or above is None
+            return bool(getattr(request, sent) if own else getattr(above, kept))
+
         hooks = {kept: list(getattr(request.hooks, sent)) for sent, kept in HOOKS.items()}
         return Resource(
             urn=urn,
@@ -247,8 +251,8 @@ class Monitor:
             },
             provider=request.provider,
             version=request.version,
-            protect=request.protect,
-            retain_on_delete=request.retainOnDelete,
+            protect=inherited("protect", "protect"),
+            retain_on_delete=inherited("retainOnDelete", "retain_on_delete"),
             delete_before_replace=first,
             ignore_changes=list(request.ignoreChanges),
             replace_on_changes=list(request.replaceOnChanges),
@@ -268,8 +272,8 @@ class Monitor:
 
 def _timeouts(given: Any) -> dict[str, Any]:
     """Kept in the state for the official engine; here a provider takes the time it takes."""
-    found = {k: _seconds(getattr(given, k)) for k in ("create", "update", "delete")}
-    return {"customTimeouts": found} if any(found.values()) else {}
+    found = {k: s for k in ("create", "update", "delete") if (s := _seconds(getattr(given, k)))}
+    return {"customTimeouts": found} if found else {}
 
 
 def _seconds(text: str) -> int:

@@ -18,11 +18,13 @@ from types import FrameType
 from typing import Any, TypedDict, Unpack
 
 from . import program
-from .deployment import Deployment, Step
+from .deployment import Deployment
 from .display import Display, PlainDisplay, property_lines
 from .errors import Cancelled
+from .refreshing import refresh as read_anew
 from .snapshot import VERSION
 from .stack import Stack
+from .steps import Step
 from .values import masked
 
 EXIT_FAILED, EXIT_UNEXPECTED_CHANGES, EXIT_TERMINATED = 1, 7, 8
@@ -45,11 +47,10 @@ using AWS, you can confirm using the AWS Console.
 
 Once you have confirmed the status of the interrupted operations, you can repair your stack using \
 `pulumi refresh` which will refresh the state from the provider you are using and clear the \
-pending operations if there are any."""
-NEEDS_PROGRAM = "You must run with the `--run-program` flag to use delete hooks during destroy."
-CREATES_ADVICE = """
+pending operations if there are any.
 
 Note that `pulumi refresh` will need to be run interactively to clear pending CREATE operations."""
+NEEDS_PROGRAM = "You must run with the `--run-program` flag to use delete hooks during destroy."
 
 
 @dataclass
@@ -201,27 +202,51 @@ class _Run:
 
     def _work(self) -> None:
         of = self.deployment
-        if self.kind == "refresh":
-            of.refresh(report_changes=True)
-            if not (of.failed or of.cancelled):
-                self._clear_pending()
+        if self._refuse_unknown():
             return
-        if not self.dry_run:
+        if self.kind == "refresh":
+            self._forget_pending()
+            read_anew(of, report_changes=True)
+            return
+        if not (self.dry_run or self._options.get("refresh")):
             self._warn_of_pending()
+        self._forget_pending()
         if self._options.get("refresh"):
-            of.refresh(report_changes=False)
+            read_anew(of, report_changes=False)
         if of.failed or of.cancelled:
+            return
+        if of.check_targets(of.replacing):
+            of.failed = True
             return
         if self.kind == "update" or self._options.get("run_program"):
             program.run(of, self, self.stack.project, self.stack.texts(), self.stack.secret_keys())
-        elif of.refuse_hooks_without_program(self._snapshot.resources):
+        elif self._refuse_hooks():
             self._last_word = NEEDS_PROGRAM
             self._errors.append(NEEDS_PROGRAM)
         else:
             of.finish()
 
-    def _clear_pending(self) -> None:
-        # A begun create cannot be looked up, it has no id yet; all others were just read.
+    def _refuse_unknown(self) -> bool:
+        """Whether a target of an operation without the program is unknown; the first is told."""
+        known = {r.urn for r in self._snapshot.resources}
+        unknown = [urn for urn in self.deployment.targets.literal if urn not in known]
+        if self.kind == "update" or not unknown:
+            return False
+        self.deployment.failed, self._last_word = True, f"no resource named '{unknown[0]}' found"
+        self._errors.append(self._last_word)
+        return True
+
+    def _refuse_hooks(self) -> bool:
+        """Reports resources whose delete hooks nobody could run; True if there are any."""
+        for resource in self._snapshot.resources:
+            names = [n for w in ("BeforeDelete", "AfterDelete") for n in resource.hooks.get(w, ())]
+            if names:
+                text = "Resource has delete hooks registered, but the program is not running. "
+                self.deployment.fail(resource.urn, f"{text}Hooks: {', '.join(names)}")
+        return self.deployment.failed
+
+    def _forget_pending(self) -> None:
+        # Of a begun create nobody knows what it made; all others are of resources with an entry.
         keep_creates = not self._options.get("clear_pending_creates")
         left = self._snapshot.left_over
         self._snapshot.left_over = [p for p in left if keep_creates and p.operation == "creating"]
@@ -233,13 +258,11 @@ class _Run:
         listed = "\n".join(
             f"  * {p.resource.urn}, interrupted while {p.operation}" for p in pending
         )
-        creates = any(p.operation == "creating" for p in pending)
         self.diagnostic(
             "",
             "warning",
             f"Attempting to deploy or update resources with {len(pending)} pending operations "
-            f"from previous deployment.\n{listed}\n{PENDING_ADVICE}"
-            f"{CREATES_ADVICE if creates else ''}",
+            f"from previous deployment.\n{listed}\n{PENDING_ADVICE}",
         )
 
     # ---- around them ---------------------------------------------------------------------------

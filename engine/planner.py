@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from . import paths
 from .snapshot import Resource
-from .values import UNKNOWN, Props, plain
+from .values import UNKNOWN, Props
 
 
 class Op(StrEnum):
@@ -36,98 +37,81 @@ class Change:
     detailed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def decide(wanted: Resource, old: Resource | None, change: Change | None) -> tuple[Op, ...]:
-    """The steps for one declared resource, in order.
+def decide(old: Resource | None, change: Change | None) -> Op:
+    """What happens to a declared resource: SAME, CREATE, UPDATE or REPLACE. `change` is the
+    provider's answer, None where there is nothing old."""
+    if old is None or change is None:
+        return Op.CREATE
+    if change.replaces or old.pending_replacement:
+        return Op.REPLACE
+    return Op.UPDATE if change.changed else Op.SAME
 
-    `change` is the provider's answer, None where it was not asked: there is nothing old, or the old
-    object is already gone and only its replacement is missing.
-    A replaced object that is created first is deleted at the end of the update, so there is no
-    step for it here.
-    """
-    if old is None:
-        return (Op.CREATE,)
-    if old.pending_replacement:
-        return (Op.REPLACE, Op.CREATE_REPLACEMENT)
-    if change is None or not (change.changed or change.replaces):
-        return (Op.SAME,)
-    if not change.replaces:
-        return (Op.UPDATE,)
-    # The program's word counts more than the provider's.
+
+def deletes_first(wanted: Resource, change: Change) -> bool:
+    """Whether a replacement begins with the deletion. The program's word counts more than the
+    provider's."""
     said = wanted.delete_before_replace
-    if change.delete_first if said is None else said:
-        return (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
-    return (Op.CREATE_REPLACEMENT, Op.REPLACE)
+    return change.delete_first if said is None else said
 
 
-def replacing(change: Change, paths: Sequence[str]) -> Change:
+def replacing(change: Change, on_changes: Sequence[str]) -> Change:
     """The change with what replaceOnChanges adds; a provider that names no keys is not affected."""
-    more = {k for k in change.keys for path in paths if path == "*" or _below(k, path)}
-    return replace(change, replaces=tuple(sorted({*change.replaces, *more}))) if more else change
+    more = {key for key in change.keys if paths.replaces(key, on_changes)}
+    if not more or not change.changed:
+        return change
+    return replace(change, replaces=tuple(sorted({*change.replaces, *more})))
 
 
-def _below(key: str, path: str) -> bool:
-    return key == path or key.startswith((f"{path}.", f"{path}["))
-
-
-def same_inputs(old: Props, new: Props) -> bool:
-    """Whether a component's inputs are equal; becoming secret or plain is no change."""
-    return bool(plain(old) == plain(new))
-
-
-def keep_ignored(news: Props, olds: Props, paths: Iterable[str]) -> Props:
-    """`news` with the old value at every path of ignoreChanges."""
-    result = dict(news)
-    for path in paths:
-        head, _, tail = path.partition(".")
-        old, new = olds.get(head), result.get(head)
-        if path == "*":
-            return dict(olds)
-        if tail and isinstance(old, dict) and isinstance(new, dict):
-            result[head] = keep_ignored(new, old, [tail])
-        elif head in olds:
-            result[head] = old
-        else:
-            result.pop(head, None)
-    return result
+def dependents(
+    roots: Iterable[str],
+    resources: Sequence[Resource],
+    ignore: Container[str] = (),
+    children: bool = False,
+) -> list[Resource]:
+    """What of `resources`, which are in order of dependency, stands on one of the roots (URNs),
+    directly or not."""
+    urns, found = set(roots), []
+    for resource in resources:
+        needs = resource.needs(parent=children)
+        if resource.urn not in ignore and needs & urns:
+            urns.add(resource.urn)
+            found.append(resource)
+    return found
 
 
 def replaced_with(
-    root: Resource, resources: Sequence[Resource], asks_replace: Callable[[Resource, Props], bool]
-) -> list[Resource]:
-    """What must go before `root` is deleted to be replaced, dependents first.
+    root: Resource,
+    resources: Sequence[Resource],
+    settled: Container[str],
+    ask: Callable[[Resource, Props], Change],
+) -> list[tuple[Resource, tuple[str, ...]]]:
+    """What must go before `root` is deleted to be replaced, dependents first, with the keys that
+    ask for it.
 
     Asked is each resource that takes a property from one that goes, with that property unknown; one
-    that only stands in depends_on stays. Objects that an earlier run replaced and could not delete
-    (delete: true) are not asked: whatever they stand on is going.
+    that only stands in depends_on stays. `settled` are the URNs that this run has planned: they
+    cannot stand on what is planned now, whatever they did before.
     """
     doomed = {root.urn}
-    found: list[Resource] = []
-    answers: dict[tuple[str, frozenset[str]], bool] = {}
-
-    def goes(resource: Resource) -> bool:
-        if resource.delete:
-            return bool((resource.needs() - {resource.parent}) & doomed)
-        # One that waits for its replacement is gone already, and so is what stood on it.
-        if resource.urn in doomed or resource.pending_replacement or not resource.custom:
-            return False
+    found: list[tuple[Resource, tuple[str, ...]]] = []
+    later = resources[[r is root for r in resources].index(True) + 1 :]
+    for resource in dependents([root.urn], later, settled):
+        if not resource.custom:
+            continue
+        if resource.provider.rpartition("::")[0] in doomed:
+            doomed.add(resource.urn)
+            found.append((resource, ()))
+            continue
         takes = resource.property_dependencies.items()
-        touched = frozenset(key for key, urns in takes if doomed & set(urns))
-        if touched and (resource.urn, touched) not in answers:
-            guess = {k: UNKNOWN if k in touched else v for k, v in resource.inputs.items()}
-            answers[resource.urn, touched] = asks_replace(resource, guess)
-        return bool(touched) and answers[resource.urn, touched]
-
-    while True:
-        more = []
-        for resource in resources:
-            if not any(resource is known for known in found) and goes(resource):
-                doomed.add(resource.urn)
-                found.append(resource)
-                more.append(resource)
-        # A replaced object stands after its successor's dependents: they are looked at again.
-        if not any(resource.delete for resource in more):
-            ordered = waves([(Op.DELETE_REPLACED, resource) for resource in found])
-            return [resource for wave in ordered for _, resource in wave]
+        touched = {k for k, urns in takes if k in resource.inputs and doomed & set(urns)}
+        if not touched:
+            continue
+        guess = {k: UNKNOWN if k in touched else v for k, v in resource.inputs.items()}
+        change = replacing(ask(resource, guess), resource.replace_on_changes)
+        if change.replaces:
+            doomed.add(resource.urn)
+            found.append((resource, change.replaces))
+    return found[::-1]
 
 
 def condemned(earlier: Sequence[Resource], declared: set[str]) -> list[tuple[Op, Resource]]:
@@ -137,9 +121,9 @@ def condemned(earlier: Sequence[Resource], declared: set[str]) -> list[tuple[Op,
     """
 
     def kind(resource: Resource) -> Op:
-        if resource.pending_replacement:
-            return Op.FORGET_REPLACED
-        return Op.DELETE_REPLACED if resource.delete else Op.DELETE
+        if resource.delete:
+            return Op.DELETE_REPLACED
+        return Op.FORGET_REPLACED if resource.pending_replacement else Op.DELETE
 
     return [(kind(r), r) for r in reversed(earlier) if r.delete or r.urn not in declared]
 
@@ -157,3 +141,12 @@ def waves(doomed: Sequence[tuple[Op, Resource]]) -> list[list[tuple[Op, Resource
         found.append(free)
         left = [item for item in left if not any(item[1] is r for _, r in free)]
     return found[::-1]
+
+
+def needed_by(resource: Resource, resources: Sequence[Resource]) -> set[str]:
+    """URNs of everything that a resource stands on, directly or not."""
+    found, more = set(), resource.needs()
+    while more:
+        found |= more
+        more = {u for r in resources if r.urn in more for u in r.needs()} - found
+    return found

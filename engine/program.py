@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .deployment import Deployment, Listener
+from .deployment import Deployment
 from .errors import EngineError
 from .project import Project
+from .steps import Listener
 
 SHUTDOWN_POLL_SECONDS = 0.02
 

@@ -89,9 +89,15 @@ class Resource:
     def is_provider(self) -> bool:
         return self.type.startswith(PROVIDER_PREFIX)
 
-    def needs(self) -> set[str]:
+    @property
+    def is_default_provider(self) -> bool:
+        """Whether the engine made it by itself; those are not counted."""
+        return self.is_provider and self.name.startswith("default")
+
+    def needs(self, parent: bool = True) -> set[str]:
         """URNs that must exist as long as this resource does."""
-        found = {self.parent, self.provider.rpartition("::")[0], *self.dependencies}
+        found = {self.provider.rpartition("::")[0], *self.dependencies}
+        found |= {self.parent} if parent else set()
         for urns in self.property_dependencies.values():
             found.update(urns)
         return found - {""}
@@ -164,15 +170,17 @@ class Snapshot:
         self.earlier = [r for r in self.earlier if r is not old]
 
     def forget_dangling(self) -> None:
-        """Drop references to resources that are gone, so that the file stays consistent."""
-        there = {r.urn for r in self.resources}
+        """Drop references to what is gone, so that every resource stands after what it needs."""
+        there: set[str] = set()
         for resource in self.resources:
+            resource.parent = resource.parent if resource.parent in there else ""
             resource.dependencies = [u for u in resource.dependencies if u in there]
             kept = {
                 key: [u for u in urns if u in there]
                 for key, urns in resource.property_dependencies.items()
             }
             resource.property_dependencies = {key: urns for key, urns in kept.items() if urns}
+            there.add(resource.urn)
 
     def write(self, encrypt: Crypt | None, salt: str) -> dict[str, Any]:
         """The deployment as it stands in the state file; without `encrypt`, secrets in plain."""

@@ -185,6 +185,7 @@ class Stack:
         config values are left out of their entries unless asked for."""
         return [
             {
+                "version": 0,
                 **entry,
                 "startTime": _when(entry.get("startTime")),
                 "endTime": _when(entry.get("endTime")),

@@ -19,7 +19,9 @@ PASSPHRASE = "correct horse"
 THINGS = """
 import json, os, pathlib, threading, time
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import (
+    CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult,
+)
 
 WORLD = pathlib.Path(os.environ["WORLD"])
 
@@ -51,6 +53,8 @@ class P(ResourceProvider):
     def update(self, id, olds, news):
         change(news["name"], news.get("value"))
         return UpdateResult({**news, "made": True})
+    def read(self, id, props):
+        return ReadResult("" if id in world().get("gone", []) else id, props)
     def delete(self, id, props):
         change(props["name"])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,43 +22,180 @@ a = Thing('a', value='1', force='1')
 b = Thing('b', value=pulumi.Output.secret(a.made.apply(str)), opts=O(protect=True))
 pulumi.export('b', b.value)
 """
+# `z` goes before its successor comes, and `y` with it; `kid` is below `a`.
+GRAPH = """
+force, pw = '{force}', pulumi.Config().require_secret('pw')
+a = Thing('a', value=pw, force=force)
+kid = Thing('kid', value='k', opts=O(parent=a))
+z = Thing('z', value='z', force=force, opts=O(delete_before_replace=True))
+y = Thing('y', force=z.made.apply(lambda _: force), opts=O(depends_on=[kid]))
+pulumi.export('pw', pw)
+"""
 
 pytestmark = pytest.mark.skipif(OFFICIAL is None, reason="PATH has no official pulumi")
+ENGINES = {"embedded": EMBEDDED, "official": [str(OFFICIAL)]}
 
 
-def run(ground: Ground, engine: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def environment(ground: Ground, **env: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "LOCKSTEP_ENGINE": "embedded",
+        "PYTHONPATH": str(REPOSITORY),
+        "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+        "PULUMI_HOME": str(ground.root / "home"),
+        "WORLD": str(ground.world),
+        **env,
+    }
+
+
+def run(
+    ground: Ground, engine: str, *arguments: str, **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*engine, *arguments, "--stack", "dev", "--non-interactive"],
+        [*ENGINES[engine], *arguments, "--stack", "dev", "--non-interactive"],
         cwd=ground.root,
-        env={
-            **os.environ,
-            "LOCKSTEP_ENGINE": "embedded",
-            "PYTHONPATH": str(REPOSITORY),
-            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
-            "PULUMI_HOME": str(ground.root / "home"),
-            "WORLD": str(ground.world),
-        },
+        env=environment(ground, **env),
         capture_output=True,
         text=True,
         timeout=120,
     )
 
 
-@pytest.mark.parametrize("first", ["embedded", "official"])
-def test_the_other_engine_plans_no_change(first: str, ground: Ground) -> None:
-    both = {"embedded": EMBEDDED, "official": [str(OFFICIAL)]}
-    other = both["official" if first == "embedded" else "embedded"]
-    Path(ground.root / "Pulumi.yaml").write_text(
+def done(ground: Ground, engine: str, *arguments: str, **env: str) -> str:
+    result = run(ground, engine, *arguments, **env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def up(ground: Ground, engine: str, *more: str, **env: str) -> int:
+    return run(ground, engine, "up", "--yes", "--skip-preview", *more, **env).returncode
+
+
+@pytest.fixture
+def both(ground: Ground) -> Ground:
+    """A project that the official CLI runs with this Python."""
+    (ground.root / "Pulumi.yaml").write_text(
         "name: shop\nruntime:\n  name: python\n  options:\n"
         f"    virtualenv: {sys.prefix}\nbackend:\n  url: file://./state\n"
     )
-    ground.program(PROGRAM)
-    made = run(ground, both[first], "up", "--yes", "--skip-preview")
-    assert made.returncode == 0, made.stderr
+    return ground
+
+
+def graph(ground: Ground, engine: str) -> None:
+    """The graph as the engine made it."""
+    done(ground, engine, "config", "set", "pw", "h1dden", "--secret")
+    ground.program(GRAPH.replace("{force}", "1"))
+    assert up(ground, engine) == 0
+
+
+in_both_directions = pytest.mark.parametrize(
+    ("first", "other"), [("embedded", "official"), ("official", "embedded")]
+)
+
+
+@in_both_directions
+def test_the_other_engine_plans_no_change(first: str, other: str, both: Ground) -> None:
+    both.program(PROGRAM)
+    assert up(both, first) == 0
     for more in ([], ["--refresh"]):
-        done = run(ground, other, "preview", "--expect-no-changes", *more)
-        assert done.returncode == 0, done.stdout + done.stderr
-    read = run(ground, other, "refresh", "--yes", "--skip-preview", "--expect-no-changes")
-    assert read.returncode == 0, read.stdout + read.stderr
-    again = run(ground, both[first], "up", "--yes", "--skip-preview", "--expect-no-changes")
-    assert again.returncode == 0, again.stdout + again.stderr
+        done(both, other, "preview", "--expect-no-changes", *more)
+    done(both, other, "refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    assert up(both, first, "--expect-no-changes") == 0
+
+
+@in_both_directions
+def test_the_other_engine_ends_a_replacement_that_failed(
+    first: str, other: str, both: Ground
+) -> None:
+    graph(both, first)
+    both.program(GRAPH.replace("{force}", "2"))
+    assert up(both, first, FAIL="z") == 1
+    steps = [json.loads(done(both, e, "preview", "--json"))["steps"] for e in (first, other)]
+    mine, theirs = ([(s["op"], s["urn"]) for s in found if s["op"] != "same"] for found in steps)
+    assert sorted(mine) == sorted(theirs)
+    assert up(both, other) == 0
+    done(both, first, "preview", "--expect-no-changes")
+
+
+@in_both_directions
+def test_the_other_engine_goes_on_after_a_kill(first: str, other: str, both: Ground) -> None:
+    graph(both, first)
+    both.program(GRAPH.replace("{force}", "2"))
+    process = subprocess.Popen(
+        [*ENGINES[first], "up", "--yes", "--skip-preview", "--stack", "dev", "--non-interactive"],
+        cwd=both.root,
+        env=environment(both, SLOW_z="60"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not Path(f"{both.world}.begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done(both, other, "cancel", "--yes")
+    warned = run(both, other, "up", "--yes", "--skip-preview")
+    assert warned.returncode == 0, warned.stdout + warned.stderr
+    assert "pending operations" in warned.stdout
+    assert "interrupted while creating" in warned.stdout
+    done(both, other, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+    assert (
+        "pending_operations" not in json.loads(done(both, first, "stack", "export"))["deployment"]
+    )
+    done(both, first, "preview", "--expect-no-changes")
+
+
+@in_both_directions
+def test_the_other_engine_reads_a_state_that_lost_a_parent(
+    first: str, other: str, both: Ground
+) -> None:
+    graph(both, first)
+    world = json.loads(both.world.read_text())
+    both.world.write_text(json.dumps({**world, "gone": ["a-1"]}))
+    done(both, first, "refresh", "--yes", "--skip-preview")
+    parents = [
+        {r["urn"]: r.get("parent") for r in json.loads(text)["deployment"]["resources"]}
+        for text in (done(both, e, "stack", "export") for e in (first, other))
+    ]
+    assert parents[0] == parents[1]
+    both.world.write_text(json.dumps(world))
+    assert up(both, other) == 0
+    done(both, first, "preview", "--expect-no-changes")
+
+
+@in_both_directions
+def test_the_other_engine_has_the_secrets_and_the_history(
+    first: str, other: str, both: Ground
+) -> None:
+    graph(both, first)
+    assert up(both, first, "--message", "the second") == 0
+    assert done(both, other, "stack", "output", "pw").strip() == "[secret]"
+    assert done(both, other, "stack", "output", "pw", "--show-secrets").strip() == "h1dden"
+    assert done(both, other, "config", "get", "pw").strip() == "h1dden"
+    both.program(GRAPH.replace("{force}", "2"))
+    done(both, other, "config", "set", "pw", "n3wer", "--secret")
+    assert up(both, other, "--message", "the third") == 0
+    told = []
+    for engine in (first, other):
+        entries = json.loads(done(both, engine, "stack", "history", "--json"))
+        told.append(
+            [(e["kind"], e["message"], e["result"], e.get("resourceChanges")) for e in entries]
+        )
+    assert told[0] == told[1]
+    assert [message for _, message, _, _ in told[0]][:2] == ["the third", "the second"]
+    assert done(both, first, "stack", "output", "pw", "--show-secrets").strip() == "n3wer"
+
+
+@in_both_directions
+def test_the_other_engine_goes_on_after_targets(first: str, other: str, both: Ground) -> None:
+    graph(both, first)
+    both.program("Thing('new', value='1')\n")
+    thing = "urn:pulumi:dev::shop::pulumi-python:dynamic:Resource::"
+    assert up(both, first, "--target", f"{thing}new") == 0
+    assert up(both, first, "--target", f"{thing}z") == 1  # `y` stands on it
+    assert up(both, other) == 0
+    done(both, first, "preview", "--expect-no-changes")
+    done(both, other, "destroy", "--yes", "--skip-preview")
+    assert "new" not in json.loads(both.world.read_text())

@@ -6,126 +6,167 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import planner
+from engine import paths, planner
 from engine.planner import Change, Op
 from engine.snapshot import Resource
+from engine.targets import Targets
 from engine.values import UNKNOWN, Props, Secret
-
-
-def goal(delete_before_replace: bool | None = None) -> Resource:
-    return Resource("urn:a", "t", True, delete_before_replace=delete_before_replace)
 
 
 def old(**more: object) -> Resource:
     return Resource("urn:a", "t", True, id="a-1", **more)  # type: ignore[arg-type]
 
 
-CREATE_FIRST = (Op.CREATE_REPLACEMENT, Op.REPLACE)
-DELETE_FIRST = (Op.DELETE_REPLACED, Op.REPLACE, Op.CREATE_REPLACEMENT)
-
-
 @pytest.mark.parametrize(
-    ("declared", "known", "change", "steps"),
+    ("known", "change", "op"),
     [
-        (goal(), None, None, (Op.CREATE,)),
-        (goal(), old(), Change(), (Op.SAME,)),
-        (goal(), old(), None, (Op.SAME,)),
-        (goal(), old(), Change(True), (Op.UPDATE,)),
-        (goal(), old(), Change(True, ("k",)), CREATE_FIRST),
-        (goal(), old(), Change(False, ("k",)), CREATE_FIRST),
-        (goal(), old(), Change(True, ("k",), delete_first=True), DELETE_FIRST),
-        (goal(delete_before_replace=True), old(), Change(True, ("k",)), DELETE_FIRST),
-        (goal(delete_before_replace=False), old(), Change(True, ("k",), True), CREATE_FIRST),
-        (goal(delete_before_replace=True), old(), Change(True), (Op.UPDATE,)),
+        (None, None, Op.CREATE),
+        (old(), Change(), Op.SAME),
+        (old(), Change(True), Op.UPDATE),
+        (old(), Change(True, ("k",)), Op.REPLACE),
+        (old(), Change(False, ("k",)), Op.REPLACE),
         # The old object is gone already, whatever the provider thinks of the inputs.
-        (goal(), old(pending_replacement=True), Change(), DELETE_FIRST[1:]),
-        (goal(), old(pending_replacement=True), Change(True, ("k",)), DELETE_FIRST[1:]),
+        (old(pending_replacement=True), Change(), Op.REPLACE),
     ],
 )
-def test_the_steps_of_one_resource(
-    declared: Resource, known: Resource | None, change: Change | None, steps: tuple[Op, ...]
+def test_what_happens_to_one_resource(
+    known: Resource | None, change: Change | None, op: Op
 ) -> None:
-    assert planner.decide(declared, known, change) == steps
+    assert planner.decide(known, change) == op
 
 
 @pytest.mark.parametrize(
-    ("news", "olds", "paths", "kept"),
+    ("said", "asked", "first"),
+    [(None, False, False), (None, True, True), (True, False, True), (False, True, False)],
+)
+def test_the_program_says_whether_the_old_one_goes_first(
+    said: bool | None, asked: bool, first: bool
+) -> None:
+    wanted = Resource("urn:a", "t", True, delete_before_replace=said)
+    assert planner.deletes_first(wanted, Change(True, ("k",), asked)) is first
+
+
+@pytest.mark.parametrize(
+    ("news", "olds", "path", "kept"),
     [
-        ({"v": 2, "w": 2}, {"v": 1, "w": 1}, ["v"], {"v": 1, "w": 2}),
-        ({"v": 2}, {}, ["v"], {}),
-        ({}, {"v": 1}, ["v"], {"v": 1}),
-        ({"o": {"a": 2, "b": 2}}, {"o": {"a": 1, "b": 1}}, ["o.a"], {"o": {"a": 1, "b": 2}}),
-        ({"v": 2, "w": 2}, {"v": 1}, ["*"], {"v": 1}),
+        ({"v": 2, "w": 2}, {"v": 1, "w": 1}, "v", {"v": 1, "w": 2}),
+        ({"v": 2}, {}, "v", {}),
+        ({}, {"v": 1}, "v", {"v": 1}),
+        ({"o": {"a": 2, "b": 2}}, {"o": {"a": 1, "b": 1}}, "o.a", {"o": {"a": 1, "b": 2}}),
+        ({"o": {"a b": 2}}, {"o": {"a b": 1}}, 'o["a b"]', {"o": {"a b": 1}}),
+        ({"v": 2, "w": 2}, {"v": 1}, "*", {"v": 1}),
+        ({"l": [2, 2]}, {"l": [1, 1]}, "l[1]", {"l": [2, 1]}),
+        ({"l": [2, 2]}, {"l": [1, 1]}, "l[*]", {"l": [1, 1]}),
+        ({"l": [{"k": 2, "m": 2}]}, {"l": [{"k": 1, "m": 1}]}, "l[*].k", {"l": [{"k": 1, "m": 2}]}),
+        ({"o": {"n": 2}}, {"o": {}}, "o.n", {"o": {}}),
+        ({"v": 2}, {"v": 1}, "nosuch.deeper", {"v": 2}),
+        ({"o": Secret({"a": 2})}, {"o": Secret({"a": 1})}, "o.a", {"o": Secret({"a": 1})}),
+        ({"o": {"a": 2}}, {"o": Secret({"a": 1})}, "o.a", {"o": {"a": Secret(1)}}),
     ],
 )
 def test_ignored_changes_keep_the_old_value(
-    news: Props, olds: Props, paths: list[str], kept: Props
+    news: Props, olds: Props, path: str, kept: Props
 ) -> None:
-    assert planner.keep_ignored(news, olds, paths) == kept
+    assert paths.keep_ignored(news, olds, [path]) == (kept, [])
 
 
 @pytest.mark.parametrize(
-    ("keys", "paths", "replaces"),
+    ("news", "olds", "path"),
+    [
+        ({}, {"o": {"n": 1}}, "o.n"),
+        ({"l": [2]}, {"l": [1, 1]}, "l[1]"),
+        ({"l": [2, 2]}, {"l": [1]}, "l[1]"),
+        ({"l": "text"}, {"l": [1]}, "l[0]"),
+        ({"o": {}}, {"o": {"a": {"x": 1}}}, "o[*].x"),
+    ],
+)
+def test_nothing_is_kept_of_what_was_added_or_removed(news: Props, olds: Props, path: str) -> None:
+    assert paths.keep_ignored(news, olds, [path]) == (news, [path])
+
+
+@pytest.mark.parametrize(
+    ("keys", "on_changes", "replaces"),
     [
         (("a", "b"), ["a"], ("a",)),
         (("a.b", "c[0]"), ["a", "c"], ("a.b", "c[0]")),
         (("ab",), ["a"], ()),
         (("a",), ["*"], ("a",)),
         ((), ["a"], ()),
+        (("l[0].x", "l[1].y"), ["l[*].x"], ("l[0].x",)),
     ],
 )
 def test_replace_on_changes(
-    keys: tuple[str, ...], paths: list[str], replaces: tuple[str, ...]
+    keys: tuple[str, ...], on_changes: list[str], replaces: tuple[str, ...]
 ) -> None:
-    assert planner.replacing(Change(True, keys=keys), paths).replaces == replaces
+    assert planner.replacing(Change(True, keys=keys), on_changes).replaces == replaces
 
 
-def test_becoming_secret_is_no_change_of_a_components_inputs() -> None:
-    assert planner.same_inputs({"a": "x"}, {"a": Secret("x")})
-    assert not planner.same_inputs({"a": "x"}, {"a": Secret("y")})
+def of(name: str, needs: str, key: str = "v", **more: object) -> Resource:
+    """A resource that takes a property from another one."""
+    found = Resource(f"urn:{name}", "t", True, inputs={key: 1}, **more)  # type: ignore[arg-type]
+    found.property_dependencies = {key: [needs]}
+    return found
+
+
+def going(root: Resource, state: list[Resource], settled: set[str]) -> list[Resource]:
+    """What goes before `root`, where a change of the property `v` replaces."""
+
+    def ask(_: Resource, guess: Props) -> Change:
+        assert UNKNOWN in guess.values()
+        return Change(True, ("v",) if guess.get("v") is UNKNOWN else ())
+
+    return [resource for resource, _ in planner.replaced_with(root, state, settled, ask)]
 
 
 def test_dependents_of_a_resource_that_goes_first() -> None:
-    def of(name: str, needs: str, key: str = "v") -> Resource:
-        return Resource(
-            f"urn:{name}", "t", True, inputs={key: 1}, property_dependencies={key: [needs]}
-        )
-
     root, replaced, below = old(), of("b", "urn:a"), of("c", "urn:b")
     updated, under_updated = of("d", "urn:a", "soft"), of("e", "urn:d")
     ordered_only = Resource("urn:f", "t", True, dependencies=["urn:a"])
-    asked: dict[str, Props] = {}
-
-    def asks(resource: Resource, guess: Props) -> bool:
-        asked[resource.urn] = guess
-        return "v" in guess
-
-    state = [root, replaced, below, updated, under_updated, ordered_only]
-    assert planner.replaced_with(root, state, asks) == [below, replaced]
-    # Only what takes a property from a doomed one is asked, with that property unknown.
-    assert set(asked) == {"urn:b", "urn:c", "urn:d"}
-    assert all(UNKNOWN in guess.values() for guess in asked.values())
+    child = Resource("urn:g", "t", True, parent="urn:a")
+    component = Resource("urn:h", "t", False, dependencies=["urn:a"])
+    through_it = of("i", "urn:h")
+    state = [root, replaced, below, updated, under_updated, ordered_only, child, component]
+    assert going(root, [*state, through_it], set()) == [below, replaced]
 
 
-def test_what_is_gone_is_not_deleted_again_and_leftovers_go_first() -> None:
-    def of(name: str, needs: str, delete: bool = False, pending: bool = False) -> Resource:
-        return Resource(
-            f"urn:{name}",
-            "t",
-            True,
-            inputs={"v": 1},
-            property_dependencies={"v": [needs]},
-            delete=delete,
-            pending_replacement=pending,
-        )
+def test_dependents_that_this_run_has_planned_already_stay() -> None:
+    root, planned, waiting = old(), of("b", "urn:a"), of("c", "urn:a", pending_replacement=True)
+    # One that waits for its replacement is asked to go again, as the official engine does.
+    assert going(root, [root, planned, waiting], {"urn:b"}) == [waiting]
 
-    root = old()
-    gone = of("b", "urn:a", pending=True)
-    successor, user = of("c", "urn:x"), of("d", "urn:c")
-    left_over = of("c", "urn:a", delete=True)
-    state = [root, gone, successor, user, left_over]
-    # `d` may still stand on the left-over object of `c`, so it goes before that.
-    assert planner.replaced_with(root, state, lambda *_: True) == [user, left_over]
+
+def test_what_an_earlier_run_left_over_goes_before_what_it_stands_on() -> None:
+    root, left_over = old(), of("c", "urn:a", delete=True)
+    assert going(root, [root, left_over], set()) == [left_over]
+
+
+def test_what_uses_a_provider_that_is_replaced_goes_with_it() -> None:
+    provider = Resource("urn:p", "pulumi:providers:docker", True, id="1")
+    user = Resource("urn:u", "t", True, provider="urn:p::1")
+    assert going(provider, [provider, user], set()) == [user]
+
+
+def test_all_that_a_resource_stands_on_is_spared_with_it() -> None:
+    state = [Resource(f"urn:{n}", "t", True, dependencies=d) for n, d in CHAIN.items()]
+    assert planner.needed_by(state[-1], state) == {"urn:a", "urn:b"}
+
+
+CHAIN: dict[str, list[str]] = {"a": [], "b": ["urn:a"], "x": [], "c": ["urn:b"]}
+
+
+@pytest.mark.parametrize(
+    ("named", "urn", "meant"),
+    [
+        ("urn:a::t::x", "urn:a::t::x", True),
+        ("urn:a::t::x", "urn:a::t::xy", False),
+        ("**x", "urn:a::t::x", True),
+        ("urn:a::*::x", "urn:a::t::x", True),
+        ("urn:a::*::x", "urn:a::t::u::x", False),
+        ("urn:a::t$**", "urn:a::t$u::x", True),
+    ],
+)
+def test_targets_and_patterns(named: str, urn: str, meant: bool) -> None:
+    assert (urn in Targets([named])) is meant
 
 
 @st.composite

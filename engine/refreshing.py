@@ -1,0 +1,80 @@
+"""Reading every resource anew."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from .deployment import Deployment
+from .errors import EngineError
+from .planner import Op
+from .providers import ProviderFailed
+from .snapshot import Resource, now
+from .steps import Step
+from .values import annotate, plain
+
+
+def refresh(of: Deployment, report_changes: bool) -> None:
+    """Read every resource anew. `report_changes`: tell what was found as same, update or delete
+    and count it; else (before an update) only as refresh."""
+    if of.check_targets(of.targets):
+        of.failed = True
+        return
+    steps = [
+        Step(Op.REFRESH, r.urn, r.type, r, replace(r), logical=False)
+        for r in of.snapshot.resources
+        if not of.targets or r.urn in of.targets
+    ]
+    of.each(lambda step: _refresh(of, step, report_changes), steps)
+    with of.lock:
+        of.snapshot.forget_dangling()
+        of.store()
+
+
+def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
+    if of.cancelled:
+        return
+    old, new = step.old, step.new
+    assert old is not None
+    assert new is not None
+    of.tell.step("pre", step, of.dry_run)
+    begun = time.monotonic()
+    found = Op.SAME
+    try:
+        if old.custom and not (old.is_provider or old.pending_replacement):
+            found = _read(of, old, new)
+    except (ProviderFailed, EngineError) as error:
+        of.step_failed(step, f"Preview failed: {error}" if of.dry_run else str(error))
+        if not of.dry_run:
+            of.tell.step("failed", step, of.dry_run)
+        return
+    step.seconds = time.monotonic() - begun
+    with of.lock:
+        if found is Op.DELETE:
+            step.new = None
+            of.snapshot.drop(old)
+        else:
+            changed = (old.inputs, old.outputs) != (new.inputs, new.outputs)
+            old.id, old.inputs, old.outputs = new.id, new.inputs, new.outputs
+            old.modified = now() if changed else old.modified
+        if report_changes:
+            step.op = found
+            of.steps.append(step)
+            if not old.is_default_provider:
+                of.changes[found.value] += 1
+        of.store()
+    of.tell.step("outputs", step, of.dry_run)
+
+
+def _read(of: Deployment, old: Resource, new: Resource) -> Op:
+    provider = of.provider(old.provider)
+    found = provider.read(old.urn, old.id, plain(old.outputs), plain(old.inputs))
+    if found is None:
+        return Op.DELETE
+    outputs, inputs = found
+    new.outputs = annotate(annotate(outputs, new.inputs), old.outputs)
+    of.mark_secret_outputs(new)
+    if inputs is not None:
+        new.inputs = annotate(inputs, old.inputs)
+    change = of.compare(replace(old, outputs=new.outputs), old.inputs)
+    return Op.UPDATE if change.changed or change.replaces else Op.SAME
