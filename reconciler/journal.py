@@ -30,6 +30,10 @@ class InPlace(BaseModel):
     """The switch itself puts other content there."""
     owners: tuple[str, ...] = ()
     """Ids of containers of others that the switch stops for it."""
+    put_back: bool = False
+    """On the way back, what it held before is there again: from then on the old world writes."""
+    set_aside: str = ""
+    """The snapshot of what the failed world left in it, taken before that was put back."""
 
 
 class Intent(BaseModel):

@@ -162,7 +162,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         reason=why + (f"; {says}" if unproved else ""),
         downtime_seconds=u.gap.seconds,
         sealed=_touched_generations(u, new) if touched else {},
-        snapshots=way.captured,
+        snapshots=way.set_aside,
         touched=touched,
         quarantine=quarantine,
         written=written,
@@ -205,9 +205,12 @@ class _WayBack:
         self.new = new
         self.back = coming or HostWorld(u.intent.from_world or "", {})
         self.touched = touched
-        self.captured: dict[str, str] = {}
-        """Snapshots of what the failed world wrote in place."""
         self.to_put_back = set(u.intent.in_place)
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """dataset -> snapshot of what the failed world wrote in place."""
+        return {d: c.set_aside for d, c in self.u.intent.in_place.items() if c.set_aside}
 
     def go(self) -> None:
         """Can be done again from any point of itself."""
@@ -241,19 +244,26 @@ class _WayBack:
                 self.u.say(error.message)
 
     def _put_back(self, dataset: str) -> None:
-        """Keep what the failed world wrote in place, then put the content before it back."""
         u, changed = self.u, self.u.intent.in_place[dataset]
-        u.services.stop_containers(changed.owners)
-        if self.touched and changed.safety and dataset not in self.captured:
-            tags = {"release": u.to_world.release, "world": u.to_world.name}
-            kept = u.data.capture_failed(dataset, changed.place, tags)
-            if kept is not None:
-                self.captured[dataset] = kept
-        if changed.safety and (changed.restored or self.touched):
-            u.data.restore_in_place(dataset, changed.place, changed.safety)
+        # Once only, also for who recovers: the old world writes into it from then on.
+        if not changed.put_back:
+            self._exchange(dataset, changed)
+            changed.put_back = True
+            with suppress(OSError):  # on a full disk what stands in the journal must do
+                u.note()
         for owner in changed.owners:
             u.docker.start(owner)
         self.to_put_back.discard(dataset)
+
+    def _exchange(self, dataset: str, changed: InPlace) -> None:
+        """Keep what the failed world wrote in place, then put the content before it back."""
+        u = self.u
+        u.services.stop_containers(changed.owners)
+        if self.touched and changed.safety and not changed.set_aside:
+            tags = {"release": u.to_world.release, "world": u.to_world.name}
+            changed.set_aside = u.data.capture_failed(dataset, changed.place, tags) or ""
+        if changed.safety and (changed.restored or self.touched):
+            u.data.restore_in_place(dataset, changed.place, changed.safety)
 
 
 def _insist_on_safe_return(u: Undertaking, way: _WayBack, why: str, problem: str) -> None:

@@ -111,6 +111,32 @@ def test_fault_9_killed_while_it_reverts(shop: Trial) -> None:
         assert shop.reverted().to_world == shop.world(number)
 
 
+def test_fault_9_what_the_old_world_writes_after_its_return_is_not_put_back_again(
+    shop: Trial,
+) -> None:
+    """The way back is killed when the old world runs again and has written in place: whoever
+    takes it up again does not put the content before the switch there a second time."""
+    files = shop.folder / "files"
+    shop.settings["deadline"] = 3
+    shop.new(VERSION="2", MODE="sick")
+    with shop.locked():
+        shop.make(shop.plan())
+    with failing("switch.reverted stop") as points:
+        caller = follower(shop)
+        until(lambda: points.happened)
+        assert (files / "here").read_text() == "precious"
+        (files / "acknowledged").write_text("since")
+        intent = JournalFile(shop.catalog.journal).read()
+        assert intent is not None
+        os.kill(intent.pid, signal.SIGKILL)
+        caller.wait()
+    until(lambda: hostlock.holder() is None)
+    shop.recover()
+    insist_on_live(shop, shop.world(1), "1")
+    assert (files / "acknowledged").read_text() == "since"
+    assert shop.reverted().snapshots, "what the failed release wrote is kept"
+
+
 def test_fault_1_killed_early(trial: Trial) -> None:
     """A switch back is killed before its stop, within it and after it: the live world stays."""
     trial.write({"web": web(depends_on=NEEDS_CACHE), "cache": cache()})
