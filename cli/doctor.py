@@ -265,6 +265,28 @@ def _live(here: Context) -> Iterator[Finding]:
         yield Finding("live world", OK, f"{state.live} runs {len(found)} containers")
 
 
+def _config_files(here: Context) -> Iterator[Finding]:
+    """What the live world mounts from its folder of files is as it was recorded."""
+    from reconciler import places
+
+    state = here.catalog.state()
+    live = state.worlds.get(state.live or "")
+    good, _ = here.catalog.records(state)
+    record = good.get(live.release) if live is not None else None
+    if live is None or record is None or record.adopted:
+        return
+    altered = places.altered_files(here.catalog, live.name, record)
+    for path in altered:
+        yield Finding(
+            "config files",
+            WARNING,
+            f"{path} is not as {record.name} has it",
+            "lockstep stop, then lockstep up   puts it back",
+        )
+    if not altered:
+        yield Finding("config files", OK, f"{len(record.configs)} are as {record.name} has them")
+
+
 def _restart_policies(here: Context) -> Iterator[Finding]:
     """A reboot must bring back exactly the live world."""
     from reconciler import compose
@@ -370,6 +392,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("data", _data),
     ("images", _images),
     ("live world", _live),
+    ("config files", _config_files),
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),
     ("health", _health),

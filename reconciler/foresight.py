@@ -22,10 +22,12 @@ def added(
 ) -> Plan:
     """The plan, with what config files, sealed volumes and the store say to it. `record`: of the
     release that it goes to. Raises errors of `snapshots`."""
-    if plan.move in (Move.STAY, Move.REPAIR) or plan.refusals:
+    if plan.refusals:
         return plan
     if record is not None and not record.adopted:
-        plan = _with_files(catalog, plan, record)
+        plan = _with_files(catalog, state, plan, record)
+    if plan.move in (Move.STAY, Move.REPAIR):
+        return plan
     concerned = any(d.action in _LOOKED_AT for d in plan.datasets.values())
     if not concerned or not (catalog.stack.store / "format").exists():
         return plan
@@ -40,7 +42,7 @@ def added(
     return _saying(plan, *found)
 
 
-def _with_files(catalog: Catalog, plan: Plan, record: Release) -> Plan:
+def _with_files(catalog: Catalog, state: State, plan: Plan, record: Release) -> Plan:
     """Config files that are not as recorded are laid anew, from copies that must be whole."""
     refusals: list[Refusal] = []
     warnings: list[str] = []
@@ -49,9 +51,12 @@ def _with_files(catalog: Catalog, plan: Plan, record: Release) -> Plan:
             catalog.content(record.name, config.sha256)
         except CatalogDamaged as error:
             refusals.append(Refusal(error.message, "put back a copy of the file", error.exit_code))
-    if not plan.new_world and plan.to_world is not None:
-        for path in places.altered_files(catalog, plan.to_world, record):
-            warnings.append(f"{path} is not as {record.name} has it: `up` puts it back")
+    # What is live has read them: only when it is started again, they are the recorded ones.
+    back = "`lockstep stop`, then `lockstep up`, put" if plan.move is Move.STAY else "`up` puts"
+    world = state.worlds.get(plan.to_world or "")
+    if world is not None and not plan.new_world and world.release == record.name:
+        for path in places.altered_files(catalog, world.name, record):
+            warnings.append(f"{path} is not as {record.name} has it: {back} it back")
     return _saying(plan, refusals, warnings)
 
 

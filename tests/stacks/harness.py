@@ -198,6 +198,10 @@ class Project:
     def declare(self, release: str) -> None:
         self.run("config", "set", "release", release)
 
+    def trust(self, refused: Ran) -> None:
+        """Take releases/ as it is, by the mark that a refusal names."""
+        self.run("config", "set", "trust", refused.text.split("config set trust ")[1].split()[0])
+
     def compose_file(self, **replacing: str) -> None:
         """Edit compose.yaml: each keyword's `old=new` text is replaced once."""
         path = self.folder / "compose.yaml"

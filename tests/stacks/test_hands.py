@@ -128,7 +128,8 @@ def test_attack_data_a_sealed_volume_is_edited_and_its_times_are_put_back(pair: 
 
 def test_attack_data_a_config_file_of_the_previous_world_is_edited(pair: Project) -> None:
     """Edit a config file that containers of prod-001 mount, below releases/files: the preview says
-    so, and the rollback to it runs with the file as it was recorded."""
+    so, and the rollback to it runs with the file as it was recorded. Of the live world, preview and
+    doctor say so."""
     world = container(pair, "prod-001", "app").removesuffix("-app-1")
     (file,) = (pair.folder / "releases" / "files" / world).rglob("app.py")
     recorded = file.read_text()
@@ -139,6 +140,10 @@ def test_attack_data_a_config_file_of_the_previous_world_is_edited(pair: Project
     pair.run("rollback", "--yes")
     assert (pair.get("/health"), file.read_text()) == ("ok", recorded)
     assert pair.notes() == ["one"]
+    file.write_text(f"{recorded}\n# edited\n")
+    assert "`lockstep stop`, then `lockstep up`" in " ".join(pair.preview()["warnings"])
+    checks = pair.run("doctor", "--json", code=None).json()["checks"]
+    assert [c["level"] for c in checks if c["check"] == "config files"] == ["warning"]
     pair.run("undo", "--yes")
     assert pair.notes() == ["one", "two"]
 
