@@ -40,6 +40,7 @@ def somebody() -> Iterator[Person]:
         yield found
 
 
+@pytest.mark.timeout(1200)
 def test_the_whole_demo_is_told_to_a_user_without_root(somebody: Person) -> None:
     """A clone in their home, every scene of `make demo`, which checks itself what it says."""
     clone = somebody.home / "lockstep"
