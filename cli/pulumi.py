@@ -22,6 +22,7 @@ HERE = (
     "up, preview, refresh, destroy, cancel, version, config [get|set|rm], "
     "stack [ls|init|select|output|export|import|history|rm]"
 )
+UNCONFIRMED, STACK_MISSING = 2, 6  # the official CLI's exit codes
 OPERATIONS = ("up", "preview", "refresh", "destroy")
 SHARED = {"stack": None, "cwd": Path(), "non_interactive": False, "color": "auto"}
 Calls = Any  # what argparse gives for a parser's sub-commands; it has no public name
@@ -143,14 +144,14 @@ class Session:
     def stack(self, name: str | None = None) -> Stack:
         """The stack that is meant. Raises EngineError if none is chosen or there is none."""
         from cli.context import offer_passphrase, selected
-        from engine import EngineError, Stack
+        from engine import Stack, StackMissing
 
         project = self.project
         offer_passphrase(project.root)
         wanted = name or self.given.stack or os.environ.get("PULUMI_STACK")
         wanted = wanted or selected(project.name, project.root)
         if not wanted:
-            raise EngineError(
+            raise StackMissing(
                 "no stack selected; please use `pulumi stack select` or `pulumi stack init` to "
                 "choose one"
             )
@@ -158,11 +159,11 @@ class Session:
 
     def existing(self, name: str | None = None) -> Stack:
         """The stack, which must have a state."""
-        from engine import EngineError
+        from engine import StackMissing
 
         stack = self.stack(name)
         if not stack.exists():
-            raise EngineError(f"no stack named '{stack.name}' found")
+            raise StackMissing(f"no stack named '{stack.name}' found")
         return stack
 
 
@@ -177,10 +178,12 @@ def operate(here: Session) -> int:
     if only and call != "preview" and asked:
         raise engine.EngineError("--preview-only excludes --yes and --skip-preview")
     if not (only or asked or here.live):
-        raise engine.EngineError(
+        refused = engine.EngineError(
             "--yes or --skip-preview must be passed in to proceed when running in "
             "non-interactive mode"
         )
+        refused.exit_code = UNCONFIRMED
+        raise refused
     for assignment in getattr(given, "config", []):
         key, _, value = assignment.partition("=")
         stack.config_set(key, value, path=given.config_path)
@@ -249,14 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     official = engines.find(os.environ.get("PATH", ""), Path.cwd())
     if official is not None and os.environ.get("LOCKSTEP_ENGINE") != "embedded":
         os.execv(official, [str(official), *given])
-    from engine import EngineError
+    from engine import EngineError, StackMissing
     from reconciler.errors import LockstepError
 
     try:
         return call(parser().parse_args(given, argparse.Namespace(**SHARED)))
     except (EngineError, LockstepError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return STACK_MISSING if isinstance(error, StackMissing) else error.exit_code
     except KeyboardInterrupt:
         return 130
 

@@ -51,9 +51,10 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], indent: str 
     """Columns two spaces apart, as the official CLI prints its tables."""
     whole = [header, *rows]
     widths = [max(len(row[at]) for row in whole) for at in range(len(header))]
-    for row in whole:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print(indent + "  ".join(cells).rstrip())
+    for *first, last in whole:
+        cells = "".join(f"{cell:<{width}}  " for cell, width in zip(first, widths, strict=False))
+        # The last one may have several lines.
+        print(f"{indent}{cells}{last}".replace("\n", "\n" + " " * len(indent + cells)))
 
 
 # ---- stack -------------------------------------------------------------------------------------
@@ -74,14 +75,14 @@ def stack_ls(here: Session) -> None:
         if latest:
             entry["lastUpdate"] = latest["manifest"]["time"]
             entry["resourceCount"] = len(latest.get("resources") or [])
-        found.append({**entry, "updateInProgress": backend.locked})
+        found.append(entry)
     if here.given.json:
         print(pretty(found))
         return
     rows = [
         (
             f"{e['name']}{'*' if e['current'] else ''}",
-            "in progress" if e["updateInProgress"] else ago(e.get("lastUpdate")),
+            ago(e.get("lastUpdate")),
             str(e.get("resourceCount", "n/a")),
         )
         for e in found
@@ -166,7 +167,10 @@ def stack_import(here: Session) -> None:
     path: Path | None = here.given.file
     try:
         found = json.loads(sys.stdin.read() if path is None else path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise EngineError(f"could not open file: open {path}: {why}") from None
+    except ValueError as error:
         raise EngineError(f"the state to import cannot be read: {error}") from None
     here.existing().import_(found)
     print("Import complete.")
@@ -175,12 +179,15 @@ def stack_import(here: Session) -> None:
 def stack_history(here: Session) -> None:
     given = here.given
     whole = here.existing().history(given.show_secrets)
-    entries = whole[(given.page - 1) * given.page_size :][: given.page_size]
+    page = max(given.page, 1)
+    entries = whole[(page - 1) * given.page_size :][: given.page_size]
     if given.json:
         print(pretty(entries))
         return
     if not entries:
-        print("Stack has never been updated")
+        print(
+            f"No stack updates found on page '{page}'" if whole else "Stack has never been updated"
+        )
     for entry in entries:
         print(f"Version: {entry['version']}\nUpdateKind: {entry['kind']}")
         print(f"Status: {entry['result']}\nMessage: {entry['message']}")
@@ -248,8 +255,7 @@ def config_get(here: Session) -> None:
     if not given.json:
         print(_text(value))
         return
-    key = stack.project.key(given.key)
-    print(pretty(stack.config_shown(show_secrets=True).get(key) or {"value": _text(value)}))
+    print(pretty(stack.config_entry(given.key, path=given.path)))
 
 
 def config_set(here: Session) -> None:

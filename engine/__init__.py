@@ -11,7 +11,7 @@ round. What it does not have it refuses by name.
 
 from .display import Display, PlainDisplay, TreeDisplay
 from .display import make as make_display
-from .errors import Cancelled, EngineError, NotInEngine, StackLocked
+from .errors import Cancelled, EngineError, NotInEngine, StackLocked, StackMissing
 from .operations import EXIT_UNEXPECTED_CHANGES, Options, Result, destroy, preview, refresh, up
 from .project import Project
 from .stack import Stack
@@ -29,6 +29,7 @@ __all__ = [
     "Result",
     "Stack",
     "StackLocked",
+    "StackMissing",
     "Step",
     "TreeDisplay",
     "destroy",

@@ -32,23 +32,37 @@ def get_path(value: Any, path: list[str | int]) -> Any:
     return value
 
 
-def put_path(value: Any, path: list[str | int], new: Any) -> Any:
-    """A copy of `value` with `new` at the path; missing objects and lists on the way are made.
+def put_path(value: Any, path: list[str | int], new: Any, at: str = "") -> Any:
+    """A copy of `value`, which is at the place `at`, with `new` at the path; missing objects and
+    lists on the way are made, and a plain value of a whole key gives way.
 
-    Raises EngineError if a list would get a gap or a plain value is in the way.
+    Raises EngineError if a list would get a gap or a plain value deeper inside is in the way.
     """
     if not path:
         return new
     part, rest = path[0], path[1:]
+    wanted: type[Any] = list if isinstance(part, int) else dict
+    inner: Any = value
+    if is_sealed(value) or not isinstance(value, dict | list):
+        if value is not None and re.search(r"[.\[]", at):
+            kind = "an array" if wanted is list else "a map"
+            raise EngineError(f"could not set config: {at}: expected {kind}")
+        inner = wanted()
+    if not isinstance(inner, wanted):
+        kind = "an array must be an int" if wanted is dict else "a map must be a string"
+        raise EngineError(f"could not set config: {_below(at, part)}: key for {kind}")
     if isinstance(part, int):
-        items = list(value) if isinstance(value, list) else [] if value is None else None
-        if items is None or part > len(items):
-            raise EngineError(f"config path: there is no list with a place [{part}]")
-        tail = put_path(items[part] if part < len(items) else None, rest, new)
-        return [*items[:part], tail, *items[part + 1 :]]
-    if value is not None and (not isinstance(value, dict) or is_sealed(value)):
-        raise EngineError(f"config path: a plain value is where an object with {part!r} should be")
-    return {**(value or {}), part: put_path((value or {}).get(part), rest, new)}
+        if part > len(inner):
+            raise EngineError(f"could not set config: {at}[{part}]: array index out of range")
+        old = inner[part] if part < len(inner) else None
+        return [*inner[:part], put_path(old, rest, new, _below(at, part)), *inner[part + 1 :]]
+    return {**inner, part: put_path(inner.get(part), rest, new, _below(at, part))}
+
+
+def _below(at: str, part: str | int) -> str:
+    if isinstance(part, int):
+        return f"{at}[{part}]"
+    return f"{at}.{part}" if re.fullmatch(r"\w+", part) else f'{at}["{part}"]'
 
 
 def drop_path(value: Any, path: list[str | int]) -> Any:

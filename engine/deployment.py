@@ -54,6 +54,7 @@ class Deployment(Execution):
         self._gone: dict[str, tuple[str, ...]] = {}  # deleted for what they stand on: keys that ask
         self._skipped: set[str] = set()
         self._stack_step: Step | None = None
+        self._stack_outputs: Props = {}
 
     # ---- what the program asks for -------------------------------------------------------------
 
@@ -100,14 +101,14 @@ class Deployment(Execution):
                 raise Terminated
             if resource is None:
                 return
-            resource.outputs = outputs
             step = next(s for s in self.steps if s.new is resource)
+            if resource.type == STACK_TYPE:  # they are settled when it is known how all ended
+                self._stack_step, self._stack_outputs = step, outputs
+                return
+            resource.outputs = outputs
         complaint = self._after_component(step)
         with self.lock:
-            if resource.type == STACK_TYPE:
-                self._stack_step = step
-            else:
-                self.tell.step("outputs", step, self.dry_run)
+            self.tell.step("outputs", step, self.dry_run)
             self.store()
         if complaint:
             self.step_failed(step, complaint)
@@ -123,13 +124,13 @@ class Deployment(Execution):
             return str(error)
         return ""
 
-    def close(self, old_outputs: Props) -> None:
+    def close(self) -> None:
         """The last thing: the stack's own end. After a failure it keeps the outputs it had before
         and did not give out this time."""
-        root = self.snapshot.root
-        if root is not None and (self.failed or self.cancelled or self.program_failed):
-            root.outputs = {**old_outputs, **root.outputs}
         if self._stack_step is not None:
+            failed = self.failed or self.cancelled or self.program_failed or self.blocked
+            kept = self.outputs_before if failed else {}
+            self._stack_step.target.outputs = {**kept, **self._stack_outputs}
             self.tell.step("outputs", self._stack_step, self.dry_run)
 
     def finish(self) -> None:
@@ -261,6 +262,8 @@ class Deployment(Execution):
         return annotate(inputs, given)
 
     def _diff(self, wanted: Resource, old: Resource) -> Change:
+        if wanted.type == f"{PROVIDER_PREFIX}docker":
+            return Change(old.inputs != wanted.inputs, keys=_changed(old.inputs, wanted.inputs))
         if not wanted.custom or wanted.is_provider:
             return Change(old.inputs != wanted.inputs)
         return self.compare(old, wanted.inputs, wanted.provider)
@@ -373,3 +376,7 @@ class Deployment(Execution):
     def declared(self, urn: str) -> Resource | None:
         """What the program declared under this URN."""
         return self._declared.get(urn)
+
+
+def _changed(old: Props, new: Props) -> tuple[str, ...]:
+    return tuple(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))

@@ -121,7 +121,7 @@ class PlainDisplay:
         for urn, rows in messages.items():
             self._print(f"  {describe(urn, self._stack)}:")
             for severity, text in rows:
-                mark = "" if severity == "info" else f"{severity}: "
+                mark = "" if severity.startswith("info") else f"{severity}: "
                 self._print("    " + f"{mark}{text}".replace("\n", "\n    "))
             self._print("")
 

@@ -73,7 +73,9 @@ class DockerProvider:
             if _meant(outputs.get(k)) != _meant(news.get(k)) or is_unknown(news.get(k))
         ]
         replaces = tuple(k for k in keys if k in _FORCES[type_])
-        detailed = {k: _kind(outputs.get(k), news.get(k), k in replaces) for k in keys}
+        detailed: Props = {}
+        for k in keys:
+            detailed |= _details(k, outputs.get(k), news.get(k), k in replaces)
         return Change(bool(keys), replaces, False, tuple(sorted(keys)), detailed)
 
     def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
@@ -89,12 +91,12 @@ class DockerProvider:
     def read(
         self, urn: str, _id: str, outputs: Props, _inputs: Props, /
     ) -> tuple[Props, Props | None] | None:
-        name = outputs["name"] if _type(urn) == IMAGE else outputs["targetImage"]
+        if _type(urn) == TAG:
+            return dict(outputs), None  # the official plugin does not look either
+        name = outputs["name"]
         found = self._inspect(name)
         if found is None:
             return None
-        if _type(urn) == TAG:
-            return dict(outputs), None
         return {
             **outputs,
             "id": found["Id"] + name,
@@ -190,8 +192,10 @@ def _image(news: Props, id_: str, image_id: str, digest: str) -> Props:
     out = {"__meta": _META, "id": id_, "imageId": image_id, "name": news["name"]}
     out.update({k: news.get(k) for k in _OPTIONAL[IMAGE]}, repoDigest=digest)
     # The delta tells the plugin's bridge how Terraform's state looks; without one it works it out.
-    if id_ and not (news.get("triggers") or news.get("pullTriggers")):
-        out["__pulumi_raw_state_delta"] = {"obj": {"ps": {"build": {"plu": {"i": {}}}}}}
+    if id_ and not news.get("pullTriggers"):
+        members: Props = {"build": {"plu": {"i": {}}}}
+        members |= {"triggers": {"map": {}}} if news.get("triggers") else {}
+        out["__pulumi_raw_state_delta"] = {"obj": {"ps": members}}
     return out
 
 
@@ -208,9 +212,16 @@ def _meant(value: Any) -> Any:
     return None if value in (False, "", [], {}) else value
 
 
-def _kind(old: Any, new: Any, replaces: bool) -> dict[str, Any]:
-    kind = "add" if _meant(old) is None else "delete" if _meant(new) is None else "update"
-    return {"diffKind": f"{kind}-replace" if replaces else kind, "inputDiff": False}
+def _details(path: str, old: Any, new: Any, replaces: bool) -> Props:
+    """How a value differs; of an object, each member that does."""
+    if isinstance(old, dict) and isinstance(new, dict) and old and new:
+        found: Props = {}
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                found |= _details(f"{path}.{key}", old.get(key), new.get(key), replaces)
+        return found
+    kind = "add" if old in (None, {}, []) else "delete" if new in (None, {}, []) else "update"
+    return {path: {"diffKind": f"{kind}-replace" if replaces else kind, "inputDiff": False}}
 
 
 def _digest(name: str, found: dict[str, Any]) -> str:

@@ -15,6 +15,10 @@ class StackLocked(EngineError):
     exit_code = 1
 
 
+class StackMissing(EngineError):
+    """There is no stack of the name."""
+
+
 class NotInEngine(EngineError):
     """The program, the state or the call uses something that only the official engine has."""
 

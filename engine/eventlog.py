@@ -41,7 +41,7 @@ class EventLog:
             "new": _state(step.new),
             "keys": list(step.keys) or None,
             "diffs": list(step.diffs) or None,
-            "detailedDiff": step.detailed or None,
+            "detailedDiff": step.detailed,
             "logical": step.logical or None,
         }
         self._begun += phase == "pre"
@@ -57,7 +57,7 @@ class EventLog:
     def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool, /) -> None:
         event = {
             "urn": urn,
-            "prefix": "" if severity == "info" else f"{severity}: ",
+            "prefix": "" if severity.startswith("info") else f"{severity}: ",
             "message": text + "\n",
             "color": "never",
             "severity": severity,

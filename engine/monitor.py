@@ -191,8 +191,6 @@ class Monitor:
         severity = SEVERITIES.get(request.severity, "info")
         if severity != "debug":
             self._tell.diagnostic(request.urn, severity, request.message, request.ephemeral)
-        if severity == "error":
-            self._deployment.program_failed = True
         return empty_pb2.Empty()
 
     def RequirePulumiVersion(self, _: Any) -> Any:

@@ -274,7 +274,7 @@ class _Run:
             self.diagnostic("", "error", str(Cancelled("preview" if self.dry_run else self.kind)))
         elif of.last_word:
             self.diagnostic("", "error", of.last_word)
-        of.close(self._old_outputs)
+        of.close()
         outputs = self._snapshot.root.outputs if self._snapshot.root else {}
         shown_before = self._clean(masked(self._old_outputs))
         shown = self._clean(masked(outputs))

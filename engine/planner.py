@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -34,7 +34,7 @@ class Change:
     replaces: tuple[str, ...] = ()
     delete_first: bool = False
     keys: tuple[str, ...] = ()
-    detailed: Mapping[str, Any] = field(default_factory=dict)
+    detailed: dict[str, Any] | None = None  # {path: how it differs}, of providers that tell
 
 
 def decide(old: Resource | None, change: Change | None) -> Op:

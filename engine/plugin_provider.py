@@ -46,7 +46,8 @@ class PluginProvider:
             for path, found in answer.detailedDiff.items()
         }
         first, keys = answer.deleteBeforeReplace, tuple(answer.diffs)
-        return Change(some, tuple(answer.replaces), first, keys, detailed)
+        told = detailed if answer.hasDetailedDiff else None
+        return Change(some, tuple(answer.replaces), first, keys, told)
 
     def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         answer = self._ask("Create", urn, properties=encode(news), preview=preview)

@@ -138,7 +138,7 @@ def _tell(
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         if isinstance(error.code, str):
-            listener.diagnostic("", "error", error.code)
+            listener.diagnostic("", "info#err", error.code)
         if code == 0:
             deployment.program_failed = False
             return

@@ -55,7 +55,9 @@ class Project:
         language = runtime.get("name") if isinstance(runtime, dict) else runtime
         if language != "python":
             raise NotInEngine(f"the runtime {language!r}", str(path))
-        return cls(root, name, settings)
+        found = cls(root, name, settings)
+        found._check_declared(path)
+        return found
 
     @property
     def program(self) -> Path:
@@ -97,7 +99,10 @@ class Project:
         if len(parts) == 3 and parts[1] == "config":
             return f"{parts[0]}:{parts[2]}"
         if len(parts) > 2 or not name:
-            raise EngineError(f"config key {name!r} must be NAME or NAMESPACE:NAME")
+            raise EngineError(
+                f"invalid configuration key: could not parse {name} as a configuration key "
+                "(configuration keys should be of the form `<namespace>:<name>`)"
+            )
         return name if len(parts) == 2 else f"{self.name}:{name}"
 
     def declared(self) -> dict[str, dict[str, Any]]:
@@ -123,32 +128,60 @@ class Project:
 
     def validate(self, stack: str, config: dict[str, Any], secret_keys: set[str]) -> None:
         """Raises EngineError for a declared key that is missing, mistyped or not encrypted."""
-        for key, what in self.declared().items():
-            shown = key.removeprefix(f"{self.name}:")
-            prefix = f"validating stack config: Stack '{stack}'"
-            if key not in config:
-                if "type" in what or what.get("secret"):
-                    raise EngineError(
-                        f"{prefix} is missing configuration value '{shown}'; "
-                        f"set it with `config set {shown} <value>`"
-                    )
+        own, prefix = f"{self.name}:", f"validating stack config: Stack '{stack}'"
+        declared = {k.removeprefix(own): (k, what) for k, what in self.declared().items()}
+        missing = [
+            k for k, (key, _) in declared.items() if key.startswith(own) and key not in config
+        ]
+        if missing:
+            first, *more = sorted(missing)
+            listed = ", ".join(f"'{k}'" for k in (first, *more[:-1]))
+            listed += f" and '{more[-1]}'" if more else ""
+            raise EngineError(
+                f"{prefix} is missing configuration value{'s' if more else ''} {listed}; "
+                f"set it with `config set {first} <value>`"
+            )
+        for shown, (key, what) in sorted(declared.items()):
+            if key not in config or "type" not in what:
                 continue
             if what.get("secret") and key not in secret_keys:
                 raise EngineError(
                     f"{prefix} with configuration key '{shown}' must be encrypted as it's secret"
                 )
-            kind = what.get("type")
-            if kind and not _fits(config[key], kind, what.get("items")):
-                items = (what.get("items") or {}).get("type")
-                wanted = f"array<{items}>" if kind == "array" and items else kind
+            if not _fits(config[key], what["type"], what.get("items")):
                 raise EngineError(
-                    f"{prefix} with configuration key '{shown}' must be of type '{wanted}'"
+                    f"{prefix} with configuration key '{shown}' must be of type '{_full(what)}'"
                 )
+
+    def _check_declared(self, path: Path) -> None:
+        """Raises EngineError for a declaration that says nothing, or against itself."""
+        for key, what in self.declared().items():
+            kind, shown = what.get("type"), key.removeprefix(f"{self.name}:")
+            wrong = ""
+            if "default" in what and "value" in what:
+                wrong = (
+                    f"project config '{shown}' cannot have both a 'default' and 'value' attribute"
+                )
+            elif kind is not None and kind not in _TYPES:
+                wrong = f"the configuration key '{shown}' has the unknown type {kind!r}"
+            elif kind == "array" and not what.get("items"):
+                wrong = f"The configuration key '{shown}' declares an array but does not specify "
+                wrong += "the underlying type via the 'items' attribute"
+            elif kind and "default" in what and not _fits(what["default"], kind, what.get("items")):
+                wrong = f"The default value specified for configuration key '{shown}' is not of "
+                wrong += f"the expected type '{_full(what)}'"
+            if wrong:
+                raise EngineError(f"could not unmarshal '{path}': {wrong}")
+
+
+def _full(what: dict[str, Any]) -> str:
+    """`array<string>` of a declaration."""
+    items = what.get("items")
+    inner = items if isinstance(items, dict) and what.get("type") == "array" else None
+    return f"array<{_full(inner)}>" if inner else str(what.get("type"))
 
 
 def _fits(value: Any, kind: str, items: Any = None) -> bool:
-    if kind not in _TYPES:
-        raise EngineError(f"Pulumi.yaml declares the unknown config type {kind!r}")
     if _type_of(value, kind) not in _TYPES[kind]:
         return False
     inner = items.get("type") if isinstance(items, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from .deployment import Deployment
 from .errors import EngineError
@@ -42,7 +43,7 @@ def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
     found = Op.SAME
     try:
         if old.custom and not (old.is_provider or old.pending_replacement):
-            found = _read(of, old, new)
+            found = _read(of, step, old, new)
     except (ProviderFailed, EngineError) as error:
         of.step_failed(step, f"Preview failed: {error}" if of.dry_run else str(error))
         if not of.dry_run:
@@ -66,7 +67,14 @@ def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
     of.tell.step("outputs", step, of.dry_run)
 
 
-def _read(of: Deployment, old: Resource, new: Resource) -> Op:
+def _inverted(how: dict[str, Any]) -> dict[str, Any]:
+    """What came from outside, where a provider says what an update would put back."""
+    kind, dash, rest = str(how["diffKind"]).partition("-")
+    turned = {"add": "delete", "delete": "add"}.get(kind, kind)
+    return {**how, "diffKind": f"{turned}{dash}{rest}"}
+
+
+def _read(of: Deployment, step: Step, old: Resource, new: Resource) -> Op:
     provider = of.provider(old.provider)
     found = provider.read(old.urn, old.id, plain(old.outputs), plain(old.inputs))
     if found is None:
@@ -77,4 +85,5 @@ def _read(of: Deployment, old: Resource, new: Resource) -> Op:
     if inputs is not None:
         new.inputs = annotate(inputs, old.inputs)
     change = of.compare(replace(old, outputs=new.outputs), old.inputs)
+    step.detailed = change.detailed and {k: _inverted(v) for k, v in change.detailed.items()}
     return Op.UPDATE if change.changed or change.replaces else Op.SAME

@@ -195,8 +195,9 @@ class Snapshot:
                 "version": VERSION,
             },
             "secrets_providers": {"type": "passphrase", "state": {"salt": salt}},
-            "resources": [r.write(spell) for r in self.resources],
         }
+        if self.resources:
+            deployment["resources"] = [r.write(spell) for r in self.resources]
         pending = [*self.left_over, *self.running.values()]
         if pending:
             deployment["pending_operations"] = [

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import config as conf
 from . import yamlfile
-from .backend import Backend
-from .errors import EngineError, NotInEngine
+from .backend import ORGANIZATION, Backend
+from .errors import EngineError, NotInEngine, StackMissing
 from .project import Project
 from .secrets import Passphrase
 from .snapshot import STACK_TYPE, Snapshot
@@ -24,8 +25,13 @@ class Stack:
     def __init__(self, project: Project, name: str, passphrase: str | None = None) -> None:
         """`passphrase` else PULUMI_CONFIG_PASSPHRASE, else the file PULUMI_CONFIG_PASSPHRASE_FILE
         names. It is needed, and asked for with EngineError, only where a secret is."""
-        if "/" in name or not name:
-            raise EngineError(f"{name!r} is not a stack name; the file backend has plain names")
+        odd = re.search(r"[^A-Za-z0-9_.-]", name)
+        if odd or not name:
+            reason = f"invalid character '{odd[0]}' at position {odd.start()}" if odd else "no name"
+            raise EngineError(
+                "a stack name may only contain alphanumeric, hyphens, underscores, or periods: "
+                f"{reason}"
+            )
         self.project, self.name = project, name
         self.backend = Backend(project, name)
         self.path = project.stack_file(name)
@@ -94,7 +100,7 @@ class Stack:
         if secret:
             new = {conf.SECURE: self.secrets.encrypt(conf.as_text(new))}
         own = self._own()
-        own[name] = conf.put_path(own.get(name), inside, new)
+        own[name] = conf.put_path(own.get(name), inside, new, name.rpartition(":")[2])
         self._write(own)
 
     def config_rm(self, key: str, path: bool = False) -> None:
@@ -112,6 +118,11 @@ class Stack:
     def config_shown(self, show_secrets: bool = False) -> dict[str, dict[str, Any]]:
         """Every value as `pulumi config --json` has it: value, objectValue, secret."""
         return {k: self._shown(v, show_secrets) for k, v in self._merged().items()}
+
+    def config_entry(self, key: str, path: bool = False) -> dict[str, Any]:
+        """One value as `pulumi config get --json` has it: value, objectValue, secret."""
+        name, inside = self._place(key, path)
+        return self._shown(conf.get_path(self._merged().get(name), inside), True)
 
     def _shown(self, value: Any, show_secrets: bool) -> dict[str, Any]:
         sealed = conf.holds_secret(value)
@@ -156,10 +167,12 @@ class Stack:
         """Make the stack: an empty state, and a salt for its secrets. Raises EngineError if it is
         there already or no passphrase is given."""
         if self.exists():
-            raise EngineError(f"stack '{self.name}' already exists; use it, or choose another name")
+            raise EngineError(
+                f"stack '{ORGANIZATION}/{self.project.name}/{self.name}' already exists"
+            )
         self.secrets.check()
         self._write(self._own())
-        self.backend.save(None)
+        self.save(Snapshot())
 
     def outputs(self, show_secrets: bool = False) -> dict[str, Any]:
         """The stack's outputs; secret ones as [secret] unless asked for."""
@@ -170,7 +183,7 @@ class Stack:
     def snapshot(self) -> Snapshot:
         """The state as it is on disk now. Raises EngineError if there is no stack."""
         if not self.exists():
-            raise EngineError(
+            raise StackMissing(
                 f"no stack named '{self.name}' found in {self.backend.url}; "
                 f"make it with `pulumi stack init {self.name}`"
             )

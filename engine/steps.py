@@ -35,7 +35,7 @@ class Step:
     new: Resource | None = None
     keys: tuple[str, ...] = ()
     diffs: tuple[str, ...] = ()
-    detailed: dict[str, Any] = field(default_factory=dict)
+    detailed: dict[str, Any] | None = None
     logical: bool = True  # False for one part of what is done to a resource, and for a refresh
     keeps_old: bool = False  # a replacement that is created first: the original goes at the end
     skipped: bool = False  # only told: what is not wanted now is neither made nor kept in the state
@@ -63,7 +63,7 @@ def step(
     made = Step(op, found.urn, found.type, old, new, logical=op in COUNTED)
     if change:
         made.keys, made.diffs = change.replaces, change.keys
-        made.detailed = dict(change.detailed)
+        made.detailed = change.detailed
     return made
 
 

@@ -13,7 +13,7 @@ from .errors import EngineError
 
 # Words that YAML 1.1 readers take for booleans or null; the official CLI writes them quoted.
 _QUOTED = re.compile(
-    r"(?i:y|n|yes|no|on|off|true|false|null|~|)$|[-+]?[0-9][0-9_.eE+-]*$|[-+]?\.[0-9]+$|0[xo][0-9a-f]+$"
+    r"(?i:y|n|yes|no|on|off|true|false|null|~|)$|[-+]?[0-9][0-9_.eE+-]*$|[-+]?\.[0-9]+$|0[xo][0-9a-fA-F]+$"
 )
 _loader: Any = None
 
@@ -130,8 +130,14 @@ def _styled(value: Any) -> Any:
 
 
 def _quoted(text: str) -> Any:
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
+    from ruamel.yaml.scalarstring import (
+        DoubleQuotedScalarString,
+        LiteralScalarString,
+        SingleQuotedScalarString,
+    )
 
     if "\n" in text:
         return LiteralScalarString(text)
+    if re.search(r": | #|:$", text) and text.isprintable():
+        return SingleQuotedScalarString(text)
     return DoubleQuotedScalarString(text) if _QUOTED.match(text) else text

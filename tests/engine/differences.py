@@ -29,6 +29,9 @@ DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("s18", "5, 7-8"): ("calls, history, state, steps", TIMING),
     ("s19", "5-6"): ("calls, history, steps", TIMING),
     ("s20", "11-12, 17-19"): ("calls, history, outputs, state, steps", TIMING),
+    ("s22", "1, 4, 7"): ("errors", "what failed is told once, without the SDK's own traceback"),
+    ("s24", "48-50, 71-72"): ("said", WORDS),
+    ("s25", "26"): ("said", WORDS),
 }
 
 # (scenario, operations): what is refused, by the name in the message; of several, the one that the

@@ -224,7 +224,7 @@ class Scenario:
             return self.end(operation)
         elif kind in ("config_set", "config_rm", "cli"):
             words = [] if kind == "cli" else kind.split("_")
-            code, said = self.pulumi([*words, *args])
+            code, said = self.pulumi([*words, *args], not operation.get("no_stack"))
             return {"exit_code": code, "said": command_output(said), "file": self.settings()}
         elif kind != "shell":
             asked = [kind, "--non-interactive", "--color", "never", "--event-log", str(log)]
@@ -237,10 +237,10 @@ class Scenario:
             return self.after(*self.pulumi([*asked, *args]), log)
         return None
 
-    def pulumi(self, arguments: list[str]) -> tuple[int, str]:
+    def pulumi(self, arguments: list[str], named: bool = True) -> tuple[int, str]:
         """The command, in this process: its exit code, and what it printed for itself."""
         printed, said = io.StringIO(), io.StringIO()
-        where = ["--stack", "dev", "--cwd", str(self.folder)]
+        where = [*(["--stack", "dev"] if named else []), "--cwd", str(self.folder)]
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
             code = pulumi.main([*arguments, *where])
         shown = "" if "--event-log" in arguments else printed.getvalue()
@@ -263,7 +263,7 @@ class Scenario:
         self.background[operation["background"]] = process, log
         call, _, name = operation["wait_for"].partition(":")
         deadline = time.monotonic() + PATIENCE
-        while [call, name] not in [[c["call"], c["props"]["name"]] for c in self.called("props")]:
+        while [call, name] not in [[row[0], row[3]] for row in call_rows(self.called())]:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -276,10 +276,9 @@ class Scenario:
         _, said = process.communicate(timeout=PATIENCE)
         return self.after(process.returncode, said, log)
 
-    def called(self, key: str = "call") -> list[dict[str, Any]]:
+    def called(self) -> list[dict[str, Any]]:
         lines = self.calls.read_text().splitlines(keepends=True) if self.calls.exists() else []
-        found = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [call for call in found if key in call]
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def after(self, code: int, said: str, log: Path) -> View:
         steps, messages = events_of(log)

@@ -50,9 +50,9 @@ def test_stacks_are_made_chosen_listed_and_removed(
 ) -> None:
     assert said(capsys, "stack", "init", "other") == "Created stack 'other'\n"
     listed = json.loads(said(capsys, "stack", "ls", "--json"))
-    assert [(s["name"], s["current"], s["updateInProgress"]) for s in listed] == [
-        ("dev", False, False),
-        ("other", True, False),
+    assert [(s["name"], s["current"], s["resourceCount"]) for s in listed] == [
+        ("dev", False, 0),
+        ("other", True, 0),
     ]
     said(capsys, "stack", "select", "dev")
     rows = said(capsys, "stack", "ls").splitlines()
@@ -60,7 +60,7 @@ def test_stacks_are_made_chosen_listed_and_removed(
     assert rows[1].startswith("dev*")
     assert said(capsys, "stack", "rm", "other", "--yes") == "Stack 'other' has been removed!\n"
     assert not (here.root / "Pulumi.other.yaml").exists()
-    assert pulumi.main(["stack", "select", "other"]) == 1
+    assert pulumi.main(["stack", "select", "other"]) == 6
     assert "no stack named 'other' found" in capsys.readouterr().err
 
 
@@ -128,7 +128,7 @@ def test_it_asks_for_consent_where_it_cannot_ask(
     here: Ground, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here.program("Thing('a')\n")
-    assert pulumi.main(["up", "-s", "dev", "--non-interactive"]) == 1
+    assert pulumi.main(["up", "-s", "dev", "--non-interactive"]) == 2
     assert "--yes or --skip-preview must be passed" in capsys.readouterr().err
 
 

@@ -13,8 +13,13 @@ import pytest
 from tests.engine.differences import AFTER_REFUSED, DIFFERENCES, REFUSED, entries
 from tests.engine.replay import GOLDEN, NAMES, Scenario, View
 
+# Those with waits and kills in them.
+LONG = {"s22", "s23"}
 
-@pytest.mark.parametrize("name", NAMES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.chaos) if n in LONG else n for n in NAMES]
+)
 def test_a_recorded_scenario_goes_as_on_the_official_cli(name: str, tmp_path: Path) -> None:
     expected: dict[str, View] = json.loads((GOLDEN / name / "expected.json").read_text())
     # Each scenario has its own copy of the module that its providers are classes of.
