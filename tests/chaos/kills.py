@@ -33,6 +33,10 @@ Kill = Callable[..., "Ended"]
 class Tally:
     """What was killed so far, and where."""
 
+    wanted: int = 1
+    """How often something is to be done at each failpoint."""
+    wanted_at_steps: int = 1
+    """The same for the steps of the switch."""
     at: Counter[str] = field(default_factory=Counter)
     """failpoint -> kills there."""
     after: Counter[str] = field(default_factory=Counter)
@@ -52,24 +56,27 @@ class Tally:
     def rarest(
         self, done: Counter[str], kind: str, chance: random.Random
     ) -> tuple[str, int] | None:
-        """A failpoint that this kind of command passes and where least was done; which pass."""
+        """A failpoint that this kind of command passes and where most is missing; which pass."""
         known = self.passed.get(kind)
         if not known:
             return None
-        least = min(done[name] for name in known)
-        name = chance.choice(sorted(n for n in known if done[n] == least))
+        most = max(self.missing(name, done) for name in known)
+        name = chance.choice(sorted(n for n in known if self.missing(n, done) == most))
         return name, chance.randint(1, known[name])
 
-    def rarer_than(
-        self, times: int, done: Counter[str], kinds: Iterable[str]
-    ) -> dict[str, list[str]]:
-        """Failpoints that these kinds pass and where it was done less -> the kinds."""
+    def unfinished(self, done: Counter[str], kinds: Iterable[str]) -> dict[str, list[str]]:
+        """Failpoints that these kinds pass and where something is missing -> the kinds."""
         found: dict[str, list[str]] = {}
         for kind in kinds:
             for name in self.passed.get(kind, ()):
-                if done[name] < times:
+                if self.missing(name, done) > 0:
                     found.setdefault(name, []).append(kind)
         return found
+
+    def missing(self, name: str, done: Counter[str]) -> int:
+        """How often it is still to be done there."""
+        wanted = self.wanted_at_steps if name.startswith("switch.") else self.wanted
+        return wanted - done[name]
 
     @contextmanager
     def kept(self, part: str) -> Iterator[None]:

@@ -70,10 +70,10 @@ class Rounds:
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
 
-    def kind_with_fewer(self, times: int, done: Counter[str]) -> str | None:
-        """A kind of round with a failpoint where it was done less; None when there is none."""
+    def unfinished_kind(self, done: Counter[str]) -> str | None:
+        """A kind of round with a failpoint where something is missing; None: all was done."""
         rounds = {**{kind: kind for kind in KINDS}, "new": "forward", "repair": "stop"}
-        rare = self.tally.rarer_than(times, done, rounds)
+        rare = self.tally.unfinished(done, rounds)
         if not rare:
             return None
         return rounds[self.chance.choice(rare[self.chance.choice(sorted(rare))])]

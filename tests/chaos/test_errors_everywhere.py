@@ -17,19 +17,9 @@ def test_fault_11_13_16_an_error_at_every_failpoint(rounds: Rounds) -> None:
     ends with a message, the next up converges, and after every round all that is promised holds."""
     fails = rounds.killer.failing_at_the_rarest
     with rounds.tally.kept("errors"):
-        for kind in (
-            "forward",
-            "fail",
-            "rollback",
-            "undo",
-            "forward",
-            "forward",
-            "restore",
-            "stop",
-        ):
-            rounds.round(kind)
+        rounds.one_of_each()
         for _ in range(MOST_ROUNDS):
-            kind_left = rounds.kind_with_fewer(1, rounds.tally.failed)
+            kind_left = rounds.unfinished_kind(rounds.tally.failed)
             if kind_left is None:
                 break
             rounds.round(kind_left, *[fails] * FAILURES_OF_A_ROUND, kill_new=fails)
