@@ -14,7 +14,8 @@ Make = Callable[[], Piece]
 WORK = 64  # makes in one job; a make may count for several
 READY = 1024  # pieces in all that wait to be written
 FOLDERS = 8  # directories kept open for one job
-AHEAD = 16  # jobs given out and not yet taken: bounds open files, with FOLDERS
+OPEN = 128  # in all
+AHEAD = 48  # jobs given out and not yet taken: bounds open files
 
 
 class Batch:
@@ -58,6 +59,8 @@ class Batch:
         if own is None:
             if len(self._folders) >= FOLDERS:
                 self.flush()
+            while len(self._open) >= OPEN:
+                self._jobs.take()
             own = self._folders[fd] = os.dup(fd)
             self._open.add(own)
         return own

@@ -41,6 +41,7 @@ Entry = tuple[bytes, int, int, int, int, int]
 
 _NOWHERE = bytes(ENTRY.size - HASH)  # where a block lies that is only claimed
 _CLAIMED = 4096 * ENTRY.size  # bytes of claims that are written together
+SEALING = 2  # packs at once: as many as there are threads that leave one unfinished at the end
 
 
 class BlockIndex:
@@ -114,7 +115,8 @@ class BlockIndex:
 
     def find_many(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         """The places of those of these blocks that a readable pack has."""
-        places = ((digest, self._place(digest)) for digest in digests)
+        with self._lock:
+            places = [(digest, self._place_of(digest)) for digest in digests]
         return {digest: place for digest, place in places if place}
 
     def find_all(self, digests: Iterable[bytes]) -> dict[bytes, tuple[Path, Placed]]:
@@ -217,7 +219,10 @@ class BlockIndex:
 
     def _place(self, digest: bytes) -> Place | None:
         with self._lock:
-            found = self._entry(digest)
+            return self._place_of(digest)
+
+    def _place_of(self, digest: bytes) -> Place | None:
+        found = self._entry(digest)
         if found is None or found[0] >= self._loaded:
             return None
         number, packed = found
@@ -306,7 +311,7 @@ class BlockSource:
 class BlockSink:
     """Takes blocks from several threads; each thread fills packs of its own.
 
-    A full pack is made durable and read back by a thread of its own, while others are filled.
+    A full pack is made durable and read back by threads of its own, while others are filled.
     """
 
     def __init__(self, index: BlockIndex) -> None:
@@ -314,7 +319,7 @@ class BlockSink:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[PackWriter] = []
-        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._sealer = ThreadPoolExecutor(SEALING, thread_name_prefix="seal")
         self._sealing: list[tuple[Future[None], PackWriter]] = []
         self.sealed: set[str] = set()  # names of the packs that are durable and proved
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 _KEY = slice(2, 10)  # of the hash; its first bytes choose the bucket
 _SLOT = 12  # the key, then the number
@@ -12,31 +12,27 @@ class BlockTable:
     """Numbers by hash. What it finds are candidates: the caller compares the whole hash."""
 
     def __init__(self) -> None:
-        self._buckets: dict[bytes, bytearray] = {}
+        self._buckets: dict[bytes, bytes] = {}
 
     def add(self, digest: bytes, number: int) -> None:
-        slot = digest[_KEY] + number.to_bytes(4, "little")
-        bucket = self._buckets.get(digest[:2])
-        if bucket is None:
-            self._buckets[digest[:2]] = bytearray(slot)
-        else:
-            bucket += slot
+        self.add_all((digest,), number)
 
-    def add_all(self, digests: Iterable[bytes], number: int) -> int:
-        """With numbers that ascend from `number`; returns the next one."""
-        add = self.add
-        for digest in digests:
-            add(digest, number)
-            number += 1
-        return number
+    def add_all(self, digests: Iterable[bytes], number: int) -> None:
+        """With numbers that ascend from `number`."""
+        buckets = self._buckets
+        for at, digest in enumerate(digests, start=number):
+            slot = digest[_KEY] + at.to_bytes(4, "little")
+            bucket = buckets.setdefault(digest[:2], slot)
+            if bucket is not slot:
+                buckets[digest[:2]] = bucket + slot
 
-    def candidates(self, digest: bytes) -> Iterator[int]:
+    def candidates(self, digest: bytes) -> list[int]:
         """Numbers that this hash may have, in the order in which they were added."""
-        bucket = self._buckets.get(digest[:2])
-        if bucket is None:
-            return
-        at = bucket.find(digest[_KEY])
+        found: list[int] = []
+        bucket, key = self._buckets.get(digest[:2], b""), digest[_KEY]
+        at = bucket.find(key)
         while at >= 0:
             if at % _SLOT == 0:
-                yield int.from_bytes(bucket[at + 8 : at + _SLOT], "little")
-            at = bucket.find(digest[_KEY], at + 1)
+                found.append(int.from_bytes(bucket[at + 8 : at + _SLOT], "little"))
+            at = bucket.find(key, at + 1)
+        return found

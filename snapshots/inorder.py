@@ -50,22 +50,23 @@ class InOrder:
         pool = self._turns if in_turn else self._pool
         self._queue.append((pool.submit(job), then))
         while len(self._queue) > (AHEAD_IN_TURN if in_turn else self._limit):
-            self._take()
+            self.take()
 
     def then(self, action: Callable[[], None]) -> None:
         """Run `action` on the caller's thread when everything submitted before it is done."""
         self._queue.append((None, lambda _: action()))
         while self._queue and self._queue[0][0] is None:
-            self._take()
+            self.take()
         while len(self._queue) > 4 * self._limit:
-            self._take()
+            self.take()
 
     def wait(self) -> None:
         """Until everything so far is done and taken."""
         while self._queue:
-            self._take()
+            self.take()
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Until the first that was given out and not yet taken is done and taken."""
         future, then = self._queue.popleft()
         then(future.result() if future else None)
 

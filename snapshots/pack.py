@@ -40,6 +40,7 @@ LEVEL = 1
 PACK_BYTES = 64 << 20  # a pack is closed when its payloads or its entries reach this
 PACK_BLOCKS = 16384
 GAP, TOGETHER = 32 << 10, 1 << 20  # bytes read along between neighbours; read at once
+BEGIN = 4 << 20  # bytes that the system is asked to write meanwhile: the sync has less to do
 MAX_BLOCKS = 1 << 20  # no pack with more is believed
 
 Find = Callable[[Collection[bytes]], "Mapping[bytes, tuple[Path, Placed]]"]
@@ -70,7 +71,7 @@ class PackWriter:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = open(fd, "wb", buffering=1 << 20)  # noqa: SIM115
         self._hash = blake3()  # of all that was written
-        self._offset = 0
+        self._offset = self._begun = 0  # up to where the system was asked to write
         self._write(MAGIC)
         self._entries: list[bytes] = []
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
@@ -96,6 +97,9 @@ class PackWriter:
         self._file.write(data)
         self._hash.update(data)
         self._offset += len(data)
+        if self._offset >= self._begun + BEGIN:
+            fs.begin_writing(self._file.fileno(), self._begun, self._offset - self._begun)
+            self._begun = self._offset
 
     def seal(self) -> str | None:
         """Durable, read back from the device, and named. None if nothing was written."""

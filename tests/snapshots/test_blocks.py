@@ -39,9 +39,10 @@ def test_hashes_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     """All but the end of the hash is what the table goes by."""
     table = BlockTable()
     alike = [bytes(10) + bytes([number]) * 22 for number in range(3)]
-    assert table.add_all(alike, 5) == 8
-    assert [list(table.candidates(digest)) for digest in alike] == [[5, 6, 7]] * 3
-    assert list(table.candidates(b"x" * 32)) == []
+    table.add_all(alike[:2], 5)
+    table.add(alike[2], 7)
+    assert [table.candidates(digest) for digest in alike] == [[5, 6, 7]] * 3
+    assert table.candidates(b"x" * 32) == []
     with BlockIndex(tmp_path) as index:
         assert [index.claim(digest) for digest in (*alike, *alike)] == [True] * 3 + [False] * 3
 

@@ -221,7 +221,7 @@ def test_fault_71_a_sparse_file_of_a_tebibyte_costs_what_it_holds(
 @pytest.mark.parametrize(
     "count", [pytest.param(1_000_000, marks=pytest.mark.chaos), 2_000], ids=["long", "short"]
 )
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_fault_72_very_many_files(count: int, store: Store, tmp_path: Path) -> None:
     """A million files (two thousand in the short form) are captured, captured again unread, forked
     and restored, every name and content."""
