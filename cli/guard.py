@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import failures
+from cli import failures, moves
 from cli.context import Context
 from reconciler.errors import BadInput, Busy, Exit
 
@@ -125,8 +125,9 @@ class _Guard:
             pace = self.pace.read()
             self._note(pace, pace.acted(guard.uptime()))
             done = guard.put_right(
-                here.stack, here.catalog, here.docker, here.compose, lock, lambda _: None
-            )
+                here.stack, here.catalog, here.docker, here.compose, lock, lambda _: None,
+                anchor=moves.last_head(here),
+            )  # fmt: skip
         self._say(f"{what}: {'; '.join(done) or 'nothing was to be done any more'}")
         return Exit.OK
 

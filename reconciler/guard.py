@@ -4,13 +4,14 @@ asked for that. It brings back what the ledger says is live, and never goes anyw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reconciler import decide, hostlock, journal, observe, switch, worlds
+from reconciler import decide, hostlock, journal, observe, switch, trust, worlds
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Settings, Stack
 from reconciler.docker import Compose, Docker
@@ -47,10 +48,18 @@ def what_is_wrong(catalog: Catalog, docker: Docker) -> str | None:
 
 
 def put_right(
-    stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, lock: HostLock, say: Say
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    composer: Compose,
+    lock: HostLock,
+    say: Say,
+    *,
+    anchor: Mapping[str, Any] | None,
 ) -> list[str]:
     """Finish or revert what is unfinished, then start, or make again, what the live world misses;
-    what was done, as sentences. Raises Refused and what `worlds.make` and the switch raise."""
+    what was done, as sentences. `anchor`: the stack's output `head`. Raises Refused and what
+    `worlds.make` and the switch raise."""
     done = switch.recover(stack, catalog, docker, lock, say)
     state = catalog.state()
     if state.live is None or state.stopped:
@@ -58,6 +67,10 @@ def put_right(
     down = _down(catalog, state, docker)
     if not down:
         return done
+    # By an older copy of the ledger another world was live, and the one that runs would be stopped.
+    left = trust.examine(anchor, catalog, state, stack.settings.trust)
+    if left.ledger:
+        raise Refused(left.ledger, next_step=left.remedy)
     plan = _plan(stack, catalog, state, docker)
     worlds.make(stack, catalog, docker, composer, plan, say)
     switch.carry_out(stack, catalog, plan, lock, say)
@@ -84,6 +97,9 @@ def _plan(stack: Stack, catalog: Catalog, state: State, docker: Docker) -> Plan:
     standing = {"release": live.release, "restore": None, "retry": None}
     here = stack.model_copy(update={"settings": stack.settings.model_copy(update=standing)})
     facts = observe.observe(here, catalog, state, docker, probe=False)
+    if live.release not in facts.records:
+        why = facts.damaged.get(live.release, f"the record of {live.release} is missing")
+        raise Refused(why, next_step="put back a copy of the file")
     if facts.fingerprint != live.fingerprint and _is_incomplete(
         facts.containers.get(live.name, ()), facts, live.release
     ):

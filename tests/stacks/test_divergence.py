@@ -137,8 +137,9 @@ def test_fault_89_the_ledger_is_newer_than_the_state(stack: Project, tmp_path: P
 
 @pytest.mark.chaos
 def test_fault_89_the_state_is_newer_than_the_ledger(stack: Project) -> None:
-    """An older copy of the ledger is put back: up refuses, names what it does not know, and leaves
-    every container and volume; with the newest ledger all is as before."""
+    """An older copy of the ledger is put back: up refuses, names what it does not know, the guard
+    starts nothing that was live then, and both leave every container and volume; with the newest
+    ledger all is as before."""
     before = what_is_there(stack)
     ledger = ledger_of(stack)
     newest = ledger.read_bytes()
@@ -149,6 +150,7 @@ def test_fault_89_the_state_is_newer_than_the_ledger(stack: Project) -> None:
         refused = stack.up(code=3)
         assert f"{stack.name}-prod-002-app-1" in refused.text
         assert "newest" in refused.text
+        assert "older copy" in stack.run("guard", "--once", code=3).out
         assert what_is_there(stack) == before
     finally:
         ledger.write_bytes(newest)
