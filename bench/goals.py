@@ -88,6 +88,10 @@ def _against_restic(results: Results) -> Iterator[Goal]:
         plain = _stored(results, COPY.name, what)  # what the disk gives to one that checks nothing
         if goal.how and plain and what in (storing.EMPTY, storing.IN_PLACE):
             goal = replace(goal, how=f"{goal.how}; cp -a, then sync: {number(plain.value)} s")
+        alone = storing.WRITTEN if what == storing.EMPTY else storing.READ
+        if goal.how and (disk := _stored(results, storing.DISK, alone)):
+            done = alone.removeprefix("seconds ")
+            goal = replace(goal, how=f"{goal.how}; {storing.DISK}, {done}: {number(disk.value)} s")
         yield goal
 
 

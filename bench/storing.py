@@ -2,12 +2,13 @@
 
 In each round all tools see the same folder, which changes under them in place: every one captures
 state 1, then every one state 2, then state 3; then each restores the last one to an empty folder,
-and over a folder that is still in state 1.
+and over a folder that is still in state 1. At the end the disk alone writes and reads as much.
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ FIRST, NEXT, THIRD = "seconds capture first", "seconds capture next", "seconds c
 EMPTY, IN_PLACE = "seconds restore", "seconds restore in place"
 STORE = "bytes after {}"
 MEMORY, CPU = "memory", "cpu"
+DISK, WRITTEN, READ = "the disk alone", "seconds written", "seconds read"
 LIMIT_SPARSE = 30.0
 
 Say = Callable[[str], None]
@@ -130,6 +132,20 @@ class Storing:
                     grounds.clear(seat.kept)
         for seat in seats:
             self._restore(seat, compare=number == 1)
+        if not (self.subject.many or self.subject.sparse):
+            self._floor(next(seat.ground for seat in seats if seat.who == OURS.name))
+
+    def _floor(self, disk: Ground) -> None:
+        """What the disk takes to write as many bytes as a restore, and to read them."""
+        seat = Seat(DISK, OURS, disk)  # durable when it ends, as ours is
+        argv = [sys.executable, "-m", "bench.floor"]
+        size = str(_allocated(seat.source))
+        for what, words in (
+            (WRITTEN, ["write", str(seat.target), size]),
+            (READ, ["read", str(seat.source)]),
+        ):
+            self._measure(seat, what, Command([*argv, *words], cwd=peers.ROOT))
+        seat.target.unlink()
 
     def _capture(self, seat: Seat, state: int, what: str) -> bool:
         """False when the tool was ended because it took too long."""

@@ -241,6 +241,25 @@ def test_a_restore_is_shown_beside_a_plain_copy(results: Results) -> None:
     assert goal.how == "6.00 s : 2.00 s; cp -a, then sync: 1.50 s"
 
 
+def test_the_disk_alone_is_the_floor(results: Results) -> None:
+    begin(results)
+    steps = [(storing.FIRST, 3.0), (storing.NEXT, 2.0), (storing.EMPTY, 4.0), (storing.IN_PLACE, 3)]
+    alone = [(storing.WRITTEN, 1.25), (storing.READ, 1.0)]
+    measured(
+        results,
+        *((Series("storing", "postgres-2048", "restic", what), 2 * took) for what, took in steps),
+        *((Series("storing", "postgres-2048", "lockstep", what), took) for what, took in steps),
+        *((Series("storing", "postgres-2048", storing.DISK, what), took) for what, took in alone),
+    )
+    told = {g.text.partition(":")[0]: g.how for g in goals(results) if "restic" in g.text}
+    assert told["restore to an empty folder"].endswith("; the disk alone, written: 1.25 s")
+    assert told["restore in place"].endswith("; the disk alone, read: 1.00 s")
+    assert told["next capture"].endswith("; the disk alone, read: 1.00 s")
+    (line,) = [line for line in page(results) if line.startswith("The floor:")]
+    assert "1.25 s to write" in line
+    assert "1.00 s to read" in line
+
+
 def test_the_page_shows_missed_goals_and_the_ratio_to_each_peer(results: Results) -> None:
     a_run(results)
     lines = list(page(results))

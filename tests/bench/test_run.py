@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import grounds, prober
+from bench import floor, grounds, prober
 from bench.errors import BenchError, TooSlow
 from bench.measure import Command, run
 from bench.peers import COPY, OURS, TAR, Tool
@@ -53,6 +53,16 @@ def test_a_command_that_fails_or_hangs_is_named() -> None:
         run(Command(["sh", "-c", "echo nothing works; exit 3"]))
     with pytest.raises(TooSlow, match="was ended after"):
         run(Command(["sleep", "60"]), limit=0.3)
+
+
+def test_the_disk_alone_writes_and_reads_all(tmp_path: Path) -> None:
+    floor.write(tmp_path / "file", 9 << 20)
+    assert (tmp_path / "file").stat().st_size == 12 << 20  # whole pieces
+    assert (tmp_path / "file").stat().st_blocks * 512 >= 12 << 20
+    assert floor.main(["read", str(tmp_path)]) == 0
+    assert floor.main(["neither"]) == 2
+    with pytest.raises(FileExistsError):
+        floor.write(tmp_path / "file", 1)
 
 
 def test_folders_are_brought_to_a_state_in_place(tmp_path: Path) -> None:
