@@ -216,7 +216,8 @@ def test_fault_21_23_a_restore_that_finds_damage_is_mended_on_its_way_or_stops_n
     stack: Project,
 ) -> None:
     """Blocks that a restore needs are damaged: what a sealed volume still has is taken from there,
-    else it is refused with the file's name, and no container was stopped."""
+    else it is refused with the file's name, and no container was stopped. Where blocks are missing,
+    the preview says so."""
     before = flip_bits(stack)
     uploads = [d["reason"] for d in verified(stack) if d["dataset"] == "uploads"]
     put_back({p: b for p, b in before.items() if any(p.stem[:12] in why for why in uploads)})
@@ -230,6 +231,15 @@ def test_fault_21_23_a_restore_that_finds_damage_is_mended_on_its_way_or_stops_n
 
     # The volume that prod-001 left went with its world: its notes are nowhere but in the store.
     assert f"{stack.name}-prod_notes_g1" not in stack.volumes()
+    packs = [*(stack.folder / "releases" / "store" / "packs").glob("*.pack")]
+    for pack in packs:
+        pack.rename(pack.with_suffix(".away"))
+    stack.declare("prod-001")
+    warnings = stack.preview(code=None)["warnings"]
+    assert any("notes.txt" in w and "`lockstep repair`" in w for w in warnings), warnings
+    stack.declare("prod-002")
+    for pack in packs:
+        pack.with_suffix(".away").rename(pack)
     flip_bits(stack)
     running = standing(stack)
     refused = stack.run("rollback", "--yes", code=3)
