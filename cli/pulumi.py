@@ -7,6 +7,7 @@ there is one. What it prints is what the official CLI prints for the same call.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -208,7 +209,8 @@ def operate(here: Session) -> int:
     if given.json:
         from cli import pulumicalls
 
-        print(pulumicalls.pretty(pulumicalls.digest(result)))
+        told = pulumicalls.digest(result, _shown_config(stack))
+        print(json.dumps(told, indent=4, ensure_ascii=False))
     if result.last_word:
         print(f"error: {result.last_word}", file=sys.stderr)
     return result.exit_code
@@ -223,9 +225,12 @@ def _display(here: Session, stack: Stack) -> Display:
     display = engine.make_display(live, open(os.devnull, "w") if given.json else None)  # noqa: SIM115
     if given.event_log is None:
         return display
+    return EventLog(display, given.event_log, _shown_config(stack))
+
+
+def _shown_config(stack: Stack) -> dict[str, str]:
     secret = stack.secret_keys()
-    config = {k: "[secret]" if k in secret else v for k, v in stack.texts().items()}
-    return EventLog(display, given.event_log, config)
+    return {k: "[secret]" if k in secret else v for k, v in stack.texts().items()}
 
 
 def ask(planned: Result) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cli.pulumi import Session
-    from engine import Result, Stack
+    from engine import Result, Stack, Step
 
 
 def pretty(value: Any, *, by_key: bool = False) -> str:
@@ -20,28 +20,41 @@ def pretty(value: Any, *, by_key: bool = False) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=by_key)
 
 
-def digest(result: Result) -> dict[str, Any]:
-    """What an operation did or would do, as `pulumi preview --json` has it."""
+def digest(result: Result, config: dict[str, str]) -> dict[str, Any]:
+    """What an operation did or would do, as `pulumi preview --json` has it. `config`: the stack's
+    values as they may be shown."""
+    from engine.snapshot import STACK_TYPE
     from engine.values import UNKNOWN_TEXT, masked
 
     def state(resource: Any) -> Any:
         return resource and resource.write(lambda value: masked(value, UNKNOWN_TEXT))
 
-    steps = [
-        {
+    def shown(step: Step) -> bool:
+        if step.op == "same":
+            was, now = (step.old and step.old.protect), step.target.protect
+            return step.type == STACK_TYPE or was != now
+        return step.logical and not step.target.is_default_provider
+
+    def entry(step: Step) -> dict[str, Any]:
+        details = step.detailed and {
+            path: {"kind": how["diffKind"], "inputDiff": how["inputDiff"]}
+            for path, how in step.detailed.items()
+        }
+        found = {
             "op": str(step.op),
             "urn": step.urn,
-            **({"provider": step.target.provider} if step.target.provider else {}),
-            **({"oldState": state(step.old)} if step.old else {}),
-            **({"newState": state(step.new)} if step.new else {}),
-            "detailedDiff": step.detailed or None,
+            "provider": step.target.provider,
+            "oldState": state(step.old),
+            "newState": state(step.new),
+            "diffReasons": list(step.diffs),
+            "replaceReasons": list(step.keys),
         }
-        for step in result.steps
-        if step.op != "same" or not step.target.custom
-    ]
+        return {**{k: v for k, v in found.items() if v}, "detailedDiff": details}
+
     return {
-        "steps": steps,
-        **({"error": result.error} if result.error else {}),
+        **({"config": config} if config else {}),
+        "steps": [entry(step) for step in result.steps if shown(step)],
+        **({"diagnostics": result.diagnostics} if result.diagnostics else {}),
         "duration": round(result.seconds * 1e9),
         "changeSummary": result.changes,
     }

@@ -64,6 +64,7 @@ class Result:
     error: str | None = None
     details: list[str] = field(default_factory=list)  # lines: what changes, with its values
     seconds: float = 0.0
+    diagnostics: list[dict[str, str]] = field(default_factory=list)  # urn, message, severity
     last_word: str = ""  # an error that concerns the call, not a resource: shown nowhere else
 
     @property
@@ -165,6 +166,7 @@ class _Run:
         self._hidden = stack.masked_texts()
         self._errors: list[str] = []
         self._last_word = ""
+        self._diagnostics: list[dict[str, str]] = []
         self._details: list[str] = []
         self._begun, self._clock = int(time.time()), time.monotonic()
         self._snapshot = stack.snapshot()
@@ -294,6 +296,7 @@ class _Run:
             error="\n".join(self._errors) if failed else None,
             details=self._details,
             seconds=seconds,
+            diagnostics=self._diagnostics,
             last_word=self._last_word,
         )
 
@@ -352,6 +355,10 @@ class _Run:
         text = self._clean(text)
         if severity == "error":
             self._errors.append(text)
+        if not ephemeral:
+            prefix = "" if severity.startswith("info") else f"{severity}: "
+            told = {"urn": urn, "message": f"{prefix}{text}\n", "severity": severity}
+            self._diagnostics.append({k: v for k, v in told.items() if v})
         self._display.diagnostic(urn, severity, text, ephemeral)
 
     def _clean(self, value: Any) -> Any:

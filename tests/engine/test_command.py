@@ -45,6 +45,22 @@ def test_config_and_up_as_people_type_them(
     assert preview["changeSummary"] == {"same": 2}
 
 
+def test_a_preview_as_json_lists_what_happens_and_why(
+    here: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.program("Thing('a', force='1')\nThing('b', value='1')\n")
+    said(capsys, "up", "-s", "dev", "--yes", "--skip-preview")
+    here.program("Thing('a', force='2')\nThing('b', value='1')\npulumi.log.warn('look')\n")
+    told = json.loads(said(capsys, "preview", "-s", "dev", "--json"))
+    steps = [
+        (s["op"], s["urn"].rpartition("::")[2], s.get("replaceReasons")) for s in told["steps"]
+    ]
+    assert steps == [("same", "shop-dev", None), ("replace", "a", ["force"])]
+    assert told["steps"][1]["oldState"]["inputs"]["force"] == "1"
+    assert told["diagnostics"] == [{"message": "warning: look\n", "severity": "warning"}]
+    assert told["changeSummary"] == {"replace": 1, "same": 2}
+
+
 def test_stacks_are_made_chosen_listed_and_removed(
     here: Ground, capsys: pytest.CaptureFixture[str]
 ) -> None:
