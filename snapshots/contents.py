@@ -18,7 +18,7 @@ from snapshots.pace import EACH_FILE, Pace
 from snapshots.plan import Run
 from snapshots.tree import BLOCK
 
-READ = 16  # blocks of a file that are read and compared together
+READ = 32  # blocks of a file that are read and compared together: half as many take 1.3 x as long
 LARGE = 1 << 20  # bytes
 TOGETHER = 4 << 20  # bytes that go past the page cache with one call
 

@@ -30,6 +30,8 @@ from snapshots.twins import RestoredTwins
 
 SPARE = 64 << 20  # room that is left free on the target's file system
 THREADS = 6  # some decode while others wait for the disk
+# In place most of it is reading what is there: from more places at once the disk gives it slower.
+IN_PLACE_THREADS = 2
 WAITING = 8  # batches given out and not yet done
 # What one job restores at most, and a run more: 2 to 4 MiB stay in the caches and cost few faults.
 BATCH_FILES, BATCH_BLOCKS = 64, 32
@@ -161,7 +163,8 @@ class _Restore:
 
     def run(self, plan: Plan, begin: Callable[[], None] | None) -> None:
         try:
-            with InOrder(THREADS, WAITING, begin) as self._jobs:
+            threads = IN_PLACE_THREADS if self._in_place else THREADS
+            with InOrder(threads, WAITING, begin) as self._jobs:
                 for step in with_room(plan.steps()):
                     if isinstance(step, Run):
                         self._run_of_blocks(step)
