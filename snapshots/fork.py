@@ -10,8 +10,9 @@ stat, write out, read: a writer through mmap changes no time while its page is d
 but after that was written out the next write must. Where this does not hold (tmpfs, network file
 systems) the final pass compares everything.
 
-Where files can share their content (XFS, btrfs) each pass clones what changed, whole files by one
-call each, whatever their size; elsewhere it reads both and writes the pages that differ.
+Where files can share their content (XFS, btrfs) each pass clones what changed: whole files by one
+call each, whatever their size, or in parts beside a service, which waits for each such call;
+elsewhere it reads both and writes the pages that differ.
 """
 
 from __future__ import annotations
