@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from cli import ask, engines, failures
-from reconciler.errors import Exit, LockstepError
+from reconciler.errors import EXIT_CODE_FILE, Exit, LockstepError
 
 if TYPE_CHECKING:
     from engine import Display, Project, Result
@@ -26,6 +27,14 @@ QUICK = 120
 
 class PulumiFailed(LockstepError):
     """The official CLI reported a failure; its own words are the message."""
+
+
+class ProgramEnded(LockstepError):
+    """What ended the program, which the official CLI has shown: only its exit code is known."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("the program ended with an error")
+        self.exit_code = Exit(code)
 
 
 class Backend(Protocol):
@@ -160,6 +169,7 @@ class Official:
         self._root = root
         self._stack = stack
         self._values: dict[str, Any] | None = None
+        self._error: ProgramEnded | None = None
 
     def config(self) -> dict[str, Any]:
         return {key: value_of(entry) for key, entry in self._config().items()}
@@ -190,7 +200,7 @@ class Official:
         return self._show("up", *flags)
 
     def error(self) -> Exception | None:
-        return None
+        return self._error
 
     def history(self) -> list[dict[str, Any]]:
         asked = ["stack", "history", "--json", "--page-size", "1000000"]
@@ -249,9 +259,17 @@ class Official:
         where = ["--stack", self._stack, "--cwd", str(self._root)]
         where += [] if sys.stdin.isatty() else ["--non-interactive"]
         sys.stdout.flush()
-        return subprocess.run(
-            [self._pulumi, *options_first(arguments, where)], env=_environment()
-        ).returncode
+        self._error = None
+        # The CLI tells success from failure and nothing more: the program says which it was.
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+            told = Path(folder) / "exit-code"
+            done = subprocess.run(
+                [self._pulumi, *options_first(arguments, where)],
+                env={**_environment(), EXIT_CODE_FILE: str(told)},
+            )
+            said = told.read_text() if told.exists() else ""
+        self._error = ProgramEnded(int(said)) if said.isdigit() else None
+        return done.returncode
 
 
 def exit_code(code: int, known: int | None) -> int:

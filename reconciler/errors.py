@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+EXIT_CODE_FILE = "LOCKSTEP_EXIT_CODE_FILE"
+"""Set by a caller in another process: a file for the exit code of what ends the program."""
+
 
 class Exit(IntEnum):
     """Exit codes of the `lockstep` command, documented in docs/exit-codes.md."""

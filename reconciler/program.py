@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,13 +38,13 @@ from reconciler import (
 )
 from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
-from reconciler.errors import BadInput, Exit, LockstepError, Refused
+from reconciler.errors import EXIT_CODE_FILE, BadInput, Exit, LockstepError, Refused
 from reconciler.ledger import State
 from reconciler.masking import masked
 from reconciler.plan import Move, Plan
 from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
-from snapshots.errors import SnapshotError
+from snapshots.errors import SnapshotError, StoreBusy
 
 _TEXTS = ("release", "store", "encryption", "data", "retry", "trust")
 """Config keys whose values are never JSON."""
@@ -69,8 +70,18 @@ def run() -> None:
         program.put_back_tags()
         program.declare()
     except (LockstepError, SnapshotError) as error:
-        _last_error = error
+        _ended_by(error)
         raise pulumi.RunError(masked(str(error))) from None
+
+
+def _ended_by(error: LockstepError | SnapshotError) -> None:
+    global _last_error
+    _last_error = error
+    told = os.environ.get(EXIT_CODE_FILE)
+    if told:
+        with suppress(OSError):
+            code = Exit.BUSY if isinstance(error, StoreBusy) else error.exit_code
+            Path(told).write_text(str(int(code)))
 
 
 def facts_and_plan(
@@ -394,11 +405,10 @@ class _Hooks:
 
 def _hook(name: str, work: Callable[[pulumi.ResourceHookArgs], None]) -> pulumi.ResourceHook:
     def carried_out(args: pulumi.ResourceHookArgs) -> None:
-        global _last_error
         try:
             work(args)
         except (LockstepError, SnapshotError) as error:
-            _last_error = error
+            _ended_by(error)
             # Pulumi shows the text of the exception and nothing else of it.
             raise Exception(masked(str(error))) from None
 
@@ -418,8 +428,7 @@ def _progress(text: str) -> None:
 
 def _end_quietly_on_interrupt() -> None:
     """The official CLI ends a failed program with SIGINT; without this a KeyboardInterrupt
-    traceback is printed. In the embedded engine the signal is the engine's own."""
-    if "PULUMI_ENGINE" not in os.environ and "PULUMI_MONITOR" not in os.environ:
-        return
+    traceback is printed. The embedded engine, in whose process the signal is its own, lets no
+    program set this handler."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))

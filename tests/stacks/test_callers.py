@@ -178,11 +178,18 @@ def test_fault_05_50_the_engine_dies_while_it_makes_a_world(
 ) -> None:
     """kill -9 of the engine after the containers were made, and between two writes of its state:
     the state has pending operations, and the next up makes no container twice."""
+    official = stack.environment()["LOCKSTEP_ENGINE"] == "pulumi"
+    if official and place == "engine.renamed":
+        pytest.skip("a place in the embedded engine")
     release, version = declare_next(stack)
-    stack.run("up", "--yes", code=-signal.SIGKILL, env=Failing(tmp_path, f"{place} kill").env)
+    points = Failing(tmp_path, f"{place} kill")
+    ended = stack.run("up", "--yes", code=None, env=points.env)
+    # There the program is a process of its own, and the command is told that it died.
+    assert points.happened
+    assert ended.code == (1 if official else -signal.SIGKILL), ended.text
     stack.run("cancel", "--yes")
     state = stack.folder / ".pulumi" / "stacks" / stack.name / "prod.json"
-    if place == "worlds.containers":
+    if place == "worlds.containers" and not official:
         assert b'"pending_operations":[{' in state.read_bytes()
     stack.up()
     insist_on(stack, release, version)
