@@ -76,6 +76,10 @@ def create(
         bool,
         typer.Option("--live", help="Also while somebody writes there whom no driver knows."),
     ] = False,
+    paranoid: Annotated[
+        bool,
+        typer.Option("--paranoid", help="Read all content, also of files that seem unchanged."),
+    ] = False,
     passphrase_file: PassphraseFile = None,
     as_json: options.Json = False,
 ) -> None:
@@ -86,7 +90,7 @@ def create(
     here = Context.of(context)
     docker = docker_for(here, source)
     place = alone.find(docker, meant(here, source))
-    asked = alone.Asked(name=name, driver=driver, container=container, live=live)
+    asked = alone.Asked(name=name, driver=driver, container=container, live=live, paranoid=paranoid)
     with bar(here) as progress:
         into = opened(here, store, passphrase_file, create=True)
         record = alone.create(docker, into, place, asked, progress)

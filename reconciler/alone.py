@@ -46,6 +46,7 @@ class Asked:
     driver: str | None = None
     container: str | None = None
     live: bool = False
+    paranoid: bool = False
 
 
 def is_folder(given: str) -> bool:
@@ -130,7 +131,8 @@ def create(
     engine = _engine(docker, _chosen(using, place, asked.container), place, asked.driver)
     dataset = asked.name or (place.path.name if place.is_folder else place.name)
     tags = {"kind": ALONE, "of": place.name}
-    parent = _parent(store, place)
+    # What is compared with no earlier snapshot is read, all of it.
+    parent = None if asked.paranoid else _parent(store, place)
     if engine is not None:
         assert docker is not None
         driver, run = engine[0], Inside(docker, engine[1].id)

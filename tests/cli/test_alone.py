@@ -14,6 +14,8 @@ import pytest
 from cli import main
 from snapshots.compare import tree_equal
 from snapshots.pack import read_index
+from snapshots.reading import FileReader
+from snapshots.store import Store
 from tests.stacks.harness import Ran, base_image, docker
 
 LABEL = "lockstep.test.alone"
@@ -121,6 +123,27 @@ def test_a_folder_is_one_also_where_the_command_is_typed(
     assert tree_equal(Path("wiki"), Path("again")) == []
     (listed,) = command.run("snapshot", "list", "--json").json()["snapshots"]
     assert listed["tags"]["of"] == str(Path("wiki").resolve())
+
+
+def test_paranoid_reads_also_what_seems_unchanged(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(0.1)  # what changed a moment ago is read again in any case
+    first = command.create("./wiki")
+    read: list[bytes] = []
+    small = FileReader.small
+
+    def seen(self: FileReader, dir_fd: int, folder: bytes, name: bytes, size: int) -> None:
+        read.append(name)
+        small(self, dir_fd, folder, name, size)
+
+    monkeypatch.setattr(FileReader, "small", seen)
+    store = Store.open(command.folder / "store")
+    second = command.create("./wiki")
+    assert read == []
+    third = command.create("./wiki", "--paranoid")
+    assert sorted(read) == [b"home", b"index"]
+    assert len({store.read(each).root for each in (first, second, third)}) == 1
 
 
 def flip_bits(command: Command) -> None:
