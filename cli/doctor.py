@@ -5,27 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
 
-from cli import failures, moves, options
+from cli import doctordata, failures, moves, options
 from cli.context import Context
+from cli.finding import FAILED, OK, WARNING, Finding
 from reconciler.errors import Exit, LockstepError
 
-OK, WARNING, FAILED = "ok", "warning", "failed"
 TIGHT_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check saw."""
-
-    check: str
-    level: str
-    text: str
-    remedy: str = ""
 
 
 def doctor(context: typer.Context, as_json: options.Json = False) -> None:
@@ -197,54 +187,6 @@ def _journal(here: Context) -> Iterator[Finding]:
         )
 
 
-def _data(here: Context) -> Iterator[Finding]:
-    from reconciler import retention
-
-    state = here.catalog.state()
-    debts = state.debts()
-    for departure, dataset in debts:
-        yield Finding(
-            "data",
-            WARNING,
-            f"{dataset} as {departure.release} left it is not in the store yet",
-            "lockstep up   captures it",
-        )
-    good, _ = here.catalog.records()
-    needed = retention.needed_snapshots(state, good)
-    missing: set[str] = set()
-    if needed:
-        stack = here.stack
-        store = stack.open_store(create=False)
-        missing = needed - set(store.ids())
-    for snapshot in sorted(missing):
-        yield Finding("data", FAILED, f"snapshot {snapshot[:20]} is not in the store")
-    if not debts and not missing:
-        yield Finding("data", OK, f"{len(needed)} snapshots that releases need are in the store")
-
-
-def _images(here: Context) -> Iterator[Finding]:
-    from reconciler import imagehold
-
-    good, _ = here.catalog.records()
-    gone = imagehold.missing(here.docker, good)
-    for release, why in gone.items():
-        remedy = (
-            f"lockstep config set release {release}, then lockstep preview   names the way back"
-        )
-        yield Finding("images", WARNING, f"{release} is unusable: {why}", remedy)
-    for holder in imagehold.holders(here.stack, here.docker):
-        if holder.state != "running":
-            yield Finding(
-                "images",
-                WARNING,
-                f"container {holder.name}, which holds an image of a kept release against "
-                "`docker system prune -a`, does not run",
-                f"docker start {holder.name}",
-            )
-    if not gone:
-        yield Finding("images", OK, f"the images of {len(good)} releases are there")
-
-
 def _live(here: Context) -> Iterator[Finding]:
     state = here.catalog.state()
     if state.live is None:
@@ -263,28 +205,6 @@ def _live(here: Context) -> Iterator[Finding]:
         )
     else:
         yield Finding("live world", OK, f"{state.live} runs {len(found)} containers")
-
-
-def _config_files(here: Context) -> Iterator[Finding]:
-    """What the live world mounts from its folder of files is as it was recorded."""
-    from reconciler import places
-
-    state = here.catalog.state()
-    live = state.worlds.get(state.live or "")
-    good, _ = here.catalog.records(state)
-    record = good.get(live.release) if live is not None else None
-    if live is None or record is None or record.adopted:
-        return
-    altered = places.altered_files(here.catalog, live.name, record)
-    for path in altered:
-        yield Finding(
-            "config files",
-            WARNING,
-            f"{path} is not as {record.name} has it",
-            "lockstep stop, then lockstep up   puts it back",
-        )
-    if not altered:
-        yield Finding("config files", OK, f"{len(record.configs)} are as {record.name} has them")
 
 
 def _restart_policies(here: Context) -> Iterator[Finding]:
@@ -389,10 +309,10 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("disk", _disk),
     ("ledger", _ledger),
     ("journal", _journal),
-    ("data", _data),
-    ("images", _images),
+    ("data", doctordata.data),
+    ("images", doctordata.images),
     ("live world", _live),
-    ("config files", _config_files),
+    ("config files", doctordata.config_files),
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),
     ("health", _health),

@@ -6,7 +6,7 @@ stops for it, `insist` reads what they do not vouch for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from reconciler.plan import Action, DatasetPlan, Plan, Refusal
 from reconciler.reach import capture, touched
 from snapshots.errors import SnapshotError
 from snapshots.store import Store
+from snapshots.touched import Touched
 
 Streams = Callable[[str, str], Callable[[bytes], bool]]
 """(release, dataset) -> what its driver says of its files."""
@@ -59,10 +60,7 @@ def foreseen(
     warnings where it would have to read."""
     refusals, warnings = [], []
     for planned, left, sealed in _sealed(state, plan):
-        try:
-            found = touched(places.place(docker, planned.generation), store, sealed)
-        except (SnapshotError, LockstepError):
-            continue  # without hints nothing can be told beforehand
+        found = _look(docker, store, planned.generation, sealed)
         where = f"in volume {planned.generation} since {left} was left"
         if found.changed:
             refusals.append(
@@ -81,6 +79,28 @@ def foreseen(
                 "another"
             )
     return refusals, warnings
+
+
+def edited(state: State, docker: Docker, store: Store) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """(volume, release that left it, files): sealed volumes that somebody changed for certain,
+    whatever is declared."""
+    live = state.worlds[state.live].generations.values() if state.live else ()
+    for generation in state.generations.values():
+        sealed, captured = generation.sealed, generation.captured
+        gone = generation.removed or generation.spoiled or generation.name in live
+        if gone or sealed is None or captured is None:
+            continue
+        found = _look(docker, store, generation.name, captured)
+        if found.changed:
+            left = next(d for d in state.departures if d.seq == sealed)
+            yield generation.name, left.release, found.changed
+
+
+def _look(docker: Docker, store: Store, generation: str, snapshot: str) -> Touched:
+    """Nothing where nothing can be told: the volume is gone, or the snapshot has no hints."""
+    with suppress(SnapshotError, LockstepError):
+        return touched(places.place(docker, generation), store, snapshot)
+    return Touched()
 
 
 def _sealed(state: State, plan: Plan) -> Iterator[tuple[DatasetPlan, str, str]]:

@@ -80,6 +80,11 @@ def test_attack_data_files_in_a_sealed_volume_are_edited(pair: Project) -> None:
     before, stamp = file.read_text(), file.stat()
     file.write_text("forged\n")
     running = pair.containers()
+    checks = pair.run("doctor", "--json", code=None).json()["checks"]
+    assert [c["text"] for c in checks if c["check"] == "data" and c["level"] == "warning"] == [
+        f"somebody changed files in volume {pair.name}-prod_notes_g1 since prod-001 was left: "
+        "notes.txt"
+    ]
     pair.declare("prod-001")
     (told,) = pair.preview(code=3)["refusals"]
     assert f"{pair.name}-prod_notes_g1 since prod-001 was left: notes.txt" in told["message"]
