@@ -26,7 +26,7 @@ DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("s12", "3, 10"): ("said", "names `lockstep cancel` too, and the lock's file without a URL"),
     ("s12", "30"): ("calls, history, steps", TIMING),
     ("s12", "29"): ("said", "a lock that somebody else removed is not complained of"),
-    ("s18", "5, 7-8"): ("calls, history, state, steps", TIMING),
+    ("s18", "5-8"): ("calls, history, state, steps", TIMING),
     ("s19", "5-6"): ("calls, history, steps", TIMING),
     ("s20", "11-12, 17-19"): ("calls, history, outputs, state, steps", TIMING),
     ("s22", "1, 4, 7"): ("errors", "what failed is told once, without the SDK's own traceback"),
