@@ -116,6 +116,7 @@ class Killer:
         self.project = project
         self.tally = tally
         self.chance = chance
+        self._runs = 0
         self._seconds: dict[str, float] = {}
         """kind of command -> how long those took lately from their first failpoint on that nothing
         was done to."""
@@ -163,8 +164,11 @@ class Killer:
         self, kind: str, args: tuple[str, ...], wanted: list[str], part: float | None
     ) -> Ended:
         """`part`: of the time that it takes from its first failpoint on; before that if < 0."""
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as out:
-            points = Failing(Path(folder), *wanted)
+        # It stays: a switch whose command was killed goes on, and writes there what it passes.
+        self._runs += 1
+        folder = self.project.folder.parent / "points" / str(self._runs)
+        with tempfile.TemporaryFile("w+") as out:
+            points = Failing(folder, *wanted)
             command = self.project.start(*args, env=points.env, stdout=out.fileno())
             if part is None or part >= 0:
                 self._wait(command, 120, points)
