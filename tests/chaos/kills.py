@@ -25,6 +25,8 @@ VICTIMS = ("command", "switch", "both")
 USUAL = 5.0
 """Seconds that a command takes to its first failpoint, and after it, when no more is known."""
 
+MOST_IN_VAIN = 8
+
 Kill = Callable[..., "Ended"]
 """(kind of command, its words) -> how it ended."""
 
@@ -48,6 +50,9 @@ class Tally:
     passed: dict[str, Counter[str]] = field(default_factory=dict)
     """kind of command -> failpoint -> the most often that one run of it passed there."""
 
+    in_vain: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """kind of command, failpoint -> how often it was not passed, or not that often."""
+
     def learn(self, kind: str, passed: Counter[str]) -> None:
         known = self.passed.setdefault(kind, Counter())
         for name, count in passed.items():
@@ -56,20 +61,22 @@ class Tally:
     def rarest(
         self, done: Counter[str], kind: str, chance: random.Random
     ) -> tuple[str, int] | None:
-        """A failpoint that this kind of command passes and where most is missing; which pass."""
+        """A failpoint that this kind of command passes and where most is missing; which pass.
+        Those where it was waited for in vain come later."""
         known = self.passed.get(kind)
         if not known:
             return None
-        most = max(self.missing(name, done) for name in known)
-        name = chance.choice(sorted(n for n in known if self.missing(n, done) == most))
-        return name, chance.randint(1, known[name])
+        hopes = {n: self.missing(n, done) - self.in_vain[kind, n] for n in known}
+        name = chance.choice(sorted(n for n in known if hopes[n] == max(hopes.values())))
+        return name, chance.choice((1, chance.randint(1, known[name])))
 
     def unfinished(self, done: Counter[str], kinds: Iterable[str]) -> dict[str, list[str]]:
-        """Failpoints that these kinds pass and where something is missing -> the kinds."""
+        """Failpoints that these kinds pass and where something is missing -> the kinds. A kind
+        is given up where it was waited for in vain too often."""
         found: dict[str, list[str]] = {}
         for kind in kinds:
             for name in self.passed.get(kind, ()):
-                if self.missing(name, done) > 0:
+                if 0 < self.missing(name, done) and self.in_vain[kind, name] < MOST_IN_VAIN:
                     found.setdefault(name, []).append(kind)
         return found
 
@@ -153,6 +160,8 @@ class Killer:
         ended = self._carried_out(kind, args, lines, None)
         if wanted and ended.killed:
             done[wanted[0]] += 1
+        elif wanted:
+            self.tally.in_vain[kind, wanted[0]] += 1
         return ended
 
     def at_random(self, kind: str, *args: str) -> Ended:
