@@ -76,7 +76,7 @@ class Tally:
         found: dict[str, list[str]] = {}
         for kind in kinds:
             for name in self.passed.get(kind, ()):
-                if 0 < self.missing(name, done) and self.in_vain[kind, name] < MOST_IN_VAIN:
+                if self.missing(name, done) > 0 and self.in_vain[kind, name] < MOST_IN_VAIN:
                     found.setdefault(name, []).append(kind)
         return found
 
