@@ -104,6 +104,8 @@ class Rounds:
     def _back(self, kind: str, target: str, kills: Sequence[Kill]) -> None:
         words = ("undo", "--yes") if kind == "undo" else ("rollback", target, "--yes")
         for kill in kills:
+            if kind == "undo":
+                until_quiet(self.project)  # else the switch may arrive, and this be the next undo
             if self._live_release() == target:
                 if self._arrived(self._killed(kill, kind, "up", "--yes")):
                     break
