@@ -65,9 +65,9 @@ def usage(error: typer.TyperException) -> str:
 def exit_code(error: BaseException) -> int | None:
     """The code of a foreseen error; None for one that nobody foresaw."""
     from engine.errors import EngineError, StackLocked
-    from snapshots.errors import SnapshotError, StoreBusy
+    from snapshots.errors import SnapshotError
 
-    if isinstance(error, StackLocked | StoreBusy):
+    if isinstance(error, StackLocked):
         return Exit.BUSY
     if isinstance(error, LockstepError | SnapshotError | EngineError):
         return int(error.exit_code)

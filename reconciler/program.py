@@ -44,7 +44,7 @@ from reconciler.masking import masked
 from reconciler.plan import Move, Plan
 from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
-from snapshots.errors import SnapshotError, StoreBusy
+from snapshots.errors import SnapshotError
 
 _TEXTS = ("release", "store", "encryption", "data", "retry", "trust")
 """Config keys whose values are never JSON."""
@@ -80,8 +80,7 @@ def _ended_by(error: LockstepError | SnapshotError) -> None:
     told = os.environ.get(EXIT_CODE_FILE)
     if told:
         with suppress(OSError):
-            code = Exit.BUSY if isinstance(error, StoreBusy) else error.exit_code
-            Path(told).write_text(str(int(code)))
+            Path(told).write_text(str(int(error.exit_code)))
 
 
 def facts_and_plan(

@@ -30,6 +30,8 @@ class StoreUnusable(SnapshotError):
 class StoreBusy(StoreUnusable):
     """Another process works with the store in a way that excludes this operation."""
 
+    exit_code = 6
+
 
 class UnknownSnapshot(SnapshotError):
     """The store holds no snapshot of that id."""
