@@ -106,23 +106,13 @@ class Deployment(Execution):
                 self._stack_step, self._stack_outputs = step, outputs
                 return
             resource.outputs = outputs
-        complaint = self._after_component(step)
+        # The after hooks of a component run when it gives out what it has.
+        complaint = self.after_hooks(step) if step.op in (Op.CREATE, Op.UPDATE) else ""
         with self.lock:
             self.tell.step("outputs", step, self.dry_run)
             self.store()
         if complaint:
             self.step_failed(step, complaint)
-
-    def _after_component(self, step: Step) -> str:
-        """The after hooks of a component run when it gives out what it has."""
-        kinds = {Op.CREATE: "AfterCreate", Op.UPDATE: "AfterUpdate"}
-        if step.op not in kinds:
-            return ""
-        try:
-            self.call_hooks(kinds[step.op], step)
-        except Refused as error:
-            return str(error)
-        return ""
 
     def close(self) -> None:
         """The last thing: the stack's own end. After a failure it keeps the outputs it had before

@@ -80,13 +80,22 @@ class Execution:
     def block(self, urn: str, text: str) -> None:
         """Say what stands in the way. A preview goes on, so that the reader sees all of it."""
         self.blocked = True
-        self.last_word = "preview failed" if self.dry_run else "update failed"
-        self.tell.diagnostic(urn, "error", text)
+        self._complain(urn, text)
 
     def step_failed(self, step: Step, text: str) -> None:
         """A step was not done, or what should follow it went wrong."""
-        self.fail(step.urn, text)
+        self.failed = True
+        self._complain(step.urn, text)
+
+    def step_not_done(self, step: Step, error: Exception) -> None:
+        """A step was not done, which ends it."""
+        self.step_failed(step, f"Preview failed: {error}" if self.dry_run else str(error))
+        if not self.dry_run:
+            self.tell.step("failed", step, self.dry_run)
+
+    def _complain(self, urn: str, text: str) -> None:
         self.last_word = "preview failed" if self.dry_run else "update failed"
+        self.tell.diagnostic(urn, "error", text)
 
     def store(self) -> None:
         """Write the state."""
@@ -154,10 +163,7 @@ class Execution:
                     self._passed_over.append(step)
                 else:
                     self._halted = True
-            text = f"Preview failed: {error}" if self.dry_run else str(error)
-            self.step_failed(step, text)
-            if not self.dry_run:
-                self.tell.step("failed", step, self.dry_run)
+            self.step_not_done(step, error)
             raise Terminated from None
         step.seconds = time.monotonic() - begun
         self._done(step)
@@ -184,8 +190,12 @@ class Execution:
             self._make(step, new)
             if not new.custom:
                 return ""  # a component's come when it gives out what it has
+        return self.after_hooks(step)
+
+    def after_hooks(self, step: Step) -> str:
+        """Runs those of a step that is done; what the first that fails complains of."""
         try:
-            self.call_hooks(f"After{kind}", step)
+            self.call_hooks(f"After{KINDS[step.op]}", step)
         except Refused as error:
             return str(error)
         return ""

@@ -45,9 +45,7 @@ def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
         if old.custom and not (old.is_provider or old.pending_replacement):
             found = _read(of, step, old, new)
     except (ProviderFailed, EngineError) as error:
-        of.step_failed(step, f"Preview failed: {error}" if of.dry_run else str(error))
-        if not of.dry_run:
-            of.tell.step("failed", step, of.dry_run)
+        of.step_not_done(step, error)
         return
     step.seconds = time.monotonic() - begun
     with of.lock:
