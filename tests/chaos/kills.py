@@ -37,8 +37,6 @@ class Tally:
 
     wanted: int = 1
     """How often something is to be done at each failpoint."""
-    wanted_at_steps: int = 1
-    """The same for the steps of the switch."""
     at: Counter[str] = field(default_factory=Counter)
     """failpoint -> kills there."""
     after: Counter[str] = field(default_factory=Counter)
@@ -82,8 +80,7 @@ class Tally:
 
     def missing(self, name: str, done: Counter[str]) -> int:
         """How often it is still to be done there."""
-        wanted = self.wanted_at_steps if name.startswith("switch.") else self.wanted
-        return wanted - done[name]
+        return self.wanted - done[name]
 
     @contextmanager
     def kept(self, part: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.chaos.host import Host
 from tests.chaos.kills import Ended, Kill, Killer, Tally
@@ -17,6 +17,7 @@ from tests.stacks.harness import Project
 OK, REFUSED, REVERTED, DEBTS, BUSY = 0, 3, 4, 5, 6
 KINDS = {"forward": 4, "fail": 2, "rollback": 2, "undo": 2, "restore": 2, "stop": 1}
 """Kind of round -> how often it comes, beside the others."""
+MOST_ROUNDS = 300
 FIRST = ("forward", "fail", "rollback", "undo", "forward", "forward", "restore", "stop")
 
 
@@ -62,15 +63,21 @@ class Rounds:
             self._back(kind, str(target), kills)
         self._insist_on_everything(swept=not kills and self.host.state.pruned != pruned)
 
-    def one_of_each(self) -> None:
-        """Rounds without a kill, to learn which failpoints each kind passes."""
+    def everywhere(self, done: Counter[str], kill: Kill, times: Callable[[], int]) -> None:
+        """One round of each kind, to learn which failpoints it passes; then rounds with so many
+        `times` a `kill` each, until it was `done` at each failpoint as often as is wanted."""
         for kind in FIRST:
             self.round(kind)
+        for _ in range(MOST_ROUNDS):
+            unfinished = self._unfinished_kind(done)
+            if unfinished is None:
+                break
+            self.round(unfinished, *[kill] * times(), kill_new=kill)
 
     def any_kind(self) -> str:
         return self.chance.choices(list(KINDS), list(KINDS.values()))[0]
 
-    def unfinished_kind(self, done: Counter[str]) -> str | None:
+    def _unfinished_kind(self, done: Counter[str]) -> str | None:
         """A kind of round with a failpoint where something is missing; None: all was done."""
         rounds = {**{kind: kind for kind in KINDS}, "new": "forward", "repair": "stop"}
         rare = self.tally.unfinished(done, rounds)

@@ -6,7 +6,6 @@ import pytest
 
 from tests.chaos.rounds import Rounds
 
-MOST_ROUNDS = 300
 FAILURES_OF_A_ROUND = 3
 
 
@@ -17,10 +16,5 @@ def test_fault_11_13_16_an_error_at_every_failpoint(rounds: Rounds) -> None:
     ends with a message, the next up converges, and after every round all that is promised holds."""
     fails = rounds.killer.failing_at_the_rarest
     with rounds.tally.kept("errors"):
-        rounds.one_of_each()
-        for _ in range(MOST_ROUNDS):
-            kind_left = rounds.unfinished_kind(rounds.tally.failed)
-            if kind_left is None:
-                break
-            rounds.round(kind_left, *[fails] * FAILURES_OF_A_ROUND, kill_new=fails)
+        rounds.everywhere(rounds.tally.failed, fails, lambda: FAILURES_OF_A_ROUND)
     assert len(rounds.tally.failed) >= 60, rounds.tally.failed
