@@ -153,9 +153,8 @@ def _ledger(here: Context) -> Iterator[Finding]:
     for why in (found.ledger, *found.records.values()):
         if why:
             yield Finding("records", FAILED, why, found.remedy)
-    for why in trust.broken(here.catalog, state, good).values():
-        yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
-    for why in damaged.values():
+    broken = trust.broken(here.catalog, state, good)
+    for why in (*broken.values(), *damaged.values()):
         yield Finding("records", FAILED, why, "put back a copy of the file; others go on")
     if not damaged:
         yield Finding("records", OK, f"{len(good)} can be read")

@@ -25,8 +25,7 @@ def data(here: Context) -> Iterator[Finding]:
     needed = retention.needed_snapshots(state, good)
     missing: set[str] = set()
     if needed:
-        stack = here.stack
-        store = stack.open_store(create=False)
+        store = here.stack.open_store(create=False)
         missing = needed - set(store.ids())
         for volume, release, files in untouched.edited(state, here.docker, store):
             text = f"somebody changed files in volume {volume} since {release} was left"

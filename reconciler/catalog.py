@@ -260,6 +260,13 @@ def status(release: str, state: State) -> str:
     return "kept"
 
 
+def digest_of(path: Path) -> str:
+    """The hash of a file's content, in hex; "" for one that cannot be read."""
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
+
+
 def _writer_of(draft: Path) -> int:
     """The process that writes a draft, by its name; 0 if it is none of ours."""
     number = draft.stem.rpartition(".")[2]

@@ -42,7 +42,8 @@ def insist_on_whole(
         say(f"mended: {mended}")
     left = verify_all(store, snapshots, read_data=True, progress=progress).damages
     if left:
-        offers = [_offer(store, state, snapshot, release, quick=False) for snapshot in snapshots]
+        damaged = [s for s in snapshots if _damaged(store, s, quick=False)]
+        offers = [_offer(store, state, s, release, quick=False) for s in damaged]
         raise Refused(_says(left), next_step=_ways(offers))
 
 
@@ -85,9 +86,7 @@ def _ways(offers: Sequence[str]) -> str:
 
 def _offer(store: Store, state: State, snapshot: str, release: str | None, *, quick: bool) -> str:
     """How to take the nearest snapshot that is whole in place of a damaged one; "" if there is
-    none, or if this one is whole. `quick`: without reading data."""
-    if not _damaged(store, snapshot, quick=quick):
-        return ""
+    none. `quick`: without reading data."""
     present = set(store.ids())
     at = lineage.taken_at(state, snapshot)
     for other, whose in lineage.neighbours(state, *at) if at is not None else []:

@@ -190,7 +190,6 @@ def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
 
 
 def _snapshots(stack: Stack) -> set[str]:
-
     if not stack.store.exists():
         return set()
     store = stack.open_store(create=False)

@@ -12,11 +12,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from reconciler import names
-from reconciler.catalog import Catalog
+from reconciler.catalog import Catalog, digest_of
 from reconciler.ledger import State
 from reconciler.plan import Plan, Refusal
 from reconciler.release import Release
@@ -52,7 +51,7 @@ def head(catalog: Catalog, found: Found) -> dict[str, Any]:
     Raises CatalogDamaged.
     """
     state = catalog.state()
-    records = {path.parent.name: _digest(path) for path in catalog.record_paths()}
+    records = {path.parent.name: digest_of(path) for path in catalog.record_paths()}
     known = {name: digest for name, digest in {**records, **found.left}.items() if digest}
     return {"events": state.seq, "ledger": state.chain, "records": known}
 
@@ -68,7 +67,7 @@ def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> di
     for number, path in paths.items():
         before, name = paths.get(number - 1), path.parent.name
         link = records[name].previous if name in records else ""
-        if before is not None and link and link != _digest(before):
+        if before is not None and link and link != digest_of(before):
             found[before.parent.name] = (
                 f"the record of {before.parent.name} is not the one that {name} was made after: "
                 f"{before} was altered or exchanged"
@@ -100,7 +99,7 @@ def examine(
         if name not in there:
             if name not in state.pruned:
                 records[name] = f"the record of {name} was removed since the last up, not pruned"
-        elif _digest(there[name]) != digest:
+        elif digest_of(there[name]) != digest:
             records[name] = f"the record of {name} was altered or exchanged since the last up"
     ledger = _ledger(anchor, catalog, state)
     if not ledger and not records:
@@ -146,11 +145,3 @@ def _ledger(anchor: Mapping[str, Any], catalog: Catalog, state: State) -> str:
             f"{events} events were written anew"
         )
     return ""
-
-
-def _digest(path: Path) -> str:
-    """ "" for a record that cannot be read, which the catalog says of that release alone."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""

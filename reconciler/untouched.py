@@ -13,7 +13,7 @@ from pathlib import Path
 from reconciler import lineage, places
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError, Refused
-from reconciler.ledger import State
+from reconciler.ledger import Generation, State
 from reconciler.plan import Action, DatasetPlan, Plan, Refusal
 from reconciler.reach import capture, touched
 from snapshots.errors import SnapshotError
@@ -86,14 +86,13 @@ def edited(state: State, docker: Docker, store: Store) -> Iterator[tuple[str, st
     whatever is declared."""
     live = state.worlds[state.live].generations.values() if state.live else ()
     for generation in state.generations.values():
-        sealed, captured = generation.sealed, generation.captured
-        gone = generation.removed or generation.spoiled or generation.name in live
-        if gone or sealed is None or captured is None:
+        sealed = _left(state, generation)
+        if sealed is None or generation.removed or generation.name in live:
             continue
-        found = _look(docker, store, generation.name, captured)
+        release, snapshot = sealed
+        found = _look(docker, store, generation.name, snapshot)
         if found.changed:
-            left = next(d for d in state.departures if d.seq == sealed)
-            yield generation.name, left.release, found.changed
+            yield generation.name, release, found.changed
 
 
 def _look(docker: Docker, store: Store, generation: str, snapshot: str) -> Touched:
@@ -109,10 +108,17 @@ def _sealed(state: State, plan: Plan) -> Iterator[tuple[DatasetPlan, str, str]]:
         generation = state.generations.get(planned.generation)
         if planned.action is not Action.ATTACH or planned.new or generation is None:
             continue
-        if generation.captured is None or generation.sealed is None or generation.spoiled:
-            continue
-        left = next(d for d in state.departures if d.seq == generation.sealed)
-        yield planned, left.release, generation.captured
+        sealed = _left(state, generation)
+        if sealed is not None:
+            yield planned, *sealed
+
+
+def _left(state: State, generation: Generation) -> tuple[str, str] | None:
+    """(release, snapshot) of a generation that is as a release left it and was captured."""
+    if generation.captured is None or generation.sealed is None or generation.spoiled:
+        return None
+    left = next(d for d in state.departures if d.seq == generation.sealed)
+    return left.release, generation.captured
 
 
 def _captured(
