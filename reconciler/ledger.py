@@ -87,6 +87,8 @@ class Outcome(Event):
         description="dataset -> snapshot taken within the switch: in place and shared ones",
     )
     steps: dict[str, float] = Field({}, description="step -> seconds")
+    incident: str = Field("", description="its folder below releases/incidents, if it has one")
+    operator_reason: str = Field("", description="why, by who asked for it; never a secret")
 
 
 class Committed(Outcome):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import CatalogDamaged
 from reconciler.ledger import (
+    GENESIS,
     Committed,
     GenerationMade,
     Ledger,
@@ -89,6 +91,27 @@ def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     assert [d.generations["db"] for d in state.departures] == ["g1", "g2"]
     assert [g for _, g in state.debts()] == ["db", "db"]
     assert oct(ledger.path.stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_ledger_without_the_fields_of_today_is_read_and_continued(tmp_path: Path) -> None:
+    """The chain is over the lines as they stand, not over what they mean today."""
+    ledger, older = filled(tmp_path / "ledger.jsonl"), Ledger(tmp_path / "older.jsonl")
+    chain = GENESIS
+    lines = []
+    for line in ledger.path.read_text().splitlines():
+        body = json.loads(line)
+        seq = body.pop("seq")
+        del body["chain"]
+        for name in ("incident", "operator_reason"):
+            body.pop(name, None)
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        chain = hashlib.sha256(f"{chain}\n{text}".encode()).hexdigest()
+        lines.append(json.dumps({"seq": seq, "chain": chain, **body}) + "\n")
+    older.path.write_text("".join(lines))
+    older.append(*world(4), commit(3, 4).model_copy(update={"operator_reason": "too slow"}))
+    outcomes = older.read().outcomes
+    assert [outcome.operator_reason for _, outcome in outcomes] == ["", "", "", "too slow"]
+    assert outcomes[0][1].incident == ""
 
 
 def test_an_empty_ledger_is_an_empty_state(tmp_path: Path) -> None:
