@@ -62,20 +62,20 @@ def ensure() -> None:
     say(f"the images for the tests are built ({watch})")
 
 
-def download(path: str, sha256: str) -> Path:
-    """A file of Maven Central, kept in .tools. Raises SetupError when it is not that content."""
+def download(path: str, sha256: str, registry: str = CENTRAL) -> Path:
+    """A registry's file, kept in .tools. Raises SetupError when it is not that content."""
     file = TOOLS / path.rsplit("/", 1)[-1]
     if not file.exists():
         TOOLS.mkdir(exist_ok=True)
         draft = file.with_suffix(".new")
         try:
-            with urllib.request.urlopen(f"{CENTRAL}/{path}", timeout=120) as there:
+            with urllib.request.urlopen(f"{registry}/{path}", timeout=120) as there:
                 draft.write_bytes(there.read())
         except OSError as error:
-            raise SetupError(f"{CENTRAL}/{path} cannot be downloaded: {error}") from None
+            raise SetupError(f"{registry}/{path} cannot be downloaded: {error}") from None
         draft.replace(file)
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
         file.unlink()
-        raise SetupError(f"{CENTRAL}/{path} is not what it was: its sha256 is {found}")
+        raise SetupError(f"{registry}/{path} is not what it was: its sha256 is {found}")
     return file

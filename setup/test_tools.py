@@ -1,13 +1,14 @@
-"""`python3 -m setup.test_tools`: programs and images that only the tests need, where missing."""
+"""`python3 -m setup.test_tools`: programs, files and images that only the tests need."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tarfile
 
 from setup import test_images
-from setup.steps import SetupError, apt_install, say
+from setup.steps import TOOLS, SetupError, apt_install, say
 
 PACKAGES = {
     "mkfs.xfs": "xfsprogs",
@@ -24,8 +25,15 @@ PACKAGES = {
     "restic": "restic",
     "borg": "borgbackup",
     "faketime": "faketime",
+    "chromium": "chromium",
 }
 PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+NPM = "https://registry.npmjs.org"
+AXE = "axe-core/-/axe-core-4.14.1.tgz"
+AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+AXE_SCRIPT = TOOLS / "axe.min.js"
+"""The checker of accessibility that runs inside a page."""
 
 
 def missing() -> list[str]:
@@ -45,9 +53,20 @@ def ensure() -> None:
     apt_install(packages)
 
 
+def ensure_axe() -> None:
+    """Raises SetupError when it cannot be had."""
+    if AXE_SCRIPT.exists():
+        return
+    with tarfile.open(test_images.download(AXE, AXE_SHA256, NPM)) as package:
+        script = package.extractfile("package/axe.min.js")
+        assert script is not None
+        AXE_SCRIPT.write_bytes(script.read())
+
+
 if __name__ == "__main__":
     try:
         ensure()
+        ensure_axe()
         test_images.ensure()
     except SetupError as error:
         sys.exit(f"set-up: {error}")
