@@ -24,6 +24,7 @@ from cli import (
     settings,
     snapshots,
     stack,
+    window,
 )
 from cli.context import Common
 
@@ -54,6 +55,9 @@ app.command("list", rich_help_panel=READ)(releases.list_releases)
 app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
+app.command("pin", rich_help_panel=DATA)(window.pin)
+app.command("unpin", rich_help_panel=DATA)(window.unpin)
+app.command("prune", rich_help_panel=DATA)(window.prune)
 app.add_typer(snapshots.app, name="snapshot", rich_help_panel=DATA)
 app.command("verify", rich_help_panel=DATA)(integrity.verify)
 app.command("repair", rich_help_panel=DATA)(integrity.repair)

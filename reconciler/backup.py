@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from reconciler import onepoint, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
-from reconciler.debts import BACKUP
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
 from reconciler.inside import Inside
 from reconciler.ledger import World
+from reconciler.pruning import BACKUP
 from reconciler.reach import capture, capture_live, driver_for
 from reconciler.release import Dataset, Release
 from reconciler.users import engine, users

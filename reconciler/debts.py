@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from failpoints import failpoint
-from reconciler import names, places, retention, untouched, worlds
+from reconciler import places, pruning, untouched, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
-from reconciler.ledger import Captured, Departure, GenerationRemoved, Pruned, State
+from reconciler.ledger import Captured, GenerationRemoved, Pruned, State
 from reconciler.plan import Action, Move, Plan
 from reconciler.reach import capture, driver_for
 from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
 from snapshots.livepoint import never
 from snapshots.pace import Pace
 from snapshots.store import Store
-
-BACKUP = "backup"
-"""Tag of snapshots that a person asked for: kept as long as their release."""
 
 
 def pay(
@@ -198,16 +195,11 @@ def _prune(
         catalog.remove(release)
         failpoint("debts.record-removed")
     if plan.prune:
-        state = catalog.state()
-        kept = [k.release for k in plan.keep]
-        needed = retention.needed_snapshots(state, kept)
-        needed |= {snapshot for d in _failed(state) for snapshot in d.snapshots.values()}
-        for snapshot in set(store.ids()) - needed:
+        why_kept = pruning.reasons(stack, catalog.state(), [k.release for k in plan.keep])
+        for snapshot in store.ids():
             # The sweep frees nothing while a record is damaged.
             with suppress(Damaged):
-                tags = store.read(snapshot).tags
-                backup = tags.get("kind") == BACKUP and tags.get("release") in kept
-                if _is_of(stack, tags) and not backup:
+                if why_kept(snapshot, store.read(snapshot).tags) is None:
                     store.forget(snapshot)
                     failpoint("debts.forgotten")
         # Not by what is to be kept: somebody may take a snapshot of their own meanwhile.
@@ -217,21 +209,6 @@ def _prune(
             progress("the store is in use, so its space is freed when a release is pruned next")
     failpoint("debts.swept")
     catalog.write_manifest()
-
-
-def _is_of(stack: Stack, tags: Mapping[str, str]) -> bool:
-    """Whether a snapshot was taken of a world of this stack: others may use the same store."""
-    release, world = tags.get("release", ""), tags.get("world", "")
-    own = names.world_name(stack.project, release, 1)
-    adopted = world == stack.project
-    return release.startswith(f"{stack.name}-") and (
-        adopted or world == own or world.startswith(f"{own}_")
-    )
-
-
-def _failed(state: State) -> list[Departure]:
-    """What failed worlds left that still exist for a look."""
-    return [d for d in state.departures if d.failed and not state.worlds[d.world].removed]
 
 
 def _now() -> str:

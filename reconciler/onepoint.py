@@ -16,12 +16,12 @@ from pathlib import Path
 from reconciler import places, users
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
-from reconciler.debts import BACKUP
 from reconciler.docker import Docker
 from reconciler.errors import BadInput, LockstepError
 from reconciler.frozen import Freezer
 from reconciler.inside import Inside
 from reconciler.ledger import World
+from reconciler.pruning import BACKUP
 from reconciler.reach import capture, driver_for
 from reconciler.release import Dataset, Release
 from snapshots.drivers import Driver

@@ -32,20 +32,21 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     state = catalog.state()
     known = state.worlds.get(world)
     if known is not None:
-        _guard_world(stack, catalog, docker, state, known)
+        guard_world(catalog, docker, state, known)
+        _insist_on_copies(stack, state, known)
     evidence.keep(stack, catalog, docker, world)
     failpoint("worlds.remove")
     remove_containers(stack, docker, composer, world)
     failpoint("worlds.remove-volumes")
     if known is None:
         return
-    for generation in _only_used_by(state, known):
+    for generation in only_used_by(state, known):
         docker.remove_volume(generation.name, labels=_volume_labels(stack, generation))
         failpoint("worlds.volume-removed")
     _remove_scratch(docker, world)
     removed: list[AnyEvent] = [
         GenerationRemoved(at=_now(), generation=generation.name)
-        for generation in _only_used_by(state, known)
+        for generation in only_used_by(state, known)
     ]
     if not known.removed:
         removed.insert(0, WorldRemoved(at=_now(), world=world))
@@ -118,9 +119,8 @@ def _remove_scratch(docker: Docker, world: str) -> None:
         docker.remove_volume(name, labels={PROJECT: world, VOLUME: volume.labels[VOLUME]})
 
 
-def _guard_world(
-    stack: Stack, catalog: Catalog, docker: Docker, state: State, world: World
-) -> None:
+def guard_world(catalog: Catalog, docker: Docker, state: State, world: World) -> None:
+    """Raises Refused when a world may not be removed, whatever is in the store."""
     if world.name == state.live:
         raise Refused(
             f"{world.name} is live: not removed",
@@ -146,6 +146,9 @@ def _guard_world(
             next_step="put the newest copy of the ledger back; or, if nobody needs that data, "
             f"docker compose -p {world.name} rm",
         )
+
+
+def _insist_on_copies(stack: Stack, state: State, world: World) -> None:
     lost = _only_copies(stack, state, world)
     if lost:
         raise Refused(
@@ -154,7 +157,7 @@ def _guard_world(
         )
 
 
-def _only_used_by(state: State, world: World) -> list[Generation]:
+def only_used_by(state: State, world: World) -> list[Generation]:
     """Generations of this world that no other world that still exists mounts."""
     others = {
         generation
@@ -171,7 +174,7 @@ def _only_used_by(state: State, world: World) -> list[Generation]:
 
 def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
     """Content that would be lost with the world's generations, in words."""
-    going = {generation.name: generation for generation in _only_used_by(state, world)}
+    going = {generation.name: generation for generation in only_used_by(state, world)}
     wanted = [
         (departure, dataset, departure.snapshots.get(dataset))
         for departure in state.departures

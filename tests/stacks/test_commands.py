@@ -1,0 +1,81 @@
+"""What commands show and do on one stack that lives: pins, what the window lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.harness import Project, notes_project
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """prod-001, prod-002 and prod-003 were live one after another; each wrote a note."""
+    project = notes_project(tmp_path_factory.mktemp("commands") / "notes")
+    try:
+        project.init()
+        for number in (1, 2, 3):
+            project.compose_file(v=f'VERSION: "{max(number - 1, 1)}"=>VERSION: "{number}"')
+            project.release(f"number {number}")
+            project.note(f"by {number}")
+            if number == 1:
+                project.run("snapshot")
+        yield project
+    finally:
+        project.remove()
+
+
+def going(project: Project) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for thing in project.run("prune", "--json").json()["things"]:
+        assert thing["why"]
+        if thing["goes"]:
+            found.setdefault(thing["kind"], set()).add(thing["name"])
+    return found
+
+
+def settings(project: Project) -> Path:
+    return project.folder / "Pulumi.prod.yaml"
+
+
+def test_prune_shows_what_up_would_do_and_does_it(stack: Project) -> None:
+    """A pin holds a release that left the window, the screen says why each thing stays, and what
+    it says goes is what is gone afterwards; a second one has nothing to do."""
+    settings(stack).write_text(f"# the shop's own words\n{settings(stack).read_text()}")
+    said = stack.run("pin", "prod-001").out
+    assert "prod-001 is pinned: its record, images and data stay" in said
+    assert "already" in stack.run("pin", "prod-001").out
+    assert "prod-00" in stack.run("pin", "prod-00", code=2).err
+    assert stack.run("config", "get", "window.last").out == "3\n"
+    assert settings(stack).read_text().startswith("# the shop's own words\n")
+    stack.run("config", "set", "--path", "window.last", "1")
+    assert going(stack) == {}
+    shown = stack.run("prune").out
+    assert "pinned" in shown
+    assert "nothing goes" in shown
+
+    assert "the next up prunes it" in stack.run("unpin", "prod-001").out
+    assert "pinned are: none" in stack.run("unpin", "prod-001", code=2).err
+    wanted = going(stack)
+    assert wanted["release"] == {"prod-001"}
+    assert wanted["image"] == {f"{stack.name}-app:prod-001"}
+    assert len(wanted["snapshot"]) == 1
+    assert "would go" in stack.run("prune", "--dry-run").out
+    assert "no terminal" in stack.run("prune", code=2).err
+    assert stack.status()["prod-001"] == "kept"
+    stack.declare("prod-002")
+    assert "once it has moved" in stack.run("prune", "--yes", code=3).err
+    stack.declare("prod-003")
+
+    stack.run("prune", "--yes")
+    assert stack.status()["prod-001"] == "pruned"
+    assert not wanted["image"] & stack.images()
+    left = {s["snapshot"] for s in stack.run("snapshot", "list", "--json").json()["snapshots"]}
+    assert not wanted["snapshot"] & left
+    assert left
+    assert going(stack) == {}
+    stack.nothing_to_do()
+    assert stack.notes() == ["by 1", "by 2", "by 3"]
+    assert "was pruned" in stack.run("pin", "prod-001", code=2).err
