@@ -1,0 +1,93 @@
+"""The commands of the pages print what the pages say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tests.docs import typed
+from tests.stacks.harness import ROOT
+
+PAGE = """Some text.
+
+```console
+$ lockstep list
+prod-001   live   3 s
+$ true
+```
+
+<!-- $ rm -f gone -->
+
+```sh
+not typed
+```
+"""
+
+
+def test_what_a_page_types() -> None:
+    shown, hidden = typed.blocks(PAGE)
+    assert [t.command for t in shown.typed] == ["lockstep list", "true"]
+    assert shown.typed[0].output == ("prod-001   live   3 s",)
+    assert [t.command for t in hidden.typed] == ["rm -f gone"]
+
+
+def test_a_page_is_written_anew_where_it_shows_output() -> None:
+    shown, hidden = typed.blocks(PAGE)
+    other = typed.Block(shown.lines, (typed.Typed("lockstep list", ("nothing",)),))
+    assert typed.written(PAGE, [shown, hidden]) == PAGE
+    assert "$ lockstep list\nnothing\n```" in typed.written(PAGE, [other, hidden])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("web is ready after 0.4 s", "web is ready after 12.0 s"),
+        ("db-data   46.4 MiB", "db-data  195.0 KiB"),
+        ("at 2026-11-21 10:00:01", "at 2027-01-02 23:59:59"),
+        ("snapshot 6d20f3aa00", "snapshot 0123456789abcdef"),
+        ("────── ─", "──── ────"),
+    ],
+)
+def test_figures_may_differ(one: str, other: str) -> None:
+    assert typed.alike(one) == typed.alike(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("prod-001 is live", "prod-002 is live"),
+        ("web is ready after 1 s", "web ended after 1 s"),
+        ("attach", "restore"),
+    ],
+)
+def test_words_and_releases_may_not(one: str, other: str) -> None:
+    assert typed.alike(one) != typed.alike(other)
+
+
+@pytest.mark.parametrize("page", typed.PAGES, ids=lambda page: page.name)
+def test_the_page_says_what_is_printed(page: Path, tmp_path: Path) -> None:
+    said = typed.blocks(page.read_text())
+    project = typed.project_of_the_pages(tmp_path / "project")
+    try:
+        printed = typed.type_all(said, project)
+    finally:
+        project.remove()
+    for before, now in zip(said, printed, strict=True):
+        for was, is_now in zip(before.typed, now.typed, strict=True):
+            if was.shown:
+                expected = [typed.alike(line) for line in was.output]
+                assert [typed.alike(line) for line in is_now.output] == expected, was.command
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    missing = []
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for token in MarkdownIt().parse(path.read_text()):
+            for child in token.children or ():
+                target = str(child.attrGet("href") or child.attrGet("src") or "")
+                file = target.partition("#")[0]
+                if file and "://" not in target and not (path.parent / file).exists():
+                    missing.append(f"{path.name}: {target}")
+    assert missing == []
