@@ -19,6 +19,7 @@ from cli import (
     host,
     initialize,
     integrity,
+    metrics,
     moves,
     releases,
     settings,
@@ -55,6 +56,7 @@ app.command("list", rich_help_panel=READ)(releases.list_releases)
 app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
+app.command("metrics", rich_help_panel=READ)(metrics.metrics)
 app.command("pin", rich_help_panel=DATA)(window.pin)
 app.command("unpin", rich_help_panel=DATA)(window.unpin)
 app.command("prune", rich_help_panel=DATA)(window.prune)

@@ -100,9 +100,17 @@ def capture_sealed(
                 sealing=departure.seq,
                 snapshot=record.id,
                 bytes=record.bytes,
+                store_bytes=_size(store),
             )
         )
         failpoint("debts.recorded")
+
+
+def _size(store: Store) -> int | None:
+    """For the report only: what cannot be measured is left out."""
+    with suppress(SnapshotError, OSError):
+        return store.size()
+    return None
 
 
 def _is_lost(state: State, docker: Docker, generation: str) -> bool:

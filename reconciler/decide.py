@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from statistics import median
 
 from reconciler import imagehold, names, refusals, retention
@@ -303,6 +304,7 @@ class _Decision:
             refusals=(*problems, *no_space),
             downtime_estimate_seconds=estimate,
             downtime_basis=basis,
+            made=datetime.fromtimestamp(self.now.facts.now, UTC).isoformat(timespec="milliseconds"),
             disk=disk,
         )
 

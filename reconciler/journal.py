@@ -72,6 +72,12 @@ class Intent(BaseModel):
     """Container of the new world -> when Docker says it last started, before the switch."""
     steps: dict[str, float] = {}
     downtime_seconds: float | None = None
+    planned: str = ""
+    """When the facts were read that the plan was made from; UTC, ISO 8601."""
+    expected_seconds: float | None = None
+    """The downtime that the plan foresaw."""
+    set_aside: dict[str, dict[str, int]] = {}
+    """dataset -> what the old world's data has more, as the plan counted it."""
 
 
 class _Sealed(BaseModel):

@@ -87,6 +87,11 @@ class Outcome(Event):
         description="dataset -> snapshot taken within the switch: in place and shared ones",
     )
     steps: dict[str, float] = Field({}, description="step -> seconds")
+    planned: str = Field("", description="when the facts were read that the plan was made from")
+    expected_seconds: float | None = Field(None, description="the downtime that the plan foresaw")
+    set_aside: dict[str, dict[str, int]] = Field(
+        {}, description="dataset -> what the left data had more, as the plan counted it"
+    )
     incident: str = Field("", description="its folder below releases/incidents, if it has one")
     operator_reason: str = Field("", description="why, by who asked for it; never a secret")
 
@@ -140,6 +145,7 @@ class Captured(Event):
     sealing: int = Field(description="seq of the outcome that sealed it")
     snapshot: str
     bytes: int
+    store_bytes: int | None = Field(None, description="what the store took on disk then")
 
 
 class WorldRemoved(Event):

@@ -120,4 +120,6 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     downtime_estimate_seconds: float | None = None
     downtime_basis: str = ""
+    made: str = ""
+    """When its facts were read; UTC, ISO 8601."""
     disk: DiskNeed = DiskNeed(0, 0, 0)

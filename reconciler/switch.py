@@ -428,6 +428,9 @@ def perform_move(
         log=log,
         wish=plan.wish,
         datasets={p.name: p.action.value for p in plan.datasets.values()},
+        planned=plan.made,
+        expected_seconds=plan.downtime_estimate_seconds,
+        set_aside={p.name: dict(p.set_aside) for p in plan.datasets.values() if p.set_aside},
     )
     undertaking = Undertaking(stack, catalog, docker, intent, say)
     if plan.move is Move.REPAIR:

@@ -113,6 +113,9 @@ class Undertaking:
             "datasets": intent.datasets,
             "probes": intent.probes,
             "steps": intent.steps,
+            "planned": intent.planned,
+            "expected_seconds": intent.expected_seconds,
+            "set_aside": intent.set_aside,
         }
 
     def _world(self, name: str) -> World:
