@@ -59,6 +59,8 @@ def verify(
         missing = integrity.missing(state, source, here.catalog.records()[0])
     with bar(here) as progress:
         report = verify_all(source, wanted, read_data=read_data, progress=progress)
+    if in_stack(here) and source.path == here.stack.store:
+        _note(here, report, missing, state, source, release=release, read_data=read_data)
     if as_json:
         from cli.releases import print_json
 
@@ -74,6 +76,32 @@ def verify(
         )
     if report.damages:
         raise StoreDamaged(f"{source.path} is damaged", next_step=REPAIR)
+
+
+def _note(
+    here: Context,
+    report: Report,
+    missing: Mapping[str, Sequence[str]],
+    state: State,
+    store: Store,
+    *,
+    release: str | None,
+    read_data: bool,
+) -> None:
+    """What the report says of the state of the store."""
+    from reconciler import integrity, verifybook
+
+    touched = [integrity.touched(state, store, damage.snapshots) for damage in report.damages]
+    verifybook.note(
+        here.catalog,
+        release=release,
+        read_data=read_data,
+        snapshots=len(report.snapshots),
+        bytes_read=report.bytes_read,
+        seconds=report.seconds,
+        damages=len(report.damages),
+        damaged=sorted({name for names in touched for name in names if name} | missing.keys()),
+    )
 
 
 def repair(

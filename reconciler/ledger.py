@@ -474,6 +474,15 @@ class Ledger:
             state = self._append_to(state, line)
         return state
 
+    def events(self) -> tuple[list[AnyEvent], str]:
+        """(every event in order, the chain's value after the last). Raises CatalogDamaged."""
+        found: list[AnyEvent] = []
+        chain = GENESIS
+        for seq, line in enumerate(self._whole_lines(), start=1):
+            event, chain = self._event_of(line, seq, chain)
+            found.append(event)
+        return found, chain
+
     def append(self, *events: AnyEvent) -> State:
         """Make events durable (file and directory fsynced), in order; returns the new sum."""
         state = self.read()
@@ -508,22 +517,28 @@ class Ledger:
         return lines[:-1] if lines and "\0" in lines[-1] else lines
 
     def _append_to(self, state: State, line: str) -> State:
-        try:
-            body: dict[str, Any] = json.loads(line)
-            seq, chain = body.pop("seq"), body.pop("chain")
-            event = _EVENT.validate_python(body)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self._damaged(state, f"cannot be read ({str(error).splitlines()[0]})") from None
-        if seq != state.seq + 1 or chain != _link(state.chain, body):
-            raise self._damaged(state, "was altered, or lines before it are missing")
+        seq = state.seq + 1
+        event, chain = self._event_of(line, seq, state.chain)
         try:
             return replace(add(state, seq, event), chain=chain)
         except KeyError as error:
-            raise self._damaged(state, f"speaks of {error}, which no line before it made") from None
+            raise self._damaged(seq, f"speaks of {error}, which no line before it made") from None
 
-    def _damaged(self, state: State, what: str) -> CatalogDamaged:
+    def _event_of(self, line: str, seq: int, previous: str) -> tuple[AnyEvent, str]:
+        """(event, chain) of the line that is to be number `seq`, after the chain `previous`."""
+        try:
+            body: dict[str, Any] = json.loads(line)
+            said, chain = body.pop("seq"), body.pop("chain")
+            event = _EVENT.validate_python(body)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged(seq, f"cannot be read ({str(error).splitlines()[0]})") from None
+        if said != seq or chain != _link(previous, body):
+            raise self._damaged(seq, "was altered, or lines before it are missing")
+        return event, chain
+
+    def _damaged(self, seq: int, what: str) -> CatalogDamaged:
         return CatalogDamaged(
-            f"the ledger {self.path} is damaged: line {state.seq + 1} {what}",
+            f"the ledger {self.path} is damaged: line {seq} {what}",
             next_step=_PUT_BACK,
         )
 

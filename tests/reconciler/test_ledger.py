@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -262,3 +263,13 @@ def test_the_chain_tells_which_ledger_it_is(tmp_path: Path) -> None:
     assert ledger.chain_at(state.seq) == state.chain
     assert ledger.chain_at(state.seq + 1) is None
     assert ledger.chain_at(0) == State().chain
+
+
+def test_the_events_are_those_whose_sum_is_the_state(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    events, chain = ledger.events()
+    assert replace(fold(events), chain=chain) == ledger.read()
+    text = ledger.path.read_text()
+    ledger.path.write_text(text.replace("prod-002", "prod-003"))
+    with pytest.raises(CatalogDamaged, match="line 5 was altered"):
+        ledger.events()
