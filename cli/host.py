@@ -47,7 +47,7 @@ def recover(context: typer.Context) -> None:
         typer.echo("the switch that was under way has ended")
         return
     with _locked(here, "recover") as lock:
-        done = switch.recover(here.stack, here.catalog, here.docker, lock, here.progress)
+        done = switch.recover(here.stack, here.catalog, lock, here.progress)
     for line in done or ["nothing was unfinished"]:
         typer.echo(line)
 

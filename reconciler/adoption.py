@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from failpoints import failpoint
-from reconciler import compose, names, places, source
+from reconciler import clock, compose, names, places, source
 from reconciler.catalog import Catalog
 from reconciler.config import DatasetSetting, Stack
 from reconciler.docker import (
@@ -76,7 +75,7 @@ def draft(stack: Stack, docker: Docker, composer: Compose) -> Draft | None:
     release = Release(
         name=names.release_name(stack.name, names.ADOPTED_NUMBER),
         parent=None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=clock.now(),
         description="the compose project that ran before Lockstep came",
         model=defined.model,
         images=_images(stack, docker, by_service),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from failpoints import failpoint
-from reconciler import places, pruning, untouched, worlds
+from reconciler import clock, places, pruning, untouched, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
@@ -71,7 +70,7 @@ def capture_sealed(
                 f"{dataset} as {departure.release} left it is lost: volume {generation} was "
                 "removed before it was in the store"
             )
-            catalog.ledger.append(GenerationRemoved(at=_now(), generation=generation))
+            catalog.ledger.append(GenerationRemoved(at=clock.now(), generation=generation))
             continue
         try:
             path = places.place(docker, generation)
@@ -95,7 +94,7 @@ def capture_sealed(
         failpoint("debts.captured")
         catalog.ledger.append(
             Captured(
-                at=_now(),
+                at=clock.now(),
                 generation=generation,
                 sealing=departure.seq,
                 snapshot=record.id,
@@ -198,7 +197,7 @@ def _prune(
         progress(f"pruning {release}")
         # The event first: a kill in between leaves a record that nobody uses, never a release
         # that is listed and cannot be restored.
-        catalog.ledger.append(Pruned(at=_now(), release=release))
+        catalog.ledger.append(Pruned(at=clock.now(), release=release))
         failpoint("debts.pruned")
         catalog.remove(release)
         failpoint("debts.record-removed")
@@ -217,7 +216,3 @@ def _prune(
             progress("the store is in use, so its space is freed when a release is pruned next")
     failpoint("debts.swept")
     catalog.write_manifest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reconciler import clock
 from reconciler.catalog import Catalog, write_durably
 from reconciler.drill import Drill
 
@@ -16,7 +16,7 @@ def note(catalog: Catalog, drill: Drill) -> None:
     """Remember that this drill has just ended."""
     entries = _read(catalog)
     entries[drill.release] = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": clock.now(),
         "at": drill.at,
         "passed": drill.passed,
         "seconds": drill.seconds,

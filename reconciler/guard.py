@@ -60,7 +60,7 @@ def put_right(
     """Finish or revert what is unfinished, then start, or make again, what the live world misses;
     what was done, as sentences. `anchor`: the stack's output `head`. Raises Refused and what
     `worlds.make` and the switch raise."""
-    done = switch.recover(stack, catalog, docker, lock, say)
+    done = switch.recover(stack, catalog, lock, say)
     state = catalog.state()
     if state.live is None or state.stopped:
         return done

@@ -17,11 +17,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from reconciler import process
+from reconciler import clock, process
 from reconciler.errors import Busy, LockstepError
 
 DIRECTORY = "LOCKSTEP_LOCK_DIR"
@@ -93,7 +92,7 @@ class HostLock:
 
     def describe(self, operation: str, stack: str) -> None:
         """Say in the file what this process holds the lock for. Raises LockstepError."""
-        since = datetime.now(UTC).isoformat(timespec="seconds")
+        since = clock.now()
         said = json.dumps(asdict(Holder(os.getpid(), stack, operation, since))).encode()
         path = _folder() / _NOTE
         with _naming(path):

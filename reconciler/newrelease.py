@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from failpoints import failpoint
 from reconciler import (
     adoption,
     allowed,
+    clock,
     compose,
     definition,
     gitfacts,
@@ -79,7 +79,7 @@ def make(
             name=name,
             parent=parent,
             previous=catalog.newest_link(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=clock.now(),
             created_by=created_by,
             description=description,
             git=git,

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler import places, users
+from reconciler import clock, places, users
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker
@@ -181,7 +180,7 @@ class _Still:
         try:
             with self._all_still() as points:
                 began = time.monotonic()
-                point = f"{group} {datetime.now(UTC).isoformat(timespec='milliseconds')}"
+                point = f"{group} {clock.now('milliseconds')}"
                 for member in self.members:
                     name = member.dataset.name
                     taken[name] = capture(

@@ -203,7 +203,7 @@ class Program:
         if switch.follow_running(self.catalog, _progress):
             return
         with self._lock("recover") as lock:
-            for said in switch.recover(self.stack, self.catalog, self.docker, lock, _progress):
+            for said in switch.recover(self.stack, self.catalog, lock, _progress):
                 pulumi.log.warn(said)
 
     def put_back_tags(self) -> None:

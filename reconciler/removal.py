@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from failpoints import failpoint
-from reconciler import evidence, journal, places
+from reconciler import clock, evidence, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -45,11 +43,11 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
         failpoint("worlds.volume-removed")
     _remove_scratch(docker, world)
     removed: list[AnyEvent] = [
-        GenerationRemoved(at=_now(), generation=generation.name)
+        GenerationRemoved(at=clock.now(), generation=generation.name)
         for generation in only_used_by(state, known)
     ]
     if not known.removed:
-        removed.insert(0, WorldRemoved(at=_now(), world=world))
+        removed.insert(0, WorldRemoved(at=clock.now(), world=world))
     if removed:
         failpoint("worlds.remove-record")
         catalog.ledger.append(*removed)
@@ -211,7 +209,3 @@ def generation_labels(stack: Stack, dataset: str, number: int) -> dict[str, str]
 
 def _volume_labels(stack: Stack, generation: Generation) -> dict[str, str]:
     return generation_labels(stack, generation.dataset, generation.number)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from failpoints import failpoint
-from reconciler import outcomes
+from reconciler import clock, outcomes
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, Docker
@@ -18,7 +18,7 @@ from reconciler.hostworld import Service
 from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import Committed, Found, Recovered, Reverted, State, Stopped
 from reconciler.services import NotProved, Services, in_parallel
-from reconciler.undertaking import Undertaking, now
+from reconciler.undertaking import Undertaking
 
 Say = Callable[[str], None]
 
@@ -77,7 +77,9 @@ def insist_on_its_ledger(intent: Intent, catalog: Catalog) -> None:
 
 def _end(u: Undertaking, who: str, found: str, done: str) -> str:
     """Write down what was found and done, then end the journal."""
-    event = Found(at=now(), who=who, world=u.intent.to_world, found=found, done=done)
+    event = Found(
+        at=clock.now("milliseconds"), who=who, world=u.intent.to_world, found=found, done=done
+    )
     u.catalog.ledger.append(event)
     u.catalog.write_manifest()
     u.file.remove()
@@ -125,7 +127,7 @@ def stop_all(
         worlds = {w.name for w in state.worlds.values() if not w.removed}
         if state.live is not None:
             # First, or the guard would bring back what is being stopped when this is killed.
-            catalog.ledger.append(Stopped(at=now(), reason=reason))
+            catalog.ledger.append(Stopped(at=clock.now("milliseconds"), reason=reason))
     except (CatalogDamaged, OSError) as error:
         unrecorded = error
     labels = {(OUR_PROJECT, stack.project), (OUR_STACK, stack.name)}

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from failpoints import failpoint
-from reconciler import compose, detached, hostlock, memory, outcomes, process, rescue
+from reconciler import clock, compose, detached, hostlock, memory, outcomes, process, rescue
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -41,7 +41,7 @@ from reconciler.plan import Action, DatasetPlan, Move, Plan
 from reconciler.release import Release
 from reconciler.services import NotProved, in_parallel
 from reconciler.settling import Settling
-from reconciler.undertaking import Undertaking, now
+from reconciler.undertaking import Undertaking
 
 Say = Callable[[str], None]
 
@@ -65,7 +65,7 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
             progress(warning)
     except detached.Killed as killed:
         progress(killed.message)
-        said = recover(stack, catalog, None, lock, progress)
+        said = recover(stack, catalog, lock, progress)
         if plan.move is Move.REPAIR:
             raise
         if catalog.state().live != plan.to_world:
@@ -78,7 +78,6 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
 def recover(
     stack: Stack,
     catalog: Catalog,
-    _docker: Docker | None,
     lock: HostLock,
     progress: Say,
 ) -> list[str]:
@@ -422,7 +421,7 @@ def perform_move(
         move=plan.move.value,
         from_world=plan.from_world,
         to_world=plan.to_world,
-        started=now(),
+        started=clock.now("milliseconds"),
         who=who,
         pid=os.getpid(),
         log=log,

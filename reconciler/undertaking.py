@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from reconciler import clock
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.data import Data
@@ -104,7 +104,7 @@ class Undertaking:
         """What every kind of outcome in the ledger says of this switch."""
         intent = self.intent
         return {
-            "at": now(),
+            "at": clock.now("milliseconds"),
             "who": intent.who,
             "move": intent.move,
             "from_world": intent.from_world,
@@ -136,8 +136,3 @@ class Undertaking:
         with suppress(CatalogDamaged):
             return self.catalog.record(release)
         return None
-
-
-def now() -> str:
-    """UTC, ISO 8601: for people."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

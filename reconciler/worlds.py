@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from failpoints import failpoint
 from reconciler import (
     adoption,
     allowed,
+    clock,
     compose,
     fitness,
     integrity,
@@ -362,7 +362,7 @@ class _Making:
     ) -> list[AnyEvent]:
         made: list[AnyEvent] = [
             GenerationMade(
-                at=_now(),
+                at=clock.now(),
                 name=planned.generation,
                 dataset=planned.name,
                 number=planned.number,
@@ -375,7 +375,7 @@ class _Making:
         ]
         made.append(
             WorldMade(
-                at=_now(),
+                at=clock.now(),
                 world=world,
                 release=release.name,
                 generations=dict(generations),
@@ -410,7 +410,3 @@ def _make_directory(dataset: Dataset) -> None:
         raise Unavailable(
             f"directory {dataset.source} of dataset {dataset.name} cannot be made: {error.strerror}"
         ) from None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

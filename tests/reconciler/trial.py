@@ -182,7 +182,7 @@ class Trial:
 
     def recover(self) -> list[str]:
         with self.locked() as lock:
-            return switch.recover(self.stack, self.catalog, self.docker, lock, self.say)
+            return switch.recover(self.stack, self.catalog, lock, self.say)
 
     @contextmanager
     def locked(self) -> Iterator[HostLock]:
