@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.docs import typed
+from tests.docs import drivers, typed
 from tests.stacks.harness import ROOT
 
 PAGE = """Some text.
@@ -91,3 +91,9 @@ def test_links_between_pages_lead_somewhere() -> None:
                 if file and "://" not in target and not (path.parent / file).exists():
                     missing.append(f"{path.name}: {target}")
     assert missing == []
+
+
+def test_the_table_of_drivers_is_that_of_the_code() -> None:
+    page = drivers.PAGE.read_text()
+    assert drivers.written(page) == page
+    assert "| postgres | yes |" in page
