@@ -25,7 +25,7 @@ def up(
     yes: options.Yes = False,
 ) -> None:
     """Make the host run the declared release: images, configuration and data."""
-    here = Context.of(context)
+    here = _begin(context)
     if not yes:
         ask.need_terminal("Do you want to perform this update?")
     raise typer.Exit(carry_out(here, message or _message(here), yes=yes))
@@ -42,9 +42,7 @@ def preview(
     as_json: options.Json = False,
 ) -> None:
     """Show what `up` would do: to the data, to the service, to the window."""
-    from reconciler.program import IMPACT_SHOWN
-
-    here = Context.of(context)
+    here = _begin(context)
     plan = plan_of(here, here.stack)
     if as_json:
         from cli import documents
@@ -57,6 +55,8 @@ def preview(
         raise typer.Exit(refusal_code(plan))
     if not as_json and not impact_only:
         here.say(here.backend.says)
+        from reconciler.program import IMPACT_SHOWN
+
         os.environ[IMPACT_SHOWN] = "1"
         raise typer.Exit(preview_code(here, diff=diff))
 
@@ -70,9 +70,9 @@ def rollback(
     yes: options.Yes = False,
 ) -> None:
     """Go back to a release, with the data it left: config, preview, confirmation and up in one."""
+    here = _begin(context)
     from reconciler import decide
 
-    here = Context.of(context)
     state = here.catalog.state()
     good, damaged = here.catalog.records(state)
     target = release or decide.rollback_target(state, good)
@@ -92,9 +92,9 @@ def undo(
     yes: options.Yes = False,
 ) -> None:
     """Go to the world before the last switch, whatever it was, with its data as it was left."""
+    here = _begin(context)
     from reconciler import decide
 
-    here = Context.of(context)
     state = here.catalog.state()
     target = decide.undo_target(state, here.stack.settings.data)
     if target is None:
@@ -104,6 +104,15 @@ def undo(
         )
     release, wish = target
     _go(here, release, wish, message or f"undo of the switch to {state.live_release}", yes=yes)
+
+
+def _begin(context: typer.Context) -> Context:
+    """The context of a command that decides: its imports go on while the key is derived."""
+    here = Context.of(context)
+    assert here.backend
+    from reconciler import program  # noqa: F401
+
+    return here
 
 
 def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bool) -> None:

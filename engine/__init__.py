@@ -9,13 +9,16 @@ round. What it does not have it refuses by name.
     result = up(stack, display=make_display(), message="release prod-004")
 """
 
-from .display import Display, PlainDisplay, TreeDisplay
-from .display import make as make_display
-from .errors import Cancelled, EngineError, NotInEngine, StackLocked, StackMissing
-from .operations import EXIT_UNEXPECTED_CHANGES, Options, Result, destroy, preview, refresh, up
-from .project import Project
-from .stack import Stack
-from .steps import Step
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .display import Display, PlainDisplay, TreeDisplay, make_display
+    from .errors import Cancelled, EngineError, NotInEngine, StackLocked, StackMissing
+    from .operations import EXIT_UNEXPECTED_CHANGES, Options, Result, destroy, preview, refresh, up
+    from .project import Project
+    from .stack import Stack
+    from .steps import Step
 
 __all__ = [
     "EXIT_UNEXPECTED_CHANGES",
@@ -38,3 +41,18 @@ __all__ = [
     "refresh",
     "up",
 ]
+_WHERE = {
+    "display": ("Display", "PlainDisplay", "TreeDisplay", "make_display"),
+    "errors": ("Cancelled", "EngineError", "NotInEngine", "StackLocked", "StackMissing"),
+    "project": ("Project",),
+    "stack": ("Stack",),
+    "steps": ("Step",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Modules are read when they are asked for: a stack derives its key while the rest is."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    where = next((module for module, names in _WHERE.items() if name in names), "operations")
+    return getattr(import_module(f".{where}", __name__), name)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from failpoints import failpoint
 
 from .errors import EngineError, NotInEngine, StackLocked
+from .snapshot import PROVIDER_PREFIX
 
 if TYPE_CHECKING:
     from .project import Project
@@ -74,6 +75,13 @@ class Backend:
         if version not in (3, 4):
             raise NotInEngine(f"version {version} of the state", str(self.state_file))
         return latest if isinstance(latest, dict) else None
+
+    def packages(self) -> list[str]:
+        """Names of the provider packages that the state's resources need."""
+        entries = (self.load() or {}).get("resources") or []
+        types = {str(entry.get("type", "")) for entry in entries}
+        named = {t.removeprefix(PROVIDER_PREFIX) for t in types if t.startswith(PROVIDER_PREFIX)}
+        return sorted(named - {"pulumi-python"})
 
     def save(self, deployment: dict[str, Any] | None, durable: bool = False) -> None:
         """Replace the state in one step; the one before stays as .bak.

@@ -224,7 +224,7 @@ class TreeDisplay(PlainDisplay):
         return Group(table, *doing)
 
 
-def make(interactive: bool | None = None, stream: IO[str] | None = None) -> Display:
+def make_display(interactive: bool | None = None, stream: IO[str] | None = None) -> Display:
     """The display for standard output, or another stream: a live tree on a terminal, else lines."""
     live = sys.stdout.isatty() if interactive is None else interactive
     return TreeDisplay() if live else PlainDisplay(stream)

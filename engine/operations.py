@@ -118,6 +118,8 @@ def destroy(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Re
 
 
 def _operate(kind: str, stack: Stack, display: Display, options: Options) -> Result:
+    if kind == "update" or options.get("run_program"):
+        program.import_sdk(stack.backend.packages())  # while the key is derived
     if kind == "update" and options.get("validate", True):
         stack.validate()
     confirm = options.get("confirm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import logging
 import os
 import runpy
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,15 @@ from .project import Project
 from .steps import Listener
 
 SHUTDOWN_POLL_SECONDS = 0.02
+
+
+def import_sdk(packages: Iterable[str]) -> None:
+    """Import what the program will import: the SDK, and its part for each provider package."""
+    from . import monitor  # noqa: F401
+
+    for package in packages:
+        with suppress(ImportError):  # it may declare nothing of it any more
+            importlib.import_module(f"pulumi_{package}")
 
 
 def run(

@@ -52,6 +52,7 @@ IMPACT_SHOWN = "LOCKSTEP_IMPACT_SHOWN"
 """Set by a caller that has shown the impact itself."""
 
 _last_error: LockstepError | SnapshotError | None = None
+_shown: Program | None = None
 
 
 def last_error() -> LockstepError | SnapshotError | None:
@@ -65,13 +66,21 @@ def run() -> None:
     _last_error = None
     _end_quietly_on_interrupt()
     try:
-        program = Program(read_stack(), anchor=_last_head())
+        program = _program()
         program.put_right_what_is_unfinished()
         program.put_back_tags()
         program.declare()
     except (LockstepError, SnapshotError) as error:
         _ended_by(error)
         raise pulumi.RunError(masked(str(error))) from None
+
+
+def _program() -> Program:
+    """The program of this run. A preview right after this process has shown the same stack's plan
+    shows that one's resources: nothing is looked up again."""
+    found = Program(read_stack(), anchor=_last_head())
+    same = _shown and (_shown.stack, _shown.anchor) == (found.stack, found.anchor)
+    return _shown if _shown and same and pulumi.runtime.is_dry_run() else found
 
 
 def _ended_by(error: LockstepError | SnapshotError) -> None:
@@ -88,7 +97,9 @@ def facts_and_plan(
 ) -> Plan:
     """What preview shows: the decision on the facts of this moment. `anchor`: the stack's output
     `head`."""
-    return Program(stack, probe=probe, anchor=anchor).plan
+    global _shown
+    _shown = Program(stack, probe=probe, anchor=anchor)
+    return _shown.plan
 
 
 def _last_head() -> Mapping[str, Any] | None:

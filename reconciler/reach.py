@@ -12,30 +12,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import helper
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
 from reconciler.helper import Asked, Helper, Mount
-from snapshots import capture as captures
-from snapshots import compare, drivers, livecapture, reflink, wire
-from snapshots import fork as forks
-from snapshots import repair as repairs
-from snapshots import restore as restores
-from snapshots import touched as touches
-from snapshots.cipher import AesGcm
-from snapshots.drivers import Ask, Driver, Exec
-from snapshots.fork import ForkStats, Size
 from snapshots.livepoint import LivePoint, never
-from snapshots.pace import Pace
-from snapshots.progress import Progress
-from snapshots.repair import Repaired
-from snapshots.report import Finding
-from snapshots.restore import RestoreStats
-from snapshots.store import SnapshotRecord, Store
-from snapshots.touched import Touched
 
+if TYPE_CHECKING:
+    from snapshots.drivers import Ask, Driver, Exec
+    from snapshots.fork import ForkStats
+    from snapshots.fs import Size
+    from snapshots.pace import Pace
+    from snapshots.progress import Progress
+    from snapshots.repair import Repaired
+    from snapshots.report import Finding
+    from snapshots.restore import RestoreStats
+    from snapshots.store import SnapshotRecord, Store
+    from snapshots.touched import Touched
+
+# What does the work is imported where it is called: to say what will be done takes none of it.
 WAYS = ("auto", "direct", "helper")
 OVERRIDE = "LOCKSTEP_REACH"
 """Environment variable: one of WAYS, where no stack's config says it."""
@@ -122,6 +119,9 @@ def capture(
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """See `snapshots.capture.capture`."""
+    from snapshots import capture as captures
+    from snapshots.store import SnapshotRecord
+
     if not is_far(source):
         return captures.capture(
             source, store, dataset=dataset, parent=parent, tags=tags, live=live, streams=streams,
@@ -158,6 +158,9 @@ def capture_live(
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """See `snapshots.livecapture.capture_live`."""
+    from snapshots import livecapture
+    from snapshots.store import SnapshotRecord
+
     if not is_far(source):
         return livecapture.capture_live(
             driver, run, source, store,
@@ -191,6 +194,8 @@ def restore(
     progress: Progress | None = None,
 ) -> RestoreStats:
     """See `snapshots.restore.restore`."""
+    from snapshots import restore as restores
+
     if not is_far(target):
         return restores.restore(
             store, snapshot_id, target, in_place=in_place, only=only, twins=twins, pace=pace,
@@ -211,7 +216,7 @@ def restore(
         "progress": progress is not None,
     }
     mounted = _Mounted([store.path], [target, *beside])
-    return RestoreStats(**_call("restore", Asked(progress), mounted, args))
+    return restores.RestoreStats(**_call("restore", Asked(progress), mounted, args))
 
 
 class Fork:
@@ -226,6 +231,8 @@ class Fork:
         progress: Progress | None = None,
         pace: Pace | None = None,
     ) -> None:
+        from snapshots import fork as forks
+
         self._source, self._target, self._index = source, target, index
         self._progress, self._pace = progress, pace
         self._here = forks.Fork(source, target, index=index, progress=progress, pace=pace)
@@ -244,6 +251,8 @@ class Fork:
         return is_far(self._source) or is_far(self._target)
 
     def _pass(self, which: str) -> ForkStats:
+        from snapshots.fork import ForkStats
+
         mounted = _Mounted([self._source], [self._target, self._index.parent])
         args = {
             "pass": which,
@@ -258,18 +267,22 @@ class Fork:
 
 def measure(path: Path) -> Size:
     """See `snapshots.compare.measure`."""
+    from snapshots import compare, fs
+
     if not is_far(path):
         return compare.measure(path)
-    return Size(**_call("measure", Asked(), _Mounted([path]), {"path": path}))
+    return fs.Size(**_call("measure", Asked(), _Mounted([path]), {"path": path}))
 
 
 def touched(path: Path, store: Store, snapshot_id: str) -> Touched:
     """See `snapshots.touched.touched`."""
+    from snapshots import touched as touches
+
     if not is_far(path):
         return touches.touched(path, store, snapshot_id)
     args = {"path": path, "store": _stored(store), "snapshot": snapshot_id}
     said = _call("touched", Asked(), _Mounted([path, store.path]), args)
-    return Touched(tuple(said["changed"]), tuple(said["unsure"]))
+    return touches.Touched(tuple(said["changed"]), tuple(said["unsure"]))
 
 
 def entries(path: Path) -> int:
@@ -281,6 +294,8 @@ def entries(path: Path) -> int:
 
 def can_reflink(source: Path, target: Path) -> bool:
     """See `snapshots.reflink.can_reflink`; tried with a file of the source without a name."""
+    from snapshots import reflink
+
     if not is_far(source):
         return reflink.can_reflink(source, target)
     # Docker's own folder is nobody's to mount: the volume beside which the new one will lie is.
@@ -294,6 +309,8 @@ def repair(
     progress: Progress | None = None,
 ) -> Repaired:
     """See `snapshots.repair.repair`."""
+    from snapshots import repair as repairs
+
     far = [path for paths in folders.values() for path in paths if is_far(path)]
     if not far:
         return repairs.repair(store, folders, progress)
@@ -301,12 +318,14 @@ def repair(
     args = {"store": _stored(store), "folders": known, "progress": progress is not None}
     done = _call("repair", Asked(progress), _Mounted(far, [store.path]), args)
     unmended = [_finding(each) for each in done["unmended"]]
-    return Repaired(
+    return repairs.Repaired(
         **{**done, "unmended": unmended, "aside": [Path(path) for path in done["aside"]]}
     )
 
 
 def _finding(said: dict[str, Any]) -> Finding:
+    from snapshots.report import Finding
+
     lists = {name: tuple(said[name]) for name in ("snapshots", "files")}
     return Finding(**{**said, **lists})
 
@@ -316,16 +335,22 @@ def _finding(said: dict[str, Any]) -> Finding:
 
 def driver_for(name: str, options: Mapping[str, str] = {}) -> Driver:
     """See `snapshots.drivers.driver_for`."""
+    from snapshots import drivers
+
     return _Reaching(drivers.driver_for(name, options), dict(options))
 
 
 def detect(image: str, target: str) -> Driver:
     """See `snapshots.drivers.detect`."""
+    from snapshots import drivers
+
     return driver_for(drivers.detect(image, target).name)
 
 
 def looks_like(path: Path) -> Driver:
     """See `snapshots.drivers.looks_like`."""
+    from snapshots import drivers
+
     if not is_far(path):
         return driver_for(drivers.looks_like(path).name)
     return driver_for(_call("looks_like", Asked(), _Mounted([path]), {"path": path}))
@@ -398,6 +423,8 @@ class _Reaching:
             failed = error
             raise
         finally:
+            from snapshots import wire
+
             said = wire.as_error(failed) if isinstance(failed, Exception) else None
             own.call("give_back", {"number": number, "error": said}, asked)
 
@@ -433,6 +460,8 @@ def _spec_of(streams: Callable[[bytes], bool]) -> list[Any] | None:
 
 
 def _stored(store: Store) -> list[str | None]:
+    from snapshots.cipher import AesGcm
+
     cipher = store.cipher
     return [str(store.path), cipher.key.hex() if isinstance(cipher, AesGcm) else None]
 

@@ -18,6 +18,7 @@ print(engines.choose(os.environ, pathlib.Path.cwd()).says)
 def main() -> int:
     try:
         virtualenv.ensure()
+        virtualenv.compile_ours()
         pulumi_command.ensure()
         docker_engine.ensure()
         compose_plugin.ensure()
