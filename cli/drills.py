@@ -57,8 +57,12 @@ def drill(
         _show(done)
     failed = [drilled.dataset for drilled in done.datasets if drilled.problems]
     if failed:
+        from reconciler import notifications
+
+        problem = f"{', '.join(failed)} of {name} did not come back"
+        notifications.tell_damage(here.stack, f"a drill failed: {problem}")
         raise LockstepError(
-            f"{', '.join(failed)} of {name} did not come back",
+            problem,
             next_step="lockstep verify --read-data   tells whether the store is damaged",
         )
 

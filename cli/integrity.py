@@ -70,11 +70,11 @@ def verify(
         show(report, state, source, read_data=read_data)
     if missing:
         told = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in missing.items())
-        raise StoreDamaged(
-            f"snapshots that releases need are not in {source.path}: {told}",
-            next_step="put a copy of the store back",
-        )
+        problem = f"snapshots that releases need are not in {source.path}: {told}"
+        _tell(here, problem)
+        raise StoreDamaged(problem, next_step="put a copy of the store back")
     if report.damages:
+        _tell(here, f"{source.path} is damaged: {'; '.join(map(str, report.damages))}")
         raise StoreDamaged(f"{source.path} is damaged", next_step=REPAIR)
 
 
@@ -102,6 +102,14 @@ def _note(
         damages=len(report.damages),
         damaged=sorted({name for names in touched for name in names if name} | missing.keys()),
     )
+
+
+def _tell(here: Context, problem: str) -> None:
+    """Whoever asked to be told of damage is told."""
+    if in_stack(here):
+        from reconciler import notifications
+
+        notifications.tell_damage(here.stack, problem)
 
 
 def repair(

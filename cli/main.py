@@ -21,6 +21,7 @@ from cli import (
     integrity,
     metrics,
     moves,
+    notify,
     releases,
     settings,
     snapshots,
@@ -69,6 +70,7 @@ app.command("rekey", rich_help_panel=DATA)(encryption.rekey)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)
 app.command("guard", rich_help_panel=HOST)(guard.guard)
+app.add_typer(notify.app, name="notify", rich_help_panel=HOST)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)
 app.command(
     "compose",

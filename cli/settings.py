@@ -73,14 +73,15 @@ def set_value(
         str | None, typer.Argument(help="Asked for, or read from standard input, if left out.")
     ] = None,
     secret: Annotated[
-        bool, typer.Option("--secret", help="Encrypt it (everything under secrets. is).")
+        bool,
+        typer.Option("--secret", help="Encrypt it (as everything under secrets. is)."),
     ] = False,
     path: AsPath = False,
 ) -> None:
     """Set one value. What cannot be used is refused, and nothing is changed."""
     here = Context.of(context)
     own = own_key(here.project.name, key)
-    sealed = secret or (own is not None and own.split(".")[0] in ("secrets", "encryption"))
+    sealed = secret or (own is not None and is_secret(own))
     if sealed and value is not None:
         here.say(
             "warning: a secret among the arguments stays in your shell's history; left out, it is "
@@ -104,6 +105,14 @@ def set_value(
 def remove(context: typer.Context, key: Key, path: AsPath = False) -> None:
     """Remove one value; the default holds again."""
     Context.of(context).backend.config_rm(key, path=is_path(key, path))
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key's value is a secret whatever the person says."""
+    first = key.split(".")[0]
+    return first in ("secrets", "encryption") or (
+        first.startswith("notify[") and key.endswith(".url")
+    )
 
 
 def shown(

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -19,18 +17,14 @@ from pydantic import (
 
 from reconciler import masking, names
 from reconciler.errors import BadInput
+from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
+from reconciler.setting import Setting as Setting
 
 if TYPE_CHECKING:
     from snapshots.store import Store
 
 COMMAND_DRIVER = "command"
-
-
-class Setting(BaseModel):
-    """A part of the stack's settings: a key nobody knows is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Window(Setting):
@@ -159,7 +153,7 @@ class Settings(Setting):
     data: Literal["restore", "keep"] = "restore"
     environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")
     secrets: dict[str, str] = Field({}, description="secret values, read anew at every up")
-    datasets: dict[str, DatasetSetting] = {}
+    datasets: dict[str, DatasetSetting] = Field({})
     groups: dict[str, tuple[str, ...]] = Field(
         {}, description="datasets that belong together: sealed, and captured, at one point"
     )
@@ -167,7 +161,7 @@ class Settings(Setting):
     allow: tuple[str, ...] = Field(
         (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
     )
-    gates: dict[str, Gate] = {}
+    gates: dict[str, Gate] = Field({})
     restore: Wish | None = None
     retry: str | None = None
     trust: str | None = Field(
@@ -175,6 +169,13 @@ class Settings(Setting):
     )
     reach: Literal["auto", "direct", "helper"] = Field(
         "auto", description="volumes are read by this process itself, or by helper containers"
+    )
+    notify: tuple[Notify, ...] = Field((), description="who is told what happens: Apprise URLs")
+    texts: dict[Text, str] = Field(
+        {}, description="files with the team's own templates of what is told"
+    )
+    diskLow: ByteSize = Field(  # noqa: N815
+        ByteSize(2 << 30), description="free bytes below which `disk-low` is told"
     )
     copyRate: CopyRate = CopyRate()  # noqa: N815 - the key as it is written in the config
     deadline: Annotated[float, Field(gt=0)] = Field(
@@ -189,6 +190,7 @@ class Settings(Setting):
     @model_validator(mode="after")
     def _secrets_are_never_shown(self) -> Self:
         masking.hide([*self.secrets.values(), self.encryption or ""])
+        masking.hide(receiver.url for receiver in self.notify)
         return self
 
     def commands(self, dataset: str) -> dict[str, str]:
@@ -278,6 +280,10 @@ def read(project: str, stack: str, root: Path, values: Mapping[str, Any]) -> Sta
         raise BadInput(_explain(error, stack)) from None
     if settings.release is not None:
         names.check_release_of_stack(settings.release, stack)
+    if settings.texts:
+        from reconciler import wording
+
+        wording.check(root, settings.texts)
     for dataset in (*settings.datasets, *chain.from_iterable(settings.groups.values())):
         names.check_dataset(dataset)
     return Stack(project=project, name=stack, root=root, settings=settings)

@@ -45,6 +45,10 @@ class Refused(LockstepError):
     exit_code = Exit.REFUSED
 
 
+class Damage(Refused):
+    """The store cannot give what a move needs; nothing was changed."""
+
+
 class Reverted(LockstepError):
     """The new release did not pass its proof; the old world is live again."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler import lineage, places
-from reconciler.errors import Refused
+from reconciler.errors import Damage
 from reconciler.ledger import State
 from reconciler.plan import Action, Plan, Refusal
 from reconciler.reach import repair
@@ -28,7 +28,7 @@ def insist_on_whole(
     """Read every byte of these snapshots; what is damaged is mended from other packs, and from the
     folders (dataset -> where its content may still lie, asked for only then).
 
-    Raises Refused, with the files, when a snapshot is still damaged then; it offers the nearest
+    Raises Damage, with the files, when a snapshot is still damaged then; it offers the nearest
     one of the dataset that is whole, for the `release` that is declared, and never takes it.
     """
     progress = places.in_mib("store", say)
@@ -44,7 +44,7 @@ def insist_on_whole(
     if left:
         damaged = [s for s in snapshots if _damaged(store, s, quick=False)]
         offers = [_offer(store, state, s, release, quick=False) for s in damaged]
-        raise Refused(_says(left), next_step=_ways(offers))
+        raise Damage(_says(left), next_step=_ways(offers))
 
 
 def foreseen(

@@ -30,6 +30,7 @@ from reconciler import (
     hostnotes,
     imagehold,
     impact,
+    notifications,
     observe,
     reach,
     switch,
@@ -393,16 +394,16 @@ class _Hooks:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        make = _hook("make", lambda args: program.make_world(args.name))
-        remove = _hook("guard", lambda args: program.remove_world(args.name))
-        switching = _hook("switch", lambda _: program.switch())
-        paying = _hook("pay", lambda _: program.pay())
+        make = self._hook("make", lambda args: program.make_world(args.name))
+        remove = self._hook("guard", lambda args: program.remove_world(args.name))
+        switching = self._hook("switch", lambda _: program.switch())
+        paying = self._hook("pay", lambda _: program.pay())
         self.making = pulumi.ResourceHookBinding(before_create=[make], before_delete=[remove])
         self.switching = pulumi.ResourceHookBinding(
             before_create=[switching], before_update=[switching]
         )
         self.paying = pulumi.ResourceHookBinding(before_create=[paying], before_update=[paying])
-        self._images = _hook("guard-images", self._guard_images)
+        self._images = self._hook("guard-images", self._guard_images)
 
     def guarding_images(self, _release: str) -> pulumi.ResourceHookBinding:
         return pulumi.ResourceHookBinding(before_delete=[self._images])
@@ -412,17 +413,20 @@ class _Hooks:
         stack, number, _ = args.name.split("-", 2)
         self.program.guard_images(f"{stack}-{number}")
 
+    def _hook(
+        self, name: str, work: Callable[[pulumi.ResourceHookArgs], None]
+    ) -> pulumi.ResourceHook:
+        def carried_out(args: pulumi.ResourceHookArgs) -> None:
+            try:
+                work(args)
+            except (LockstepError, SnapshotError) as error:
+                _ended_by(error)
+                release = self.program.plan.target or ""
+                notifications.tell_failure(self.program.stack, release, error)
+                # Pulumi shows the text of the exception and nothing else of it.
+                raise Exception(masked(str(error))) from None
 
-def _hook(name: str, work: Callable[[pulumi.ResourceHookArgs], None]) -> pulumi.ResourceHook:
-    def carried_out(args: pulumi.ResourceHookArgs) -> None:
-        try:
-            work(args)
-        except (LockstepError, SnapshotError) as error:
-            _ended_by(error)
-            # Pulumi shows the text of the exception and nothing else of it.
-            raise Exception(masked(str(error))) from None
-
-    return pulumi.ResourceHook(name, carried_out)
+        return pulumi.ResourceHook(name, carried_out)
 
 
 def _refused(plan: Plan) -> LockstepError:

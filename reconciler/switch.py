@@ -25,7 +25,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from failpoints import failpoint
-from reconciler import clock, compose, detached, hostlock, memory, outcomes, process, rescue
+from reconciler import (
+    clock,
+    compose,
+    detached,
+    hostlock,
+    memory,
+    notifications,
+    outcomes,
+    process,
+    rescue,
+)
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -436,6 +446,7 @@ def perform_move(
         rescue.repair(undertaking)
         return said
     record = catalog.record(undertaking.to_world.release)
+    notifications.tell_begun(stack, catalog, plan, who)
     return said + Switch(undertaking, plan, record).carry_out()
 
 
@@ -457,18 +468,14 @@ def _insist_on_same_world(state: State, plan: Plan, to_world: str) -> None:
 def _work(document: dict[str, Any], say: Say) -> list[str]:
     stack = Stack.model_validate(document["stack"])
     catalog = Catalog(stack)
-    if document["do"] == "recover":
-        return rescue.finish_or_revert(
-            stack,
-            catalog,
-            connect(stack.settings.reach),
-            say,
-            who=document["who"],
-            log=document["log"],
-        )
-    plan = _PLAN.validate_python(document["plan"])
+    docker = connect(stack.settings.reach)
+    recovers = document["do"] == "recover"
+    plan = None if recovers else _PLAN.validate_python(document["plan"])
     who, log = document["who"], document["log"]
-    return perform_move(stack, catalog, connect(stack.settings.reach), plan, say, who=who, log=log)
+    with notifications.telling(stack, catalog):
+        if plan is None:
+            return rescue.finish_or_revert(stack, catalog, docker, say, who=who, log=log)
+        return perform_move(stack, catalog, docker, plan, say, who=who, log=log)
 
 
 def _document(what: str, stack: Stack) -> dict[str, Any]:

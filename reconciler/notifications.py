@@ -1,0 +1,265 @@
+"""Who is told of what happened, after the fact: nothing here fails or delays what it tells of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from reconciler import masking, notifylog, stories, wording
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.errors import (
+    Busy,
+    CatalogDamaged,
+    Damage,
+    LockstepError,
+    Reverted,
+    WorldChanged,
+)
+from reconciler.journal import JournalFile
+from reconciler.notifylog import Entry
+from reconciler.notifysettings import Happening, Notify
+from reconciler.plan import Plan
+from reconciler.wording import Story
+
+LIMIT_SECONDS = 30.0
+"""For each receiver; all are told at the same time."""
+_STARTS_SECONDS = 30.0
+_NOTIFIER = [sys.executable, "-m", "reconciler.notifier"]
+_AGAIN = timedelta(hours=24)
+"""After this long a disk that is still nearly full is told again."""
+
+
+@contextmanager
+def telling(stack: Stack, catalog: Catalog) -> Iterator[None]:
+    """Tell in the end of every outcome that the ledger has since, or since the journal that was
+    found: a switch that died could not tell its own."""
+    if not stack.settings.notify:
+        yield
+        return
+    since = 0
+    with suppress(LockstepError, OSError):
+        since = _beginning(catalog)
+    try:
+        yield
+    finally:
+        _quietly(lambda: _tell_outcomes(stack, catalog, since))
+        _quietly(lambda: tell_of_disk(stack, catalog))
+
+
+def tell_begun(stack: Stack, catalog: Catalog, plan: Plan, who: str) -> None:
+    """Tell that a switch begins."""
+    if stack.settings.notify:
+        _quietly(lambda: _tell_begun(stack, catalog, plan, who))
+
+
+def tell_failure(stack: Stack, release: str, error: Exception) -> None:
+    """Tell of an error that ended an operation; that of a reverted switch was told as such."""
+    if not stack.settings.notify or isinstance(error, Reverted | Busy | WorldChanged):
+        return
+    catalog = Catalog(stack)
+    message = str(getattr(error, "message", None) or error)
+    next_step = str(getattr(error, "next_step", ""))
+    if isinstance(error, Damage | CatalogDamaged):
+        tell_damage(stack, message, next_step)
+        return
+    _quietly(
+        lambda: tell(
+            stack,
+            catalog,
+            (Happening.FAILED,),
+            stories.failed(stack, catalog.state(), release, message, next_step=next_step),
+        )
+    )
+
+
+def tell_damage(stack: Stack, what: str, next_step: str = "") -> None:
+    """Tell that something kept is not what was written."""
+    story = stories.damaged(stack, what, next_step=next_step)
+    _quietly(lambda: tell(stack, Catalog(stack), (Happening.DAMAGE,), story))
+
+
+def tell_of_disk(stack: Stack, catalog: Catalog) -> None:
+    """Tell of a file system with little room, once a day as long as it has."""
+    if not stack.settings.notify:
+        return
+    folder = next((f for f in (stack.store, catalog.root, stack.root) if f.exists()), stack.root)
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    if free >= stack.settings.diskLow:
+        return
+    recent = datetime.now(UTC) - _AGAIN
+    told = [e for e in read_log(catalog) if e.event == Happening.DISK_LOW]
+    if not any(datetime.fromisoformat(e.at) > recent for e in told):
+        tell(stack, catalog, (Happening.DISK_LOW,), stories.disk_low(stack, str(folder), free))
+
+
+def tell(
+    stack: Stack,
+    catalog: Catalog,
+    kinds: Sequence[Happening],
+    story: Story,
+    *,
+    outcome: int = 0,
+) -> None:
+    """Hand the story to a process that tells whoever wants to know of one of `kinds`; does not
+    wait for it. Raises OSError, BadInput (a template)."""
+    receivers = [
+        (number, receiver)
+        for number, receiver in enumerate(stack.settings.notify, start=1)
+        if set(receiver.events) & set(kinds)
+    ]
+    if not receivers:
+        return
+    for document in documents(stack, catalog, receivers, story, outcome=outcome):
+        notifylog.write(Path(document["log"]), Entry.model_validate(document["entry"]))
+        with _stdin(document) as given:
+            subprocess.Popen(_NOTIFIER, stdin=given, **_apart())
+
+
+def tell_and_wait(documents: Sequence[dict[str, Any]]) -> list[Entry]:
+    """Tell every receiver at the same time; what became of each."""
+
+    def one(document: dict[str, Any]) -> None:
+        with _stdin(document) as given, suppress(subprocess.TimeoutExpired):
+            limit = document["limit"] + _STARTS_SECONDS
+            subprocess.run(_NOTIFIER, stdin=given, timeout=limit, check=False, **_apart())
+
+    if not documents:
+        return []
+    path = Path(documents[0]["log"])
+    notifylog.write(path, *(Entry.model_validate(d["entry"]) for d in documents))
+    with ThreadPoolExecutor(len(documents)) as pool:
+        list(pool.map(one, documents))
+    ids = {document["entry"]["id"] for document in documents}
+    return [entry for entry in notifylog.read(path) if entry.id in ids]
+
+
+def documents(
+    stack: Stack,
+    catalog: Catalog,
+    receivers: Sequence[tuple[int, Notify]],
+    story: Story,
+    *,
+    outcome: int = 0,
+    limit: float = LIMIT_SECONDS,
+) -> list[dict[str, Any]]:
+    """What the sending process of each receiver is given; no text in it shows a secret."""
+    secrets = masking.forms(stack.secret_values.values())
+    shown = replace(
+        story,
+        **{
+            name: masking.masked(masking.without(getattr(story, name), secrets))
+            for name in wording.NAMES
+        },
+    )
+    log, number = log_path(catalog), os.urandom(6).hex()
+    return [
+        {
+            "entry": Entry(
+                id=f"{number}-{n}",
+                event=story.event,
+                outcome=outcome,
+                to=receiver.label(n),
+                result="begun",
+            ).model_dump(),
+            "log": str(log),
+            "limit": limit,
+            "url": receiver.url,
+            "hidden": list(receiver.hidden),
+            **_message(stack, receiver, shown),
+        }
+        for n, receiver in receivers
+    ]
+
+
+def _message(stack: Stack, receiver: Notify, story: Story) -> dict[str, str]:
+    """Its texts below each other; the first one's subject is the message's."""
+    texts = [
+        wording.written(stack.root, stack.settings.texts, text, story) for text in receiver.texts
+    ]
+    (subject, first), *more = texts
+    return {
+        "subject": subject,
+        "body": "\n\n".join([first, *(f"{title}\n\n{body}" for title, body in more)]),
+    }
+
+
+def log_path(catalog: Catalog) -> Path:
+    """Where the log of notifications lies."""
+    return catalog.logs() / notifylog.NAME
+
+
+def read_log(catalog: Catalog) -> list[Entry]:
+    """The log, newest last."""
+    return notifylog.read(log_path(catalog))
+
+
+@contextmanager
+def _stdin(document: dict[str, Any]) -> Iterator[int]:
+    """The document as a file in memory: neither an argument list nor a pipe that nobody reads."""
+    descriptor = os.memfd_create("lockstep")
+    try:
+        os.write(descriptor, json.dumps(document).encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _apart() -> dict[str, Any]:
+    """A process of its own, which finds this package and says nothing."""
+    package = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
+    return {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "PYTHONPATH": path},
+        "start_new_session": True,
+    }
+
+
+def _beginning(catalog: Catalog) -> int:
+    """The ledger's event after which nothing was told yet."""
+    intent = JournalFile(catalog.journal).read()
+    return intent.head if intent is not None else catalog.state().seq
+
+
+def _tell_begun(stack: Stack, catalog: Catalog, plan: Plan, who: str) -> None:
+    state = catalog.state()
+    left = state.worlds.get(plan.from_world or "")
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    story = stories.begun(
+        stack, plan, plan.target or "", left.release if left else "", who=who, since=since
+    )
+    tell(stack, catalog, (Happening.STARTED,), story)
+
+
+def _tell_outcomes(stack: Stack, catalog: Catalog, since: int) -> None:
+    state = catalog.state()
+    new = [(seq, outcome) for seq, outcome in state.outcomes if seq > since]
+    told = {e.outcome for e in read_log(catalog) if e.result != "begun"} if new else set()
+    for seq, outcome in new:
+        if seq in told:
+            continue
+        known = state.worlds.get(outcome.to_world)
+        description = ""
+        with suppress(LockstepError):
+            description = catalog.record(known.release).description if known else ""
+        story = stories.ended(stack, state, outcome, description=description)
+        tell(stack, catalog, stories.happenings(outcome), story, outcome=seq)
+
+
+def _quietly(act: Callable[[], None]) -> None:
+    """What cannot be told does not keep anybody from anything."""
+    with suppress(LockstepError, OSError, ValueError):
+        act()
