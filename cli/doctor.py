@@ -284,17 +284,19 @@ def nearest_existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-def _drills(here: Context) -> Iterator[Finding]:
-    from reconciler import drill
+def _aside(here: Context) -> Iterator[Finding]:
+    from reconciler.aside import Aside
 
-    left = drill.leftovers(here.stack, here.docker)
-    if left and not drill.under_way(here.stack, here.catalog):
-        yield Finding(
-            "drill",
-            WARNING,
-            f"a drill that did not end left {', '.join(left)}",
-            "lockstep drill   removes them first",
-        )
+    for kind, command in (("drill", "drill"), ("rehearsal", "rehearse")):
+        aside = Aside(kind, here.stack, here.catalog, here.docker)
+        left = aside.leftovers()
+        if left and not aside.under_way():
+            yield Finding(
+                kind,
+                WARNING,
+                f"a {kind} that did not end left {', '.join(left)}",
+                f"lockstep {command}   removes them first",
+            )
 
 
 CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
@@ -315,7 +317,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),
     ("health", _health),
-    ("drill", _drills),
+    ("drill", _aside),
 )
 
 

@@ -22,6 +22,7 @@ from cli import (
     metrics,
     moves,
     notify,
+    rehearsals,
     releases,
     settings,
     snapshots,
@@ -53,6 +54,7 @@ app.command("up", rich_help_panel=MOVE)(moves.up)
 app.command("preview", rich_help_panel=MOVE)(moves.preview)
 app.command("rollback", rich_help_panel=MOVE)(moves.rollback)
 app.command("undo", rich_help_panel=MOVE)(moves.undo)
+app.command("rehearse", rich_help_panel=MOVE)(rehearsals.rehearse)
 app.command("list", rich_help_panel=READ)(releases.list_releases)
 app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)

@@ -6,32 +6,31 @@ drill ends; what a killed one left, the next one removes.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from reconciler import drillplan, hostworld, places, secretvalues, worldmodel, worlds
+from reconciler.aside import Aside
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.data import Data, Engine
-from reconciler.docker import PROJECT, VOLUME, Compose, Docker
-from reconciler.drillplan import LABEL, Wanted
-from reconciler.errors import Busy, LockstepError, Refused
+from reconciler.docker import Compose, Docker
+from reconciler.drillplan import Wanted
+from reconciler.errors import LockstepError, Refused
 from reconciler.hostworld import Service
 from reconciler.inside import counted
 from reconciler.reach import driver_for, restore
 from reconciler.release import Dataset, Release
 from reconciler.services import NotProved, Services
-from snapshots import private
 from snapshots.drivers import Driver
 from snapshots.errors import SnapshotError
 from snapshots.progress import Progress
 from snapshots.store import Store
 
 Say = Callable[[str], None]
+KIND = "drill"
 
 _ANSWER_SECONDS = 60.0
 """How long an engine without a health check of its own may take until it answers."""
@@ -91,56 +90,18 @@ def carry_out(
     wanted = drillplan.wanted(catalog.state(), record, at, _present(store))
     secrets = secretvalues.values(stack, record)
     began = time.monotonic()
-    with _alone(stack, catalog):
-        for name in clear(stack, catalog, docker):
+    aside = Aside(KIND, stack, catalog, docker)
+    with aside.alone():
+        for name in aside.clear():
             say(f"removed {name}, which a drill left that did not end")
-        work = _Drill(stack, catalog, docker, composer, record, store, secrets, say, progress)
+        work = _Drill(
+            stack, catalog, docker, composer, record, store, secrets, say, progress, aside
+        )
         try:
             datasets = work.carry_out(wanted)
         finally:
-            clear(stack, catalog, docker)
+            aside.clear()
     return Drill(record.name, at, datasets, round(time.monotonic() - began, 3))
-
-
-def leftovers(stack: Stack, docker: Docker) -> list[str]:
-    """Containers and volumes of drills of this stack that are there now."""
-    label = f"{LABEL}={owner(stack)}"
-    found = [container.name for container in docker.listing(labels=[label])]
-    return [*sorted(found), *sorted(docker.volumes(labels=[label]))]
-
-
-def under_way(stack: Stack, catalog: Catalog) -> bool:
-    """Whether a drill of this stack runs now."""
-    try:
-        with _alone(stack, catalog):
-            return False
-    except Busy:
-        return True
-
-
-def clear(stack: Stack, catalog: Catalog, docker: Docker) -> list[str]:
-    """Remove every container, volume and file of this stack's drills; their names."""
-    found = leftovers(stack, docker)
-    mine = {LABEL: owner(stack)}
-    for container in docker.listing(labels=[f"{LABEL}={owner(stack)}"]):
-        docker.remove_container(container.id, force=True)
-    for name in docker.volumes(labels=[f"{LABEL}={owner(stack)}"]):
-        docker.remove_volume(name, labels=mine)
-    world = world_name(stack)
-    for name, volume in docker.volumes(labels=[f"{PROJECT}={world}"]).items():
-        docker.remove_volume(name, labels={PROJECT: world, VOLUME: volume.labels[VOLUME]})
-    places.clear_files(catalog, world)
-    return found
-
-
-def owner(stack: Stack) -> str:
-    """The label's value."""
-    return f"{stack.project}/{stack.name}"
-
-
-def world_name(stack: Stack) -> str:
-    """The compose project of a drill's containers: no release can have that name."""
-    return f"{stack.project}-{stack.name}-drill"
 
 
 def _present(store: Store) -> dict[str, str]:
@@ -150,24 +111,6 @@ def _present(store: Store) -> dict[str, str]:
         with suppress(SnapshotError):
             found[snapshot] = store.read(snapshot).dataset
     return found
-
-
-@contextmanager
-def _alone(stack: Stack, catalog: Catalog) -> Iterator[None]:
-    """One drill of a stack at a time; a dead one's lock is free."""
-    private.make_folder(catalog.root)
-    path = catalog.root / f"drill-{stack.name}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Busy(
-            f"another drill of stack {stack.name} is under way",
-            next_step="wait until it has ended, then run this again",
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 @dataclass
@@ -181,6 +124,7 @@ class _Drill:
     secrets: Mapping[str, str]
     say: Say
     progress: Progress | None
+    aside: Aside
 
     def __post_init__(self) -> None:
         self.services = Services(self.docker, self.say, hide=self.secrets.values())
@@ -232,15 +176,10 @@ class _Drill:
         with self._noting(found), _timed(found, "restore"):
             self.say(f"restoring {name} from snapshot {wanted.snapshot[:12]}")
             found.bytes = self.store.read(wanted.snapshot).bytes
-            path = places.place(self.docker, self._volume(name))
+            path = places.place(self.docker, self.aside.volume(name))
             restore(self.store, wanted.snapshot, path, progress=self.progress)
             found.problems += self._driver(found).check_path(path)
         return found
-
-    def _volume(self, dataset: str) -> str:
-        """A scratch volume for a dataset, made where it is missing."""
-        name = f"{world_name(self.stack)}_{dataset}"
-        return self.docker.create_volume(name, {LABEL: owner(self.stack)}).name
 
     # starting -------------------------------------------------------------------------------
 
@@ -257,9 +196,7 @@ class _Drill:
                 with self._noting(found):
                     raise error
             return {}
-        world = hostworld.look(
-            self.docker, world_name(self.stack), self.record, self.stack.settings
-        )
+        world = hostworld.look(self.docker, self.aside.world, self.record, self.stack.settings)
         return world.services
 
     def _insist_on_images(self, services: set[str]) -> None:
@@ -271,7 +208,7 @@ class _Drill:
                 raise Refused(f"image {image.tag} of {self.record.name} {what}")
 
     def _create(self, services: set[str]) -> None:
-        world = world_name(self.stack)
+        world = self.aside.world
         folder = places.files(self.catalog, world)
         places.write_files(self.catalog, world, self.record)
         model = worldmodel.world_model(
@@ -279,7 +216,7 @@ class _Drill:
             project=self.stack.project,
             stack=self.stack.name,
             world=world,
-            volumes={d: self._volume(d) for d in drillplan.mounted(self.record, services)},
+            volumes={d: self.aside.volume(d) for d in drillplan.mounted(self.record, services)},
             created=(),
             networks={},
             files=folder,
@@ -287,7 +224,7 @@ class _Drill:
             engine_api=self.docker.api_version,
         )
         files = str(folder).replace("$", "$$")
-        alone = drillplan.alone(model, services, owner(self.stack), files)
+        alone = drillplan.alone(model, services, self.aside.owner, files)
         self.composer.create(world, alone, hide=self.secrets.values())
         given = worldmodel.injected(self.record, self.secrets)
         worlds.inject(self.docker, self.docker.containers(project=world), given)
@@ -313,7 +250,7 @@ class _Drill:
 
     def _engine(self, found: Drilled, service: Service) -> Engine:
         container = self.docker.inspect(service.ids[0])
-        place = self._volume(found.dataset)
+        place = self.aside.volume(found.dataset)
         return Engine(found.dataset, self._driver(found), container, place, self.docker)
 
     def _settle(self, engine: Engine) -> None:
@@ -336,7 +273,7 @@ class _Drill:
 
     def _count_files(self, found: Drilled) -> None:
         with _timed(found, "probe"):
-            path = places.place(self.docker, self._volume(found.dataset))
+            path = places.place(self.docker, self.aside.volume(found.dataset))
             found.counts = self._driver(found).probe_path(path)
         found.problems += drillplan.lost(found.recorded, found.counts)
 

@@ -125,8 +125,8 @@ def alone(model: Model, services: Collection[str], owner: str, files: str) -> di
         if "deploy" in body:
             body["deploy"] = {k: v for k, v in body["deploy"].items() if k != "replicas"}
         body["network_mode"] = "none"
-        body["labels"] = {**_foreign(body.get("labels") or {}), LABEL: owner}
-        body["volumes"] = [_harmless(mount, files) for mount in body.get("volumes") or ()]
+        body["labels"] = {**foreign(body.get("labels") or {}), LABEL: owner}
+        body["volumes"] = [harmless(mount, files) for mount in body.get("volumes") or ()]
         bodies[name] = body
     used = {
         mount.get("source")
@@ -139,13 +139,14 @@ def alone(model: Model, services: Collection[str], owner: str, files: str) -> di
     return {**kept, "services": bodies, "volumes": volumes}
 
 
-def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
+def foreign(labels: Mapping[str, str]) -> dict[str, str]:
     """Without ours: who looks for a stack's containers must not find these."""
     ours = (dockervalues.OUR_PROJECT, dockervalues.OUR_STACK, dockervalues.OUR_WORLD)
     return {k: v for k, v in labels.items() if k not in ours}
 
 
-def _harmless(mount: Mapping[str, Any], files: str) -> dict[str, Any]:
+def harmless(mount: Mapping[str, Any], files: str) -> dict[str, Any]:
+    """A mount by which nothing of the host can be written; `files`: where ours may be."""
     inside = str(mount.get("source", "")).startswith(f"{files}/")
     if mount.get("type") == "bind" and not inside:
         return {**mount, "read_only": True}

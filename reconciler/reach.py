@@ -155,6 +155,7 @@ def capture_live(
     dataset: str,
     parent: str | None = None,
     tags: Mapping[str, str] = {},
+    pace: Pace | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """See `snapshots.livecapture.capture_live`."""
@@ -164,7 +165,7 @@ def capture_live(
     if not is_far(source):
         return livecapture.capture_live(
             driver, run, source, store,
-            dataset=dataset, parent=parent, tags=tags, progress=progress,
+            dataset=dataset, parent=parent, tags=tags, pace=pace, progress=progress,
         )  # fmt: skip
     # SQLite may have to bring a database in order before it can be read, and a dump lies there
     # only for as long as it is captured.
@@ -177,6 +178,7 @@ def capture_live(
         "dataset": dataset,
         "parent": parent,
         "tags": dict(tags),
+        "pace": _pace(pace),
         "progress": progress is not None,
     }
     return SnapshotRecord(**_call("capture_live", Asked(progress, run), mounted, args))

@@ -8,6 +8,7 @@ from pathlib import Path
 from snapshots.capture import capture
 from snapshots.drivers.base import Driver, Exec
 from snapshots.livepoint import LivePoint
+from snapshots.pace import Pace
 from snapshots.progress import Progress
 from snapshots.store import SnapshotRecord, Store
 
@@ -24,9 +25,12 @@ def capture_live(
     dataset: str,
     parent: str | None = None,
     tags: Mapping[str, str] = {},
+    pace: Pace | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRecord:
     """Capture the folder `source` (on this host) while the engine in `run` works on it.
+
+    `pace`: of the reading, but for what an engine stands still for.
 
     Raises Unsupported where only a stop gives a point, EngineFailed, and what `capture` raises;
     there is no snapshot then.
@@ -37,8 +41,9 @@ def capture_live(
         if driver.stands_still:
             # No point by itself: it lets the one that follows read only what changed since.
             advance = capture(
-                source, store, dataset=dataset, parent=parent, live=LivePoint(), tags=ADVANCE
-            )
+                source, store, dataset=dataset, parent=parent, live=LivePoint(), tags=ADVANCE,
+                pace=pace,
+            )  # fmt: skip
         with driver.live(run, source) as point:
             record = capture(
                 source,
@@ -48,6 +53,7 @@ def capture_live(
                 tags=tags,
                 live=point,
                 streams=driver.is_stream,
+                pace=None if driver.stands_still else pace,
                 progress=progress,
             )
     except BaseException:

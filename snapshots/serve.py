@@ -181,6 +181,7 @@ def _capture_live(server: Server, args: Args) -> Any:
         dataset=args["dataset"],
         parent=args.get("parent"),
         tags=args.get("tags") or {},
+        pace=_pace(args.get("pace")),
         progress=_progress(server, args),
     )
     return asdict(record)

@@ -51,6 +51,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "init", "new", "up", "preview", "list", "info", "log", "diff", "rollback", "undo",
         "snapshot", "verify", "repair", "drill", "encrypt", "rekey", "stop", "recover", "guard",
         "doctor", "compose", "config", "stack", "cancel", "version", "pin", "unpin", "prune",
+        "rehearse",
         "metrics",
     }  # fmt: skip
     assert {words[1] for words in every_command() if len(words) > 1} == {

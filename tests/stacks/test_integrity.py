@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,121 @@ def test_what_a_killed_drill_leaves_is_shown_and_removed_by_the_next(stack: Proj
     assert "which a drill left" in again.err
     assert "1 files" in again.out
     assert drills(stack) == []
+
+
+def rehearsals(project: Project) -> list[str]:
+    """Everything of a rehearsal that is on the host, networks and snapshots included."""
+    label = f"label=lockstep.rehearsal={project.name}/prod"
+    found = docker("ps", "-aq", "--filter", label).split()
+    found += docker("volume", "ls", "-q", "--filter", label).split()
+    networks = docker("network", "ls", "--format", "{{.Name}}").split()
+    found += [name for name in networks if name.startswith(f"{project.name}-prod-rehearsal")]
+    found += [path.name for path in (project.folder / "releases/files").glob("*rehearsal*")]
+    snapshots = project.run("snapshot", "list", "--json").json()["snapshots"]
+    return found + [s["snapshot"] for s in snapshots if s["tags"].get("kind") == "rehearsal"]
+
+
+@contextmanager
+def asked(project: Project) -> Iterator[list[str]]:
+    """Somebody uses the live world all the time; what went wrong for them."""
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.02):
+            try:
+                project.get("/notes")
+            except OSError as error:
+                wrong.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield wrong
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_rehearsal_proves_a_new_release_and_the_live_world_notices_nothing(
+    stack: Project,
+) -> None:
+    """The rehearsed release migrates its copy of the live data and reads what was noted; the live
+    world keeps its containers, their starts, each of its answers and its rows. One that was live
+    before gets the data that it left, one that fails says why; nothing is left of any."""
+    before, volumes = standing(stack), stack.volumes()
+    plain = (stack.folder / "compose.yaml").read_text()
+    migrate = "psql postgresql://postgres:$$POSTGRES_PASSWORD@db -c 'INSERT INTO orders VALUES (0)'"
+    job = f"""  migrate:
+    image: {base_image("postgres:15")}
+    environment: {{POSTGRES_PASSWORD: "${{DB_PASSWORD}}"}}
+    command: ["sh", "-c", "echo no ERROR here; {migrate}"]
+    depends_on: {{db: {{condition: service_healthy}}}}
+  mailer:
+    image: {base_image("python:3.11-slim")}
+    command: ["sleep", "1000"]
+    x-lockstep: {{start: after-commit}}
+volumes:
+  notes:
+"""
+    stack.compose_file(
+        a="volumes:\n  notes:\n=>" + job,
+        b='python3", "/app.py"]=>python3", "/app.py"]\n    depends_on: '
+        "{migrate: {condition: service_completed_successfully}}",
+    )
+    newest = stack.new("migrates")
+    with asked(stack) as wrong:
+        found = stack.run("rehearse", "--json").json()
+        old = stack.run("rehearse", "prod-001", "--json").json()
+        stack.compose_file(v='VERSION: "1"=>VERSION: "2"\n      BROKEN: "always"')
+        stack.run("config", "set", "deadline", "4")
+        broken = stack.new("broken")
+        failed = stack.run("rehearse", code=1)
+    assert wrong == []
+    assert standing(stack) == before
+    assert stack.volumes() == volumes
+    assert rehearsals(stack) == []
+    assert (found["release"], found["live"], found["passed"]) == (newest, "prod-002", True)
+    assert found["held_back"] == {"mailer": "start: after-commit"}
+    assert found["services"].keys() == {"app", "db", "migrate"}
+    db = found["datasets"]["db-data"]
+    assert (db["action"], db["how"]) == ("fork", "a live snapshot by its engine")
+    assert db["differences"] == {"postgres.public.orders": [ROWS, ROWS + 1]}
+    assert found["datasets"]["uploads"]["how"] == "copied file by file"
+    assert found["log_errors"]["migrate"]["last"] == ["no ERROR here"]
+    assert old["datasets"]["notes"]["action"] == "attach"
+    assert old["datasets"]["notes"]["after"]["bytes"] == len("by one\n")
+    assert "the health check of app" in failed.err
+    assert sql(stack, "SELECT count(*) FROM orders") == str(ROWS)
+    (stack.folder / "compose.yaml").write_text(plain)
+    stack.run("config", "rm", "deadline")
+    stack.declare("prod-002")
+    assert stack.status()[broken] == "kept"
+
+
+def test_what_a_killed_rehearsal_leaves_is_shown_and_removed_by_the_next(stack: Project) -> None:
+    label = f"label=lockstep.rehearsal={stack.name}/prod"
+    rehearsal = stack.start("rehearse", "prod-002")
+    deadline = time.monotonic() + 60
+    while not docker("ps", "-q", "--filter", label):
+        assert rehearsal.poll() is None, rehearsal.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    shown = "{{.HostConfig.PortBindings}} {{.HostConfig.OomScoreAdj}}"
+    for container in docker("ps", "-q", "--filter", label).split():
+        assert docker("inspect", "--format", shown, container) == "map[] 1000\n"
+    rehearsal.send_signal(signal.SIGKILL)
+    rehearsal.communicate()
+    assert rehearsals(stack)
+    checks = stack.run("doctor", "--json").json()["checks"]
+    assert [c["level"] for c in checks if c["check"] == "rehearsal"] == ["warning"]
+    before = standing(stack)
+    stack.up()
+    assert standing(stack) == before
+    again = stack.run("rehearse", "prod-002")
+    assert "which a rehearsal left" in again.err
+    assert "passed its proof" in again.out
+    assert rehearsals(stack) == []
 
 
 def test_fault_21_a_flipped_bit_in_each_block_is_named_and_mended(stack: Project) -> None:
