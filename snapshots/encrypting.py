@@ -20,7 +20,7 @@ from snapshots.pack import PackReader, PackWriter, read_index
 from snapshots.progress import Meter, Progress
 from snapshots.repair import ASIDE
 from snapshots.store import ENCRYPTED, FORMATS, Store
-from snapshots.treefile import HASH, TreeLines, hash_of_frame
+from snapshots.transfer import copy_tree
 from snapshots.verify import verify_all
 
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
@@ -81,7 +81,7 @@ class _Encrypting:
         for pack in sorted(self._old.packs.glob("*.pack")):
             self._pack(pack)
         for root in {self._old.read(snapshot_id).root for snapshot_id in self._old.ids()}:
-            self._tree(root)
+            copy_tree(self._old, self._new, root)
         for snapshot_id in self._old.ids():
             body = self._old.record_path(snapshot_id).read_bytes()
             stored = self._cipher.encrypt(body, snapshot_id.encode())
@@ -104,24 +104,6 @@ class _Encrypting:
             writer.seal()
         finally:
             writer.discard()
-
-    def _tree(self, root: str) -> None:
-        """The frame as it is, in pieces."""
-        TreeLines(self._old.tree_path(root), root).finish()
-        target = self._new.tree_path(root)
-        with (
-            self._old.cipher.reader(self._old.tree_path(root), HASH) as frame,
-            open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-        ):
-            file.write(bytes(HASH))
-            out = self._cipher.writer(file)
-            while data := frame.read(1 << 20):
-                out.write(data)
-            out.finish()
-            file.flush()
-            fs.write_all(file.fileno(), hash_of_frame(target), 0)
-            os.fsync(file.fileno())
-        fs.sync_folder(target.parent)
 
 
 def _insist_on_whole(new: Store, old: Store) -> None:
