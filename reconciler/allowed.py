@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
-import yaml
-
-from reconciler import compose, dangers, source
+from reconciler import compose, dangers, lines
 from reconciler.config import Stack
 from reconciler.dangers import Danger
 from reconciler.errors import Refused
@@ -20,9 +16,8 @@ def insist_on_files(stack: Stack, model: compose.Model) -> None:
     config does not allow."""
     found = _refused(stack, model)
     if found:
-        files = list(_files(stack))
         raise Refused(
-            "\n".join(f"service {d.service} {d.what}{_place(files, d)}" for d in found),
+            "\n".join(f"service {d.service} {d.what}{_place(stack, d)}" for d in found),
             next_step=_next_step(stack, found),
         )
 
@@ -53,40 +48,6 @@ def _next_step(stack: Stack, found: list[Danger]) -> str:
     return f"take it out of the compose file, or, if it is meant:\n  {commands}"
 
 
-def _files(stack: Stack) -> Iterator[Path]:
-    names = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-    for given in source.files(stack):
-        if given.is_dir():
-            yield from (given / name for name in names if (given / name).is_file())
-        else:
-            yield given
-
-
-def _place(files: list[Path], danger: Danger) -> str:
-    """` (compose.yaml, line 7)`; nothing where an include or extension says it."""
-    for file in files:
-        line = _line_of(file, danger)
-        if line is not None:
-            return f" ({file.name}, line {line})"
-    return ""
-
-
-def _line_of(file: Path, danger: Danger) -> int | None:
-    try:
-        node: yaml.Node | None = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    for step in ("services", danger.service, danger.place):
-        if not isinstance(node, yaml.MappingNode):
-            return None
-        mark, node = next(
-            ((key.start_mark, value) for key, value in node.value if key.value == step),
-            (None, None),
-        )
-        if mark is None:
-            return None
+def _place(stack: Stack, danger: Danger) -> str:
     wanted = danger.key.partition(":")[2]
-    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
-        if wanted and wanted in file.read_text()[item.start_mark.index : item.end_mark.index]:
-            return int(item.start_mark.line) + 1
-    return int(mark.line) + 1 if mark is not None else None
+    return lines.place(stack, "services", danger.service, danger.place, holding=wanted)

@@ -30,7 +30,8 @@ class ServiceNote(Setting):
     start: Literal["after-commit"] | None = None
     gate: Gate | None = None
     driver: str | None = None
-    job: bool = False
+    job: bool | Literal["again"] = False
+    """Ends by itself; `again`: runs also when a release is gone back to."""
 
 
 class VolumeNote(Setting):
@@ -49,6 +50,18 @@ class TopNote(Setting):
 
 
 _Note = TypeVar("_Note", bound=Setting)
+
+
+class Unfit(BadInput):
+    """Something in the compose file that cannot be honoured. `at`: the path of members where it
+    stands; `holding`: a text of the entry that is meant, where that is a list."""
+
+    def __init__(
+        self, message: str, *, at: tuple[str, ...], holding: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.at = at
+        self.holding = holding
 
 
 @dataclass(frozen=True)
@@ -129,29 +142,30 @@ def services(model: Model) -> Mapping[str, Mapping[str, Any]]:
 
 def service_note(model: Model, service: str) -> ServiceNote:
     """What x-lockstep says of a service. Raises BadInput with the place."""
-    return _note(ServiceNote, services(model).get(service) or {}, f"services.{service}")
+    return _note(ServiceNote, services(model).get(service) or {}, "services", service)
 
 
 def volume_note(model: Model, volume: str) -> VolumeNote:
     """What x-lockstep says of a top-level volume. Raises BadInput with the place."""
-    return _note(VolumeNote, (model.get("volumes") or {}).get(volume) or {}, f"volumes.{volume}")
+    return _note(VolumeNote, (model.get("volumes") or {}).get(volume) or {}, "volumes", volume)
 
 
 def top_note(model: Model) -> TopNote:
     """What x-lockstep at the top says. Raises BadInput with the place."""
-    return _note(TopNote, model, "")
+    return _note(TopNote, model)
 
 
-def _note(kind: type[_Note], body: Mapping[str, Any], place: str) -> _Note:
+def _note(kind: type[_Note], body: Mapping[str, Any], *place: str) -> _Note:
     said = plain(body.get(NOTE) or {})
     try:
         return kind.model_validate(said)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join([*([place] if place else []), NOTE, *(str(p) for p in problem["loc"])])
+        where = ".".join([*place, NOTE, *(str(p) for p in problem["loc"])])
         known = ", ".join(sorted(kind.model_fields))
-        raise BadInput(
+        raise Unfit(
             f"{where} in the compose file: {problem['msg']}",
+            at=(*place, NOTE),
             next_step=f"{NOTE} may say here: {known}",
         ) from None
 
@@ -203,7 +217,12 @@ def is_job(model: Model, service: str) -> bool:
         dependencies(model, other).get(service) == "service_completed_successfully"
         for other in services(model)
     )
-    return waited_for or service_note(model, service).job
+    return waited_for or bool(service_note(model, service).job)
+
+
+def runs_again(model: Model, service: str) -> bool:
+    """Whether a job runs also in a world where it has done its work before."""
+    return service_note(model, service).job == "again"
 
 
 def after_commit(model: Model) -> set[str]:
@@ -227,29 +246,41 @@ def has_health_check(model: Model, service: str) -> bool | None:
 
 
 def restart_policy(release: Release, service: str) -> str:
-    """The service's own restart policy, which its containers get at the commit."""
+    """The service's own restart policy, which its containers get at the commit. As with Compose,
+    `deploy.restart_policy` comes before `restart`, and without a condition there is none."""
     body = services(release.model).get(service) or {}
-    if body.get("restart"):
-        return str(body["restart"])
-    said = (body.get("deploy") or {}).get("restart_policy") or {}
-    policy = {"any": "always", "on-failure": "on-failure"}.get(said.get("condition", ""), "no")
-    if policy == "on-failure" and said.get("max_attempts"):
-        return f"{policy}:{said['max_attempts']}"
-    return "always" if said and "condition" not in said else policy
+    said = (body.get("deploy") or {}).get("restart_policy")
+    if said is None:
+        return str(body.get("restart") or "no")
+    condition = said.get("condition") or "no"
+    policy = {"any": "always", "none": "no"}.get(condition, condition)
+    attempts = said.get("max_attempts")
+    return f"{policy}:{attempts}" if policy == "on-failure" and attempts else str(policy)
 
 
 def shared_networks(model: Model) -> dict[str, Mapping[str, Any]]:
     """Networks that the worlds of a stack have in common, by their key in the model: external
     ones, those with a fixed subnet, and those with a name of their own."""
-    project = model.get("name", "")
     found = {}
     for key, body in (model.get("networks") or {}).items():
         said = body or {}
         fixed = bool((said.get("ipam") or {}).get("config"))
-        own_name = said.get("name", f"{project}_{key}") != f"{project}_{key}"
-        if said.get("external") or fixed or own_name:
+        if said.get("external") or fixed or has_own_name(model, key):
             found[key] = said
     return found
+
+
+def has_own_name(model: Model, network: str) -> bool:
+    """Whether the compose file gives a network a name that is not made from the project's."""
+    said = (model.get("networks") or {}).get(network) or {}
+    by_project = f"{model.get('name', '')}_{network}"
+    return bool(said.get("name", by_project) != by_project)
+
+
+def labels(body: Mapping[str, Any] | None) -> dict[str, str]:
+    """The labels that a network or a volume of a model has, as text."""
+    said = plain((body or {}).get("labels") or {})
+    return {str(key): "" if value is None else str(value) for key, value in said.items()}
 
 
 def not_early(model: Model) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reconciler import compose, names
-from reconciler.compose import VolumeNote
+from reconciler.compose import Unfit, VolumeNote
 from reconciler.config import DatasetSetting, Settings
 from reconciler.errors import BadInput
 from reconciler.release import ConfigFile, Dataset, Kind, Mount, Release, Strategy
@@ -81,6 +81,51 @@ def define(
     return _Defining(model, settings, roots, look, image_volumes, detect, looks_like).definition()
 
 
+def insist_on_services(model: compose.Model) -> None:
+    """Raises Unfit for what no world can honour, whatever its images are."""
+    late = compose.after_commit(model)
+    for service, body in compose.services(model).items():
+        for hook in ("post_start", "pre_stop"):
+            if body.get(hook):
+                raise Unfit(
+                    f"{hook} of service {service}: Lockstep starts and stops containers "
+                    "itself, so Compose's hooks would not run",
+                    at=("services", service, hook),
+                    next_step="move it into the image's entrypoint, or into a job service",
+                )
+        if body.get("provider"):
+            raise Unfit(
+                f"service {service} has a provider: Lockstep cannot switch it",
+                at=("services", service, "provider"),
+                next_step="leave it out by a profile, or run it as a project of its own",
+            )
+        waits_for = sorted(set(compose.dependencies(model, service)) & late)
+        if waits_for and service not in late:
+            raise Unfit(
+                f"service {service} depends on {waits_for[0]}, which starts after the commit: "
+                "it could not be proved",
+                at=("services", service, "depends_on"),
+                next_step=f"let {service} start after the commit too, or drop the dependency",
+            )
+        hidden = sorted(compose.placeholders_in(body.get(compose.NOTE)))
+        if hidden:
+            raise Unfit(
+                f"{compose.NOTE} of service {service} holds secret {hidden[0]}: it would not "
+                "be replaced there",
+                at=("services", service, compose.NOTE),
+                next_step=f"let the command read it in the container, as $${hidden[0]}",
+            )
+    for kind in ("configs", "secrets"):
+        for name, said in (model.get(kind) or {}).items():
+            if (said or {}).get("external"):
+                raise Unfit(
+                    f"{kind}.{name} in the compose file is external, which Compose has for Swarm "
+                    "alone",
+                    at=(kind, name),
+                    next_step="give it as `file:` or `environment:`",
+                )
+
+
 def changed(
     before: Mapping[str, Dataset], after: Definition | Release, *, release: str
 ) -> list[IdentityProblem]:
@@ -141,7 +186,8 @@ class _Defining:
         self.top = compose.top_note(self.model)
 
     def definition(self) -> Definition:
-        self._refuse_what_cannot_be_kept()
+        insist_on_services(self.model)
+        self._warn_of_names_and_addresses()
         self._warn_of_plain_secrets()
         self._named_volumes()
         self._anonymous_volumes()
@@ -163,36 +209,13 @@ class _Defining:
 
     # services -------------------------------------------------------------------------------
 
-    def _refuse_what_cannot_be_kept(self) -> None:
-        late = compose.after_commit(self.model)
+    def _warn_of_names_and_addresses(self) -> None:
         for service, body in compose.services(self.model).items():
-            for hook in ("post_start", "pre_stop"):
-                if body.get(hook):
-                    raise BadInput(
-                        f"{hook} of service {service}: Lockstep starts and stops containers "
-                        "itself, so Compose's hooks would not run",
-                        next_step="move it into the image's entrypoint, or into a job service",
-                    )
-            if body.get("provider"):
-                raise BadInput(f"service {service} has a provider: Lockstep cannot switch it")
-            waits_for = sorted(set(compose.dependencies(self.model, service)) & late)
-            if waits_for and service not in late:
-                raise BadInput(
-                    f"service {service} depends on {waits_for[0]}, which starts after the commit: "
-                    "it could not be proved",
-                    next_step=f"let {service} start after the commit too, or drop the dependency",
-                )
             if body.get("container_name"):
                 self.warnings.append(
-                    f"container_name {body['container_name']} of {service} is not used: worlds "
-                    "exist side by side (`lockstep compose` reaches services by name)"
-                )
-            hidden = sorted(compose.placeholders_in(body.get(compose.NOTE)))
-            if hidden:
-                raise BadInput(
-                    f"{compose.NOTE} of service {service} holds secret {hidden[0]}: it would not "
-                    "be replaced there",
-                    next_step=f"let the command read it in the container, as $${hidden[0]}",
+                    f"container_name {body['container_name']} of {service} is an alias on its "
+                    "networks, not the container's name: worlds exist side by side (`lockstep "
+                    "compose` reaches services by name)"
                 )
             if compose.has_fixed_address(body):
                 self.warnings.append(
@@ -264,9 +287,11 @@ class _Defining:
             if said.service == service and _target(said.target or "") == _target(target):
                 return name
         guess = f"{service}-{_slug(target)}"
-        raise BadInput(
+        raise Unfit(
             f"service {service} keeps data at {target} in a volume without a name: its identity "
             "would be lost with its container",
+            at=self._place_of_mount(service),
+            holding=target,
             next_step=(
                 f"name it: under volumes of service {service} add `- {guess}:{target}` (and "
                 f"`{guess}:` under the top-level volumes); to take over the data it has now, "
@@ -274,6 +299,10 @@ class _Defining:
                 f"datasets.{guess}.target {target}; data not worth keeping: `tmpfs: [{target}]`"
             ),
         )
+
+    def _place_of_mount(self, service: str) -> tuple[str, ...]:
+        mounts = compose.services(self.model)[service].get("volumes")
+        return ("services", service, "volumes") if mounts else ("services", service)
 
     def _binds(self) -> None:
         by_source: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -295,9 +324,10 @@ class _Defining:
 
     def _refuse_project_folder(self, path: Path, service: str) -> None:
         if any(_below(root, path) for root in self.roots):
-            raise BadInput(
+            raise Unfit(
                 f"service {service} mounts {path} writable, which holds the project itself: it "
                 "cannot be a dataset",
+                at=("services", service, "volumes"),
                 next_step="mount a folder below it, or copy the code into the image",
             )
 
@@ -334,8 +364,9 @@ class _Defining:
     ) -> None:
         names.check_dataset(name)
         if name in self.datasets:
-            raise BadInput(
+            raise Unfit(
                 f"two datasets would be called {name}: {self.datasets[name].source} and {source}",
+                at=("volumes", name),
                 next_step="rename the volume, or move the directory",
             )
         said = self.settings.datasets.get(name) or DatasetSetting()
@@ -345,8 +376,10 @@ class _Defining:
         is_shared = next((s for s in (said.shared, note.shared) if s is not None), shared)
         strategy = said.strategy or note.strategy
         if is_shared and strategy is Strategy.FORK:
-            raise BadInput(
-                f"dataset {name} is shared: it cannot be forked, others would not see the fork"
+            raise Unfit(
+                f"dataset {name} is shared: it cannot be forked, others would not see the fork",
+                at=("volumes", name),
+                next_step="drop `shared`, or `strategy: fork`",
             )
         default = Strategy.IN_PLACE if in_place or is_shared else Strategy.FORK
         if kind is Kind.ANONYMOUS and (strategy or default) is Strategy.IN_PLACE:
@@ -421,7 +454,11 @@ class _Defining:
                 path = Path(compose.plain(body["file"]))
                 found = self.look(path)
                 if found.kind != "file":
-                    raise BadInput(f"configs.{name} in the compose file: {path} is not a file")
+                    raise Unfit(
+                        f"configs.{name} in the compose file: {path} is not a file",
+                        at=("configs", name),
+                        next_step="make it, or take the config out of the compose file",
+                    )
                 self._add_config(path, found)
             elif body.get("environment"):
                 variable = body.pop("environment")
@@ -432,8 +469,10 @@ class _Defining:
             elif body.get("environment"):
                 variable = body["environment"]
                 if variable not in self.settings.secrets:
-                    raise BadInput(
-                        f"secrets.{name} in the compose file takes its value from {variable}",
+                    raise Unfit(
+                        f"secrets.{name} in the compose file takes its value from {variable}, "
+                        "which the stack's config does not set",
+                        at=("secrets", name),
                         next_step=f"lockstep config set --secret --path secrets.{variable}",
                     )
                 # A note for whoever makes a world; Compose itself never reads this model.
@@ -445,14 +484,16 @@ class _Defining:
             mounted = [Path(m["target"]) for m in body.get("volumes") or ()]
             for _, target, _ in given_by_content(self.model, body):
                 if body.get("read_only"):
-                    raise BadInput(
+                    raise Unfit(
                         f"service {service} is read_only, so {target} cannot be put into it",
+                        at=("services", service, "read_only"),
                         next_step="give the config or secret as `file:` in the compose file",
                     )
                 if any(_below(Path(target), mount) for mount in mounted):
-                    raise BadInput(
+                    raise Unfit(
                         f"{target} of service {service} lies below one of its mounts: it would be "
                         "written into data",
+                        at=("services", service),
                         next_step="give it another target in the compose file",
                     )
 
@@ -461,9 +502,10 @@ class _Defining:
             return compose.placeholder(variable)
         if variable in self.settings.environment:
             return self.settings.environment[variable].replace("$", "$$")
-        raise BadInput(
+        raise Unfit(
             f"{place} in the compose file takes its content from {variable}, which the stack's "
             "config does not set",
+            at=tuple(place.split(".", 1)),
             next_step=f"lockstep config set --path environment.{variable} VALUE",
         )
 
@@ -473,12 +515,16 @@ class _Defining:
             if dataset.was is None:
                 continue
             if dataset.was in self.datasets:
-                raise BadInput(
-                    f"dataset {name} says it was {dataset.was}, but {dataset.was} is still there"
+                raise Unfit(
+                    f"dataset {name} says it was {dataset.was}, but {dataset.was} is still there",
+                    at=("volumes", name),
+                    next_step="drop `was`, or the old volume",
                 )
             if dataset.was in taken:
-                raise BadInput(
-                    f"datasets {taken[dataset.was]} and {name} both say they were {dataset.was}"
+                raise Unfit(
+                    f"datasets {taken[dataset.was]} and {name} both say they were {dataset.was}",
+                    at=("volumes", name),
+                    next_step="only one of them can be it",
                 )
             taken[dataset.was] = name
 

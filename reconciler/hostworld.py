@@ -35,10 +35,18 @@ class Service:
     after_commit: bool
     restart_policy: str
     """The one that its release gives it while it is live."""
+    again: bool = False
+    """A job that runs each time that its world is started."""
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(c.id for c in self.containers)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is a job whose work was done when the world was looked at."""
+        ended = all(c.state == "exited" and c.exit_code == 0 for c in self.containers)
+        return self.job and not self.again and ended
 
     @property
     def up(self) -> bool:
@@ -123,6 +131,7 @@ def look(docker: Docker, world: str, record: Release | None, settings: Settings)
             job=_is_job(name, record, needs),
             after_commit=name in later,
             restart_policy=_policy(name, record, found[0]),
+            again=_runs_again(name, record),
         )
     return HostWorld(world, services, tuple(strays))
 
@@ -146,6 +155,12 @@ def _is_job(name: str, record: Release | None, needs: Mapping[str, Mapping[str, 
     if record is not None and name in record.model["services"]:
         return compose.is_job(record.model, name)
     return any(of.get(name) == COMPLETED for of in needs.values())
+
+
+def _runs_again(name: str, record: Release | None) -> bool:
+    if record is None or name not in record.model["services"]:
+        return False
+    return compose.runs_again(record.model, name)
 
 
 def _policy(name: str, record: Release | None, container: ContainerDetails) -> str:

@@ -43,6 +43,8 @@ class Services:
         self.abandoned = threading.Event()
         self.deadline = float("inf")
         """time.monotonic() when every wait for readiness ends."""
+        self.lived = False
+        """Whether the world was live before: then its jobs have done their work."""
         self._hide = masking.forms(hide)
         self._unready: set[str] = set()
         self._started: set[str] = set()
@@ -77,7 +79,11 @@ class Services:
     # starting -------------------------------------------------------------------------------
 
     def start(self, service: Service) -> None:
-        """Start its containers. Raises PortTaken, NotProved (Docker cannot run it), Unavailable."""
+        """Start its containers, but no job whose work is done. Raises PortTaken, NotProved (Docker
+        cannot run it), Unavailable."""
+        if self.lived and service.done:
+            self.say(f"{service.name} did its work when this world was live before")
+            return
         for container_id in service.ids:
             self._start_container(service, container_id)
 
@@ -248,6 +254,8 @@ class Services:
         how = f"ended with exit code {container.exit_code}"
         if container.oom_killed:
             how = "was killed because it used too much memory"
+        elif container.exit_code == 0 and not service.job:
+            how += " (one that is meant to end says `x-lockstep: {job: true}`)"
         after = f" after {seconds:.1f} s" if seconds else ""
         return NotProved(self._with_log(f"{service.name} {how}{after}", container.id))
 

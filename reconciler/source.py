@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from reconciler import compose, definition
+from reconciler.compose import Unfit
 from reconciler.config import Stack
 from reconciler.definition import CONFIG_BYTES, CONFIG_FILES, Definition, Found
 from reconciler.docker import Compose
@@ -66,15 +68,35 @@ def define(
 
     `place`: a dataset's name and source -> the folder (on this host) with its data, if it is known.
     """
-    return definition.define(
-        model,
-        stack.settings,
-        roots=[folder(stack), stack.root.resolve()],
-        look=look,
-        image_volumes=image_volumes,
-        detect=detect,
-        looks_like=lambda name, source: looks_like(place(name, source)),
-    )
+    with _by_line(stack):
+        return definition.define(
+            model,
+            stack.settings,
+            roots=[folder(stack), stack.root.resolve()],
+            look=look,
+            image_volumes=image_volumes,
+            detect=detect,
+            looks_like=lambda name, source: looks_like(place(name, source)),
+        )
+
+
+def insist_on_services(stack: Stack, model: Mapping[str, Any]) -> None:
+    """Raises BadInput, with file and line, for what no world can honour: to be asked before
+    images are built or pulled."""
+    with _by_line(stack):
+        definition.insist_on_services(model)
+
+
+@contextmanager
+def _by_line(stack: Stack) -> Iterator[None]:
+    """What the compose file says and cannot be honoured is named by file and line."""
+    try:
+        yield
+    except Unfit as unfit:
+        from reconciler import lines
+
+        where = lines.place(stack, *unfit.at, holding=unfit.holding)
+        raise BadInput(f"{unfit.message}{where}", next_step=unfit.next_step) from None
 
 
 def detect(image: str, target: str) -> str:

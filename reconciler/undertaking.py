@@ -78,7 +78,10 @@ class Undertaking:
 
     def new_services(self) -> Services:
         """Hands that have not given up anything yet."""
-        return Services(self.docker, self.say, hide=self.stack.secret_values.values())
+        made = Services(self.docker, self.say, hide=self.stack.secret_values.values())
+        departures = self.catalog.state().departures
+        made.lived = any(d.world == self.intent.to_world and not d.failed for d in departures)
+        return made
 
     def look_new(self) -> HostWorld:
         """The target world as it stands now."""

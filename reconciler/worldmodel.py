@@ -50,7 +50,9 @@ def world_model(
     _leave_out_what_is_injected(model)
     services: dict[str, dict[str, Any]] = model["services"]
     for service, body in services.items():
+        _keep_name_on_networks(body)
         _pin(body, release.images[service].tag)
+        _leave_out_unknown_needs(body, services)
         _label(body, project, stack, world)
         _fit_to_engine(body, engine_api)
         _mount_generations(service, body, release.datasets, volumes, created)
@@ -101,6 +103,23 @@ def _pin(body: dict[str, Any], tag: str) -> None:
     # Without a value Compose would take one from whoever creates the world.
     for name in [n for n, value in environment.items() if value is None]:
         del environment[name]
+
+
+def _keep_name_on_networks(body: dict[str, Any]) -> None:
+    """Others may call a container by its container_name, which a world's cannot have."""
+    name, networks = body.get("container_name"), body.get("networks")
+    if name and networks:
+        body["networks"] = {
+            key: {**(said or {}), "aliases": [*((said or {}).get("aliases") or ()), name]}
+            for key, said in networks.items()
+        }
+
+
+def _leave_out_unknown_needs(body: dict[str, Any], services: Mapping[str, Any]) -> None:
+    """Optional dependencies that no profile brought in: Compose knows them by its files alone."""
+    needs = body.get("depends_on") or {}
+    for name in [name for name in needs if name not in services]:
+        del needs[name]
 
 
 def _label(body: dict[str, Any], project: str, stack: str, world: str) -> None:

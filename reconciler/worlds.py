@@ -184,7 +184,7 @@ class _Making:
             self._make_places_in_use(release)
             generations = self._generations()
             created = frozenset(
-                d.name for d in self.plan.datasets.values() if d.action is Action.CREATE
+                d.name for d in self.plan.datasets.values() if _may_be_filled_by_image(d)
             )
             self.progress(f"creating the containers of {world}")
             self._create_containers(release, world, generations, created)
@@ -221,7 +221,8 @@ class _Making:
         }
 
     def _make_generation(self, world: str, planned: DatasetPlan) -> None:
-        self.docker.create_volume(planned.generation, self._labels(planned), options=HELD)
+        labels = self._own_labels(planned.name) | self._labels(planned)
+        self.docker.create_volume(planned.generation, labels, options=HELD)
         failpoint("worlds.volume")
         if planned.action is Action.FORK:
             assert planned.source is not None
@@ -267,6 +268,11 @@ class _Making:
             )
             fill(in_place=True)
 
+    def _own_labels(self, dataset: str) -> dict[str, str]:
+        """What the compose file gives the volume as labels: backup tools go by them."""
+        model = self.catalog.record(self._release_of_target()).model
+        return compose.labels((model.get("volumes") or {}).get(dataset))
+
     def _labels(self, planned: DatasetPlan) -> dict[str, str]:
         return removal.generation_labels(self.stack, planned.name, planned.number)
 
@@ -293,7 +299,7 @@ class _Making:
             # As plain compose would have made it, so that it can still be used that way.
             self.docker.create_volume(
                 dataset.source,
-                {PROJECT: self.stack.project, VOLUME: dataset.name},
+                compose.labels(body) | {PROJECT: self.stack.project, VOLUME: dataset.name},
                 driver=body.get("driver", "local"),
                 options=compose.plain(body.get("driver_opts") or {}),
             )
@@ -341,6 +347,8 @@ class _Making:
         for key, body in compose.shared_networks(model).items():
             own = str(compose.plain(body.get("name", key)))
             ours = f"{self.stack.project}-{self.stack.name}_{key}"
+            if compose.has_own_name(model, key):
+                ours = own  # others join it by this name
             existing = next((n for n in (own, ours) if self.docker.network(n)), None)
             if existing is None and body.get("external"):
                 raise BadInput(
@@ -348,7 +356,7 @@ class _Making:
                     next_step=f"docker network create {own}",
                 )
             if existing is None:
-                labels = {
+                labels = compose.labels(body) | {
                     OUR_PROJECT: self.stack.project,
                     OUR_STACK: self.stack.name,
                     NETWORK: key,
@@ -400,6 +408,12 @@ def inject(
                 uid=file.uid,
                 gid=file.gid,
             )
+
+
+def _may_be_filled_by_image(planned: DatasetPlan) -> bool:
+    """Docker fills an empty volume from the image, but never one that was restored or forked."""
+    in_use = planned.action in (Action.IN_PLACE, Action.LEAVE)
+    return planned.action is Action.CREATE or (in_use and planned.snapshot is None)
 
 
 def _make_directory(dataset: Dataset) -> None:

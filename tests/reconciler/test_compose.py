@@ -180,8 +180,9 @@ def test_a_wrong_note_is_refused_with_its_place(found: dict[str, Any], place: st
             {"deploy": {"restart_policy": {"condition": "on-failure", "max_attempts": 4}}},
             "on-failure:4",
         ),
-        ({"deploy": {"restart_policy": {"delay": "5s"}}}, "always"),
-        ({"restart": "no", "deploy": {"restart_policy": {"condition": "any"}}}, "no"),
+        ({"deploy": {"restart_policy": {"delay": "5s"}}}, "no"),
+        ({"restart": "always", "deploy": {"restart_policy": {}}}, "no"),
+        ({"restart": "no", "deploy": {"restart_policy": {"condition": "any"}}}, "always"),
     ],
 )
 def test_restart_policies_as_compose_reads_them(body: dict[str, Any], policy: str) -> None:

@@ -284,3 +284,19 @@ def test_every_world_keeps_its_promises(services: dict[str, Any], secret: str) -
         for name, value in (services[service].get("environment") or {}).items():
             if value == compose.placeholder("PW"):
                 assert compose.plain(body["environment"][name]) == secret
+
+
+def test_a_container_name_stays_an_alias_on_every_network() -> None:
+    networks = {"front": None, "back": {"aliases": ["db"], "priority": 1}}
+    body = {"container_name": "shop_db", "networks": networks}
+    made = world(release({"services": {"web": body}}))
+    assert made["services"]["web"]["networks"] == {
+        "front": {"aliases": ["shop_db"]},
+        "back": {"aliases": ["db", "shop_db"], "priority": 1},
+    }
+
+
+def test_an_optional_dependency_of_another_profile_is_left_out() -> None:
+    needs = {"absent": {"condition": "service_started", "required": False}}
+    made = world(release({"services": {"web": {"depends_on": needs}}}))
+    assert made["services"]["web"]["depends_on"] == {}

@@ -147,6 +147,12 @@ def test_services_after_the_commit_and_jobs(notes: Project) -> None:
     command: ["sh", "-c", "echo migrated >> /notes/notes.txt"]
     volumes: [notes:/notes]
     restart: "no"
+  announce:
+    image: {image}
+    command: ["sh", "-c", "echo announced >> /notes/notes.txt"]
+    volumes: [notes:/notes]
+    depends_on: {{migrate: {{condition: service_completed_successfully}}}}
+    x-lockstep: {{job: again}}
 volumes:
   notes:
 """,
@@ -157,11 +163,11 @@ volumes:
     )
     (notes.folder / "compose.yaml").write_text(text)
     notes.release("one")
-    assert notes.notes() == ["migrated"]
+    assert notes.notes() == ["migrated", "announced"]
     names = set(notes.containers().values())
     assert f"{notes.name}-prod-001-mailer-1" in names
     notes.nothing_to_do()
-    assert notes.notes() == ["migrated"], "a job is not run again by staying"
+    assert notes.notes() == ["migrated", "announced"], "a job is not run again by staying"
     policies = {
         name: docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", name).strip()
         for name in names
@@ -171,4 +177,6 @@ volumes:
     notes.release("two")
     old = f"{notes.name}-prod-001-mailer-1"
     assert docker("inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", old).strip() == "no"
-    assert notes.notes() == ["migrated", "migrated"]
+    assert notes.notes() == ["migrated", "announced"] * 2
+    notes.run("rollback", "--yes")
+    assert notes.notes() == ["migrated", "announced", "announced"], "only one is marked `again`"
