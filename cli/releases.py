@@ -90,8 +90,17 @@ def who() -> str:
         return str(os.getuid())
 
 
-def list_releases(context: typer.Context, as_json: options.Json = False) -> None:
-    """List every release: its status, its age, and how its data would come back."""
+SHOWN = 50
+"""Releases that `list` shows a person, unless told how many."""
+
+
+def list_releases(
+    context: typer.Context, number: options.Newest = None, as_json: options.Json = False
+) -> None:
+    """List the releases: their status, their age, and how their data would come back.
+
+    A person gets the newest 50, a program all, unless -n says how many.
+    """
     from cli import documents
 
     here = Context.of(context)
@@ -99,6 +108,9 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
     state = here.catalog.state()
     good, damaged = here.catalog.records(state)
     document = documents.releases(state, good, {**_without_images(here, good), **damaged})
+    shown = number or (len(document["releases"]) if as_json else SHOWN)
+    older = len(document["releases"][:-shown])
+    document["releases"] = document["releases"][-shown:]
     if as_json:
         print_json(document)
         return
@@ -111,6 +123,8 @@ def list_releases(context: typer.Context, as_json: options.Json = False) -> None
         here.say(f"{state.live_release} was stopped by hand; lockstep up   starts it again")
     ways = {r["release"]: documents.data_at_hand(state, r["release"]) for r in document["releases"]}
     tables.console().print(tables.releases(document, ways, datetime.now(UTC)))
+    if older:
+        here.say(f"and {older} older: lockstep list -n {older + shown}   shows all")
 
 
 def _without_images(here: Context, records: Mapping[str, Record]) -> dict[str, str]:

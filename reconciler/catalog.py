@@ -9,8 +9,10 @@ import json
 import os
 import secrets as entropy
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,25 @@ from snapshots import private
 from snapshots.private import make_folder
 
 RECORD = "release-info.json"
+_TICK = 50_000_000
+"""Nanoseconds in which a file can change twice and bear the same times."""
+
+
+@dataclass
+class _Record:
+    """The file of a record, as it was read."""
+
+    same: tuple[int, int, int, int]
+    digest: str
+    content: bytes
+    release: Release | None = None
+
+    def parsed(self) -> Release:
+        """Raises ValidationError."""
+        if self.release is None:
+            self.release = Release.model_validate_json(self.content)
+            self.content = b""
+        return self.release
 
 
 class Catalog:
@@ -35,6 +56,7 @@ class Catalog:
         self.stack = stack
         self.root = stack.releases
         self.ledger = Ledger(self.root / f"ledger-{stack.name}.jsonl")
+        self._seen: dict[Path, _Record] = {}
 
     def insist_private(self) -> None:
         """Raises Refused when others of this host could read or exchange what is in it."""
@@ -229,9 +251,29 @@ class Catalog:
         ]
         return sorted(found, key=lambda path: int(path.parent.name.removeprefix(prefix)))
 
+    def digest(self, release: str) -> str:
+        """The hash of a release's record as it lies there, in hex; "" if it cannot be read."""
+        path = self.root / release / RECORD
+        with suppress(OSError):
+            return self._read(path).digest
+        return ""
+
+    def _read(self, path: Path) -> _Record:
+        """A record's file, read again only if it is not the one that this process has read.
+        Raises OSError."""
+        found = path.stat()
+        same = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        known = self._seen.get(path)
+        if known is None or known.same != same:
+            content = path.read_bytes()
+            known = _Record(same, hashlib.sha256(content).hexdigest(), content)
+            if time.time_ns() - found.st_ctime_ns > _TICK:
+                self._seen[path] = known
+        return known
+
     def _load(self, path: Path, name: str) -> Release:
         try:
-            release = Release.model_validate_json(path.read_bytes())
+            release = self._read(path).parsed()
         except OSError as error:
             raise CatalogDamaged(
                 f"the record of {name} cannot be read: {path}: {error.strerror}"

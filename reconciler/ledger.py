@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -21,6 +23,9 @@ from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.release import Frozen
 from snapshots.private import make_folder
+
+if TYPE_CHECKING:
+    from reconciler.ledgersum import Sum
 
 GENESIS = "0" * 64
 _PUT_BACK = "put back a copy of the file; nothing is changed until it can be trusted"
@@ -273,15 +278,29 @@ class State:
 
     def was_live(self, release: str) -> bool:
         """Whether a world of this release was ever proved and live."""
-        return any(w.release == release and w.proved for w in self.worlds.values())
+        return any(world.proved for world in self.worlds_of(release))
 
     def worlds_of(self, release: str) -> list[World]:
         """Every world ever made of a release, in order."""
-        return [w for w in self.worlds.values() if w.release == release]
+        return list(self._worlds_by_release.get(release, ()))
 
     def departures_of(self, release: str) -> list[Departure]:
         """Every time the release was left after it had been live, in order."""
-        return [d for d in self.departures if d.release == release and not d.failed]
+        return [d for d in self._departures_by_release.get(release, ()) if not d.failed]
+
+    @cached_property
+    def _worlds_by_release(self) -> Mapping[str, list[World]]:
+        found: dict[str, list[World]] = {}
+        for world in self.worlds.values():
+            found.setdefault(world.release, []).append(world)
+        return found
+
+    @cached_property
+    def _departures_by_release(self) -> Mapping[str, list[Departure]]:
+        found: dict[str, list[Departure]] = {}
+        for departure in self.departures:
+            found.setdefault(departure.release, []).append(departure)
+        return found
 
     def debts(self) -> list[tuple[Departure, str]]:
         """(departure, dataset) whose sealed content is not in the store yet, in order."""
@@ -299,163 +318,26 @@ class State:
 
 def add(state: State, seq: int, event: AnyEvent) -> State:
     """The sum after one more event; pure. Events come in the order of `seq`."""
-    match event:
-        case Adopted():
-            world = World(
-                event.world, event.release, event.generations, "", adopted=True, proved=True
-            )
-            return replace(
-                state,
-                seq=seq,
-                head=seq,
-                live=event.world,
-                worlds={**state.worlds, event.world: world},
-                generations={
-                    **state.generations,
-                    **{
-                        volume: Generation(volume, dataset, 1, None, "adopt", event.world)
-                        for dataset, volume in event.generations.items()
-                    },
-                },
-            )
-        case GenerationMade():
-            made = Generation(
-                event.name,
-                event.dataset,
-                event.number,
-                event.parent,
-                event.action,
-                event.world,
-                snapshot=event.snapshot,
-            )
-            return replace(state, seq=seq, generations={**state.generations, event.name: made})
-        case WorldMade():
-            world = World(
-                event.world, event.release, event.generations, event.fingerprint, event.images
-            )
-            return replace(state, seq=seq, worlds={**state.worlds, event.world: world})
-        case Committed():
-            return _committed(state, seq, event)
-        case Reverted():
-            return _reverted(state, seq, event)
-        case Recovered():
-            return replace(
-                state,
-                seq=seq,
-                head=seq,
-                stopped=False,
-                outcomes=(*state.outcomes, (seq, event)),
-            )
-        case Stopped():
-            return replace(state, seq=seq, head=seq, stopped=True)
-        case Found():
-            return replace(state, seq=seq, found=(*state.found, (seq, event)))
-        case Captured():
-            return _captured(state, seq, event)
-        case WorldRemoved():
-            gone = replace(state.worlds[event.world], removed=True)
-            return replace(state, seq=seq, worlds={**state.worlds, event.world: gone})
-        case GenerationRemoved():
-            removed = replace(state.generations[event.generation], removed=True)
-            return replace(
-                state,
-                seq=seq,
-                generations={**state.generations, event.generation: removed},
-            )
-        case Pruned():
-            return replace(state, seq=seq, pruned=(*state.pruned, event.release))
+    from reconciler.ledgersum import Sum
 
-
-def _committed(state: State, seq: int, event: Committed) -> State:
-    new = replace(state.worlds[event.to_world], proved=True, touched=True, failed=None)
-    generations = dict(state.generations)
-    for generation in new.generations.values():
-        generations[generation] = replace(generations[generation], sealed=None, captured=None)
-    departures = state.departures
-    if event.from_world is not None:
-        departures = (*departures, _departure(state, seq, event, event.from_world))
-        _seal(generations, event.sealed, seq)
-    quarantined = {r: w for r, w in state.quarantined.items() if r != new.release}
-    return replace(
-        state,
-        seq=seq,
-        head=seq,
-        live=event.to_world,
-        previous=event.from_world,
-        stopped=False,
-        worlds={**state.worlds, event.to_world: new},
-        generations=generations,
-        departures=departures,
-        outcomes=(*state.outcomes, (seq, event)),
-        quarantined=quarantined,
-        wishes=state.wishes | ({event.wish} if event.wish else set()),
-    )
-
-
-def _reverted(state: State, seq: int, event: Reverted) -> State:
-    worlds = dict(state.worlds)
-    generations = dict(state.generations)
-    quarantined = dict(state.quarantined)
-    departures = state.departures
-    failed = worlds.get(event.to_world)
-    if failed is not None and (event.touched or event.quarantine):
-        # Also where Docker could not start a container at all: an answered failure is that one.
-        failed = replace(failed, touched=failed.touched or event.touched, failed=event.reason)
-        worlds[failed.name] = failed
-    if failed is not None and event.touched:
-        for name in failed.generations.values():
-            if generations[name].sealed is not None:
-                generations[name] = replace(generations[name], spoiled=True)
-        departures = (*departures, _departure(state, seq, event, failed.name))
-        _seal(generations, event.sealed, seq)
-    if failed is not None and event.quarantine:
-        quarantined[failed.release] = failed.name
-    return replace(
-        state,
-        seq=seq,
-        head=seq,
-        worlds=worlds,
-        generations=generations,
-        departures=departures,
-        outcomes=(*state.outcomes, (seq, event)),
-        quarantined=quarantined,
-    )
-
-
-def _departure(state: State, seq: int, event: Outcome, world: str) -> Departure:
-    left = state.worlds[world]
-    failed = isinstance(event, Reverted)
-    probes = event.written if isinstance(event, Reverted) else event.probes
-    return Departure(
-        seq, left.release, world, event.sealed, event.snapshots, probes, event.at, failed
-    )
-
-
-def _seal(generations: dict[str, Generation], sealed: Mapping[str, str], seq: int) -> None:
-    for name in sealed.values():
-        generations[name] = replace(generations[name], sealed=seq, captured=None)
-
-
-def _captured(state: State, seq: int, event: Captured) -> State:
-    known = state.generations[event.generation]
-    departures = tuple(
-        replace(d, snapshots={**d.snapshots, known.dataset: event.snapshot})
-        if d.seq == event.sealing and event.generation in d.generations.values()
-        else d
-        for d in state.departures
-    )
-    generations = dict(state.generations)
-    if known.sealed == event.sealing:
-        generations[event.generation] = replace(known, captured=event.snapshot)
-    return replace(state, seq=seq, generations=generations, departures=departures)
+    after = Sum(state)
+    after.add(seq, event)
+    return after.state()
 
 
 def fold(events: Iterable[AnyEvent]) -> State:
     """The sum of events in order, numbered from 1."""
-    state = State()
+    from reconciler.ledgersum import Sum
+
+    whole = Sum(State())
     for number, event in enumerate(events, start=1):
-        state = add(state, number, event)
-    return state
+        whole.add(number, event)
+    return whole.state()
+
+
+_verified: dict[Path, tuple[str, Sum, State]] = {}
+"""ledger -> what this process has read of it and found good, and what that comes to."""
+_reading = threading.Lock()
 
 
 class Ledger:
@@ -467,11 +349,23 @@ class Ledger:
     def read(self) -> State:
         """The sum of all events. A last line torn by a crash was never promised and is left out.
 
-        Raises CatalogDamaged when a line is altered, missing or out of order.
+        Every line is compared with what this process has verified before, to the last byte, and
+        verified if it is another: a long ledger is added up once. Raises CatalogDamaged when a line
+        is altered, missing or out of order.
         """
-        state = State()
-        for line in self._whole_lines():
-            state = self._append_to(state, line)
+        from reconciler.ledgersum import Sum
+
+        text = self._whole_text()
+        with _reading:
+            known = _verified.pop(self.path, None)
+            if known is None or not text.startswith(known[0]):
+                known = "", Sum(State()), State()
+            before, whole, state = known
+            if len(text) > len(before):
+                for line in text[len(before) :].split("\n")[:-1]:
+                    self._add_line(whole, line)
+                state = whole.state()
+            _verified[self.path] = text, whole, state
         return state
 
     def events(self) -> tuple[list[AnyEvent], str]:
@@ -485,15 +379,17 @@ class Ledger:
 
     def append(self, *events: AnyEvent) -> State:
         """Make events durable (file and directory fsynced), in order; returns the new sum."""
-        state = self.read()
+        from reconciler.ledgersum import Sum
+
+        whole = Sum(self.read())
         lines = []
         for event in events:
             body = event.model_dump(mode="json", exclude_defaults=False)
-            chain = _link(state.chain, body)
-            lines.append(json.dumps({"seq": state.seq + 1, "chain": chain, **body}))
-            state = replace(add(state, state.seq + 1, event), chain=chain)
+            whole.chain = _link(whole.chain, body)
+            whole.add(whole.seq + 1, event)
+            lines.append(json.dumps({"seq": whole.seq, "chain": whole.chain, **body}))
         self._write_lines(lines)
-        return state
+        return whole.state()
 
     def chain_at(self, seq: int) -> str | None:
         """The chain's value after event `seq`; None when there are not so many events."""
@@ -503,26 +399,32 @@ class Ledger:
         return str(json.loads(lines[seq - 1])["chain"]) if seq <= len(lines) else None
 
     def _whole_lines(self) -> list[str]:
+        return self._whole_text().split("\n")[:-1]
+
+    def _whole_text(self) -> str:
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return []
+            return ""
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise CatalogDamaged(
                 f"the ledger {self.path} cannot be read: {why}", next_step=_PUT_BACK
             ) from None
-        lines = text.split("\n")[:-1]
+        whole = text[: text.rfind("\n") + 1]
+        last = whole.rfind("\n", 0, -1) + 1
         # Of a line that a power cut tore, parts that never reached the disk are zeros.
-        return lines[:-1] if lines and "\0" in lines[-1] else lines
+        return whole[:last] if "\0" in whole[last:] else whole
 
-    def _append_to(self, state: State, line: str) -> State:
-        seq = state.seq + 1
-        event, chain = self._event_of(line, seq, state.chain)
+    def _add_line(self, whole: Sum, line: str) -> None:
+        event, chain = self._event_of(line, whole.seq + 1, whole.chain)
         try:
-            return replace(add(state, seq, event), chain=chain)
+            whole.add(whole.seq + 1, event)
         except KeyError as error:
-            raise self._damaged(seq, f"speaks of {error}, which no line before it made") from None
+            raise self._damaged(
+                whole.seq, f"speaks of {error}, which no line before it made"
+            ) from None
+        whole.chain = chain
 
     def _event_of(self, line: str, seq: int, previous: str) -> tuple[AnyEvent, str]:
         """(event, chain) of the line that is to be number `seq`, after the chain `previous`."""
@@ -544,7 +446,7 @@ class Ledger:
 
     def _write_lines(self, lines: list[str]) -> None:
         make_folder(self.path.parent)
-        whole = sum(len(line.encode()) + 1 for line in self._whole_lines())
+        whole = len(self._whole_text().encode())
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size > whole:

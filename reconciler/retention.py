@@ -58,14 +58,17 @@ def retain(
 
 def needed_snapshots(state: State, keep: Collection[str]) -> set[str]:
     """Snapshots that releases in `keep` reference: their departures and their arrivals."""
-    needed: set[str] = set()
-    for departure in state.departures:
-        if departure.release in keep:
-            needed |= set(departure.snapshots.values())
-    for release in keep:
-        for departure in arrivals(state, release).values():
-            needed |= set(departure.snapshots.values())
-    return needed
+    arrived = {
+        seq
+        for seq, outcome in state.outcomes
+        if outcome.kind == "committed" and state.worlds[outcome.to_world].release in keep
+    }
+    return {
+        snapshot
+        for departure in state.departures
+        if departure.release in keep or departure.seq in arrived
+        for snapshot in departure.snapshots.values()
+    }
 
 
 def arrivals(state: State, release: str) -> Mapping[int, Departure]:

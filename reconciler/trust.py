@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler import names
-from reconciler.catalog import Catalog, digest_of
+from reconciler.catalog import Catalog
 from reconciler.ledger import State
 from reconciler.plan import Plan, Refusal
 from reconciler.release import Release
@@ -51,7 +51,8 @@ def head(catalog: Catalog, found: Found) -> dict[str, Any]:
     Raises CatalogDamaged.
     """
     state = catalog.state()
-    records = {path.parent.name: digest_of(path) for path in catalog.record_paths()}
+    names_there = [path.parent.name for path in catalog.record_paths()]
+    records = {name: catalog.digest(name) for name in names_there}
     known = {name: digest for name, digest in {**records, **found.left}.items() if digest}
     return {"events": state.seq, "ledger": state.chain, "records": known}
 
@@ -67,7 +68,7 @@ def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> di
     for number, path in paths.items():
         before, name = paths.get(number - 1), path.parent.name
         link = records[name].previous if name in records else ""
-        if before is not None and link and link != digest_of(before):
+        if before is not None and link and link != catalog.digest(before.parent.name):
             found[before.parent.name] = (
                 f"the record of {before.parent.name} is not the one that {name} was made after: "
                 f"{before} was altered or exchanged"
@@ -92,14 +93,14 @@ def examine(
     """
     if not anchor:
         return Found()
-    there = {path.parent.name: path for path in catalog.record_paths()}
+    there = {path.parent.name for path in catalog.record_paths()}
     records: dict[str, str] = {}
     left = {str(name): str(digest) for name, digest in dict(anchor.get("records") or {}).items()}
     for name, digest in sorted(left.items()):
         if name not in there:
             if name not in state.pruned:
                 records[name] = f"the record of {name} was removed since the last up, not pruned"
-        elif digest_of(there[name]) != digest:
+        elif catalog.digest(name) != digest:
             records[name] = f"the record of {name} was altered or exchanged since the last up"
     ledger = _ledger(anchor, catalog, state)
     if not ledger and not records:

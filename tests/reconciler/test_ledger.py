@@ -30,6 +30,7 @@ from reconciler.ledger import (
     fold,
 )
 from tests.failing import Failing
+from tests.reconciler import ledgers
 
 AT = "2026-01-01T00:00:00+00:00"
 
@@ -273,3 +274,25 @@ def test_the_events_are_those_whose_sum_is_the_state(tmp_path: Path) -> None:
     ledger.path.write_text(text.replace("prod-002", "prod-003"))
     with pytest.raises(CatalogDamaged, match="line 5 was altered"):
         ledger.events()
+
+
+def test_what_was_verified_once_is_compared_to_the_last_byte(tmp_path: Path) -> None:
+    """A process that has read a ledger sees every later change of it, as one that has not."""
+    ledger = filled(tmp_path / "ledger.jsonl")
+    good = ledger.path.read_text()
+    before = ledger.read()
+    assert ledger.read() is before
+    ledger.path.write_text(good.replace('"w1"', '"w9"', 1))
+    with pytest.raises(CatalogDamaged):
+        ledger.read()
+    ledger.path.write_text(good)
+    assert ledger.read() == before
+    ledger.path.write_text("".join(good.splitlines(keepends=True)[:-1]))
+    assert ledger.read().seq == before.seq - 1
+    ledger.append(commit(2, 3))
+    assert ledger.read().live == "w3"
+
+
+@pytest.mark.parametrize("history", [ledgers.a_dozen(), ledgers.many(60)])
+def test_a_whole_history_sums_up_as_event_by_event(history: ledgers.History) -> None:
+    assert fold(history.events) == history.state

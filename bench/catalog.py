@@ -1,0 +1,295 @@
+"""How long `list` and `preview` take with a catalog that has grown for years.
+
+`python -m bench.catalog [RUNS]`: a plausible catalog and ledger of each size are written, and the
+commands are run on them as a person types them, in processes of their own; the medians of RUNS (5)
+are told in seconds. Everything is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from reconciler import names
+from reconciler.ledger import (
+    GENESIS,
+    AnyEvent,
+    Captured,
+    Committed,
+    GenerationMade,
+    GenerationRemoved,
+    WorldMade,
+    WorldRemoved,
+)
+from reconciler.release import Dataset, Git, Image, Kind, Mount, Release
+
+REPOSITORY = Path(__file__).parent.parent
+IMAGE = "lockstep-base/debian:12"
+BEGIN = datetime(2020, 1, 6, 9, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is; every release was live once and is kept."""
+
+    releases: int
+    services: int = 3
+    datasets: int = 3
+
+
+SIZES = (Size(100), Size(1_000), Size(10_000), Size(100, 200, 100), Size(1_000, 20, 10))
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A stack's folder under construction. The newest release is declared, the one before it is
+    live, as if all had gone forward one after another."""
+
+    folder: Path
+    size: Size
+    project: str
+    image: str
+    """The id of IMAGE."""
+
+    def make(self) -> None:
+        """Write project, config, records and ledger."""
+        last = self._release(self.size.releases)
+        (self.folder / "Pulumi.yaml").write_text(f"name: {self.project}\nruntime: python\n")
+        (self.folder / "Pulumi.prod.yaml").write_text(
+            f'config:\n  {self.project}:window: "{self.size.releases}"\n'
+            f"  {self.project}:release: {last}\n"
+        )
+        root = self.folder / "releases"
+        root.mkdir(mode=0o700)
+        self._write_records(root)
+        chain, lines = GENESIS, []
+        for seq, event in enumerate(self.events(), start=1):
+            body = event.model_dump(mode="json")
+            text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+            chain = hashlib.sha256(f"{chain}\n{text}".encode()).hexdigest()
+            lines.append(json.dumps({"seq": seq, "chain": chain, **body}) + "\n")
+        _write(root / "ledger-prod.jsonl", "".join(lines).encode())
+        _write(root / "key-prod", bytes(32))
+        _write(root / "manifest.json", b'{"schema_version": 1, "releases": []}\n')
+
+    def _write_records(self, root: Path) -> None:
+        before, link = self._record(1), ""
+        for number in range(1, self.size.releases + 1):
+            name = self._release(number)
+            record = before.model_copy(
+                update={
+                    "name": name,
+                    "previous": link,
+                    "parent": self._release(number - 1) if number > 1 else None,
+                    "created": self._at(number),
+                    "description": f"Change {number} of the shop: what customers asked for",
+                    "git": Git(commit=hashlib.sha1(name.encode()).hexdigest(), branch="main"),
+                }
+            )
+            content = record.model_dump_json(indent=2).encode()
+            (root / name).mkdir(mode=0o700)
+            _write(root / name / "release-info.json", content)
+            link = hashlib.sha256(content).hexdigest()
+
+    def _record(self, number: int) -> Release:
+        services = [f"service-{n}" for n in range(self.size.services)]
+        datasets = [f"data-{n}" for n in range(self.size.datasets)]
+        mounts = {d: services[n % len(services)] for n, d in enumerate(datasets)}
+        return Release(
+            name=self._release(number),
+            parent=None,
+            created=self._at(number),
+            created_by="ana",
+            model={
+                "name": self.project,
+                "services": {
+                    name: {
+                        "image": IMAGE,
+                        "command": ["sleep", "infinity"],
+                        "environment": {f"SETTING_{n}": f"value {n}" for n in range(8)},
+                        "healthcheck": {"test": ["CMD", "true"], "interval": "30s"},
+                        "networks": {"default": None},
+                        "restart": "unless-stopped",
+                        "volumes": [
+                            {"type": "volume", "source": d, "target": f"/{d}", "volume": {}}
+                            for d, by in mounts.items()
+                            if by == name
+                        ],
+                    }
+                    for name in services
+                },
+                "networks": {"default": {"name": f"{self.project}_default"}},
+                "volumes": {d: {"name": f"{self.project}_{d}"} for d in datasets},
+            },
+            images={s: Image(service=s, tag=IMAGE, id=self.image, source=IMAGE) for s in services},
+            datasets={
+                d: Dataset(
+                    name=d,
+                    kind=Kind.VOLUME,
+                    driver="directory",
+                    source=f"{self.project}_{d}",
+                    mounts=(Mount(service=by, target=f"/{d}"),),
+                )
+                for d, by in mounts.items()
+            },
+        )
+
+    def events(self) -> Iterator[AnyEvent]:
+        """Each release but the newest is made live on a fork of the data of the one before, whose
+        content is then brought into the store; the world before that is removed."""
+        seq, before = 0, dict[str, str]()
+        for number in range(1, self.size.releases):
+            made = {d: self.generation(d, number) for d in self._datasets()}
+            switched = [*self._made(number, made, before), self._committed(number, made, before)]
+            paid = list(self._paid(number, before, sealing=seq + len(switched)))
+            yield from (*switched, *paid)
+            seq, before = seq + len(switched) + len(paid), made
+
+    def _made(
+        self, number: int, made: dict[str, str], before: dict[str, str]
+    ) -> Iterator[AnyEvent]:
+        at, world, release = self._at(number), self._world(number), self._release(number)
+        for dataset, generation in made.items():
+            yield GenerationMade(
+                at=at,
+                name=generation,
+                dataset=dataset,
+                number=number,
+                parent=before.get(dataset),
+                action="fork" if before else "create",
+                world=world,
+            )
+        yield WorldMade(at=at, world=world, release=release, generations=made, fingerprint="")
+
+    def _committed(self, number: int, made: dict[str, str], before: dict[str, str]) -> Committed:
+        left = self._world(number - 1) if before else None
+        return Committed(
+            at=self._at(number),
+            who="ana",
+            move="forward" if left else "first",
+            from_world=left,
+            to_world=self._world(number),
+            downtime_seconds=1.0 + number % 7 / 10 if left else None,
+            datasets=dict.fromkeys(made, "fork"),
+            sealed=before,
+            probes={d: {"bytes": 1000 * number, "files": number} for d in before},
+        )
+
+    def _paid(self, number: int, sealed: dict[str, str], *, sealing: int) -> Iterator[AnyEvent]:
+        """What follows a switch: the store gets what was left, older worlds go."""
+        at = self._at(number)
+        for generation in sealed.values():
+            snapshot = hashlib.sha256(generation.encode()).hexdigest()
+            yield Captured(
+                at=at, generation=generation, sealing=sealing, snapshot=snapshot, bytes=1000
+            )
+        if number > 2:
+            for dataset in self._datasets():
+                yield GenerationRemoved(at=at, generation=self.generation(dataset, number - 2))
+            yield WorldRemoved(at=at, world=self._world(number - 2))
+
+    def _datasets(self) -> list[str]:
+        return [f"data-{n}" for n in range(self.size.datasets)]
+
+    def generation(self, dataset: str, number: int) -> str:
+        """The name of a generation's volume."""
+        return names.generation_name(self.project, "prod", dataset, number)
+
+    def live_volumes(self) -> list[str]:
+        """Those of the release that is live."""
+        return [self.generation(d, self.size.releases - 1) for d in self._datasets()]
+
+    def _world(self, number: int) -> str:
+        return names.world_name(self.project, self._release(number), 1)
+
+    @staticmethod
+    def _release(number: int) -> str:
+        return names.release_name("prod", number)
+
+    def _at(self, number: int) -> str:
+        return (BEGIN + timedelta(hours=5 * number)).isoformat()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def measure(size: Size, runs: int) -> dict[str, list[float]]:
+    """command -> seconds of each run."""
+    project = f"bench{uuid.uuid4().hex[:6]}"
+    image = _docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
+    with tempfile.TemporaryDirectory(prefix="lockstep-bench-catalog-") as folder:
+        ground = Ground(Path(folder), size, project, image)
+        ground.make()
+        try:
+            for volume in ground.live_volumes():
+                _docker("volume", "create", volume)
+            return _times(ground, runs)
+        finally:
+            _docker("volume", "rm", *ground.live_volumes())
+
+
+def _times(ground: Ground, runs: int) -> dict[str, list[float]]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "LOCKSTEP_"))}
+    env = {
+        **kept,
+        "LOCKSTEP_ENGINE": "embedded",
+        "LOCKSTEP_LOCK_DIR": str(ground.folder / "locks"),
+        "PULUMI_HOME": str(ground.folder / "home"),
+        "PULUMI_CONFIG_PASSPHRASE": "bench",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    (ground.folder / "locks").mkdir()
+    commands = {
+        "list": ["list"],
+        "list --json": ["list", "--json"],
+        "preview": ["preview", "--impact-only"],
+        "preview --json": ["preview", "--json"],
+    }
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, words in commands.items():
+            began = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-m", "cli.main", *words],
+                cwd=ground.folder,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            found[name].append(time.monotonic() - began)
+            if done.returncode:
+                raise RuntimeError(f"lockstep {' '.join(words)}: {done.stdout}{done.stderr}")
+    return found
+
+
+def _docker(*words: str) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def main() -> int:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    print("| releases | services | datasets | list | list --json | preview | preview --json |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for size in SIZES:
+        times = measure(size, runs)
+        figures = " | ".join(f"{statistics.median(seconds):.2f} s" for seconds in times.values())
+        print(f"| {size.releases} | {size.services} | {size.datasets} | {figures} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
