@@ -30,6 +30,7 @@ from cli import (
     window,
 )
 from cli.context import Common
+from cli.report import command as report
 
 app = typer.Typer(
     name="lockstep",
@@ -60,6 +61,7 @@ app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
 app.command("metrics", rich_help_panel=READ)(metrics.metrics)
+app.command("report", rich_help_panel=READ)(report.report)
 app.command("pin", rich_help_panel=DATA)(window.pin)
 app.command("unpin", rich_help_panel=DATA)(window.unpin)
 app.command("prune", rich_help_panel=DATA)(window.prune)

@@ -1,0 +1,1 @@
+"""The report: what the ledger, the records and the books of a stack tell, as one page of HTML."""

@@ -1,0 +1,158 @@
+"""All that the report is made from, read once: the ledger, the records, the books, the store."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from reconciler import drillbook, retention, verifybook
+from reconciler.journal import JournalFile
+from reconciler.ledger import AnyEvent, Captured, State, fold
+from reconciler.metrics import Metrics, measure
+from reconciler.release import Release
+from reconciler.verifybook import Check
+from snapshots.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from reconciler.catalog import Catalog
+    from reconciler.config import Stack
+
+NEWEST_INCIDENTS = 200
+
+
+@dataclass(frozen=True)
+class Held:
+    """A snapshot in the store. `bytes`: of file data."""
+
+    id: str
+    dataset: str
+    created: str
+    bytes: int
+    kind: str
+    """backup where somebody asked for it, else ""."""
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """What the store takes and holds now; `problem`: why that cannot be told."""
+
+    bytes: int | None = None
+    free: int | None = None
+    snapshots: tuple[Held, ...] = ()
+    encrypted: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Material:
+    """One moment of a stack."""
+
+    project: str
+    stack: str
+    made: datetime
+    state: State
+    events: Sequence[AnyEvent]
+    metrics: Metrics
+    records: Mapping[str, Release] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    declared: str | None = None
+    interrupted: str | None = None
+    """The world that a switch which is under way, or was interrupted, was to make live."""
+    chain: str = ""
+    host: str = ""
+    store: StoreFacts = StoreFacts()
+    drills: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    incidents: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def captures(self) -> list[Captured]:
+        """Every capture of what a switch sealed, in order."""
+        return [event for event in self.events if isinstance(event, Captured)]
+
+
+def gather(stack: Stack, catalog: Catalog) -> Material:
+    """Read everything; changes nothing. Raises CatalogDamaged when the ledger is."""
+    events, chain = catalog.ledger.events()
+    state = fold(events)
+    records, damaged = catalog.records(state)
+    return Material(
+        project=stack.project,
+        stack=stack.name,
+        made=datetime.now(UTC),
+        state=state,
+        events=events,
+        metrics=measure(state),
+        records=records,
+        damaged=damaged,
+        kept=_kept(stack, state, records),
+        declared=stack.settings.release,
+        interrupted=_interrupted(catalog),
+        chain=chain,
+        host=platform.node(),
+        store=_store(stack),
+        drills={r: d for r in records if (d := drillbook.last(catalog, r)) is not None},
+        checks=tuple(verifybook.read(catalog)),
+        incidents=_incidents(catalog),
+    )
+
+
+def _kept(
+    stack: Stack, state: State, records: Mapping[str, Release]
+) -> Mapping[str, tuple[str, ...]]:
+    previous = state.worlds[state.previous].release if state.previous else None
+    kept, _ = retention.retain(
+        stack.settings.window,
+        records,
+        state,
+        live=state.live_release,
+        previous=previous,
+        unfinished=(),
+        now=time.time(),
+    )
+    return {k.release: k.reasons for k in kept}
+
+
+def _interrupted(catalog: Catalog) -> str | None:
+    from reconciler.errors import CatalogDamaged
+
+    try:
+        intent = JournalFile(catalog.journal).read()
+    except CatalogDamaged as error:
+        return error.message
+    return intent.to_world if intent is not None else None
+
+
+def _store(stack: Stack) -> StoreFacts:
+    if not stack.store.exists():
+        return StoreFacts()
+    try:
+        store = stack.open_store(create=False)
+        found = []
+        for name in store.ids():
+            with suppress(SnapshotError):
+                record = store.read(name)
+                kind = record.tags.get("kind", "")
+                found.append(Held(name, record.dataset, record.created, record.bytes, kind))
+        return StoreFacts(store.size(), store.free(), tuple(found), store.encrypted)
+    except (SnapshotError, OSError) as error:
+        return StoreFacts(problem=str(error))
+
+
+def _incidents(catalog: Catalog) -> tuple[Mapping[str, Any], ...]:
+    """The newest incidents' own documents; one that cannot be read is left out."""
+    found = []
+    paths = sorted((catalog.root / "incidents").glob("*/incident.json"))
+    for path in paths[-NEWEST_INCIDENTS:]:
+        with suppress(OSError, ValueError):
+            document = json.loads(path.read_bytes())
+            if isinstance(document, dict):
+                found.append({**document, "folder": path.parent.name})
+    return tuple(found)
