@@ -261,8 +261,8 @@ def _health(here: Context) -> Iterator[Finding]:
         details = here.docker.inspect(container.id)
         service = container.service
         known = service in compose.services(record.model)
-        gate = compose.gate(record.model, here.stack.settings, service) if known else None
-        if known and details.health is None and gate is None:
+        gates = compose.gates(record.model, here.stack.settings, service) if known else ()
+        if known and details.health is None and not gates:
             yield Finding(
                 "health",
                 WARNING,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
-from reconciler.config import Gate, Setting, Settings
+from reconciler.config import Setting, Settings
 from reconciler.errors import BadInput
+from reconciler.gates import model as gate_model
+from reconciler.gates.model import Gate, Gates
 from reconciler.release import Release, Strategy
 
 Model = Mapping[str, Any]
@@ -28,10 +30,20 @@ class ServiceNote(Setting):
     """`x-lockstep` of a service."""
 
     start: Literal["after-commit"] | None = None
-    gate: Gate | None = None
+    gate: Gates = ()
+    gates: Gates = ()
     driver: str | None = None
     job: bool | Literal["again"] = False
     """Ends by itself; `again`: runs also when a release is gone back to."""
+
+    @property
+    def all_gates(self) -> tuple[Gate, ...]:
+        return (*gate_model.listed(self.gate), *gate_model.listed(self.gates))
+
+    @model_validator(mode="after")
+    def _gates_are_in_their_place(self) -> Self:
+        gate_model.insist_on_place("this service", self.all_gates)
+        return self
 
 
 class VolumeNote(Setting):
@@ -47,6 +59,15 @@ class TopNote(Setting):
     """`x-lockstep` at the top of the compose file."""
 
     dropped: tuple[str, ...] = ()
+    gates: Gates = ()
+
+    @model_validator(mode="after")
+    def _gates_are_in_their_place(self) -> Self:
+        found = gate_model.listed(self.gates)
+        gate_model.insist_on_place("", found)
+        if any(gate.host for gate in found):
+            raise ValueError("a command on the host is said in the config, as stackGates")
+        return self
 
 
 _Note = TypeVar("_Note", bound=Setting)
@@ -161,7 +182,8 @@ def _note(kind: type[_Note], body: Mapping[str, Any], *place: str) -> _Note:
         return kind.model_validate(said)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join([*place, NOTE, *(str(p) for p in problem["loc"])])
+        inner = (str(p) for p in problem["loc"] if p not in gate_model.FORMS)
+        where = ".".join([*place, NOTE, *inner])
         known = ", ".join(sorted(kind.model_fields))
         raise Unfit(
             f"{where} in the compose file: {problem['msg']}",
@@ -230,9 +252,20 @@ def after_commit(model: Model) -> set[str]:
     return {s for s in services(model) if service_note(model, s).start == "after-commit"}
 
 
-def gate(model: Model, settings: Settings, service: str) -> Gate | None:
-    """How a service is proved besides its health check: the stack's word before the file's."""
-    return settings.gates.get(service) or service_note(model, service).gate
+def gates(model: Model, settings: Settings, service: str) -> tuple[Gate, ...]:
+    """How a service is proved besides its health check: the config's word before the file's."""
+    said = settings.gates.get(service)
+    return gate_model.listed(said) if said else service_note(model, service).all_gates
+
+
+def runs_on_host(model: Model, service: str) -> bool:
+    """Whether the compose file has a gate of the service run a command on the host."""
+    return any(gate.host for gate in service_note(model, service).all_gates)
+
+
+def stack_gates(model: Model, settings: Settings) -> tuple[Gate, ...]:
+    """What the stack as a whole must show: the config's word before the file's."""
+    return gate_model.listed(settings.stackGates) or gate_model.listed(top_note(model).gates)
 
 
 def has_health_check(model: Model, service: str) -> bool | None:

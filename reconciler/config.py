@@ -17,6 +17,8 @@ from pydantic import (
 
 from reconciler import masking, names
 from reconciler.errors import BadInput
+from reconciler.gates import model as gate_model
+from reconciler.gates.model import Gates
 from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
 from reconciler.setting import Setting as Setting
@@ -33,23 +35,6 @@ class Window(Setting):
     last: Annotated[int, Field(ge=1)] = 3
     days: Annotated[int, Field(ge=0)] = 0
     pinned: tuple[str, ...] = ()
-
-
-class HttpGate(Setting):
-    """A request to the service's own address: proved when it answers as told."""
-
-    port: int
-    path: str = "/"
-    status: int = 200
-    contains: str = ""
-
-
-class Gate(Setting):
-    """How one service is proved, beside or instead of its health check."""
-
-    http: HttpGate | None = None
-    command: tuple[str, ...] = Field((), description="exec in the container; proved by exit 0")
-    tcp: int | None = None
 
 
 class Commands(Setting):
@@ -161,7 +146,10 @@ class Settings(Setting):
     allow: tuple[str, ...] = Field(
         (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
     )
-    gates: dict[str, Gate] = Field({})
+    gates: dict[str, Gates] = Field(
+        {}, description="service -> a gate or a list: what it must show before it is live"
+    )
+    stackGates: Gates = Field((), description="the same, for the stack as a whole")  # noqa: N815
     restore: Wish | None = None
     retry: str | None = None
     trust: str | None = Field(
@@ -191,6 +179,13 @@ class Settings(Setting):
     def _secrets_are_never_shown(self) -> Self:
         masking.hide([*self.secrets.values(), self.encryption or ""])
         masking.hide(receiver.url for receiver in self.notify)
+        return self
+
+    @model_validator(mode="after")
+    def _gates_are_in_their_place(self) -> Self:
+        for service, gates in self.gates.items():
+            gate_model.insist_on_place(service, gate_model.listed(gates))
+        gate_model.insist_on_place("", gate_model.listed(self.stackGates))
         return self
 
     def commands(self, dataset: str) -> dict[str, str]:
@@ -298,7 +293,7 @@ def _as_text(value: Any) -> Any:
 def _explain(error: ValidationError, stack: str) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(str(part) for part in problem["loc"] if part not in gate_model.FORMS)
         lines.append(f"config {key} of stack {stack}: {problem['msg']}")
     known = ", ".join(sorted(Settings.model_fields))
     return "\n".join(lines) + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"

@@ -87,7 +87,7 @@ class _Looking:
     def in_service(self, service: str) -> Iterator[Danger]:
         body = compose.plain(compose.services(self._model)[service])
         for place, key, what in (
-            *self._rights(body),
+            *self._rights(service, body),
             *self._shared_with(body),
             *self._mounts(body),
             *self._files(body),
@@ -95,7 +95,7 @@ class _Looking:
         ):
             yield Danger(service, place, key, what)
 
-    def _rights(self, body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    def _rights(self, service: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if body.get("privileged"):
             yield "privileged", "privileged", "is privileged: it is root on the host"
         if body.get("use_api_socket"):
@@ -104,6 +104,8 @@ class _Looking:
             name = capability.upper().removeprefix("CAP_")
             if name not in _HARMLESS_CAPABILITIES:
                 yield "cap_add", f"cap:{name}", f"gets the capability {name}"
+        if compose.runs_on_host(self._model, service):
+            yield compose.NOTE, "host-gate", "has a gate that runs a command on the host"
         for device in body.get("devices") or ():
             source = device.get("source") if isinstance(device, Mapping) else str(device)
             name = str(source).split(":", 1)[0]

@@ -44,6 +44,7 @@ from reconciler.dockervalues import (
     Listed,
     NetworkInfo,
     Published,
+    Usage,
     VolumeInfo,
 )
 from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
@@ -80,6 +81,7 @@ __all__ = [
     "NetworkInfo",
     "PortTaken",
     "Published",
+    "Usage",
     "VolumeInfo",
     "connect",
 ]
@@ -405,11 +407,20 @@ class Docker:
             return int(said["StatusCode"])
         return None
 
-    def logs(self, container_id: str, tail: int = 30) -> str:
-        """The last lines of its output, both streams, with `\\n` between."""
+    def logs(self, container_id: str, tail: int = 30, since: float | None = None) -> str:
+        """The last lines of its output, both streams, with `\\n` between; `since`: only what it
+        said after that time (seconds since 1970)."""
+        api: Any = self._api  # its stubs know no fractions of a second
         with self._mapped_container("logs of", container_id):
-            said = self._api.logs(container_id, stdout=True, stderr=True, tail=tail)
+            said = api.logs(container_id, stdout=True, stderr=True, tail=tail, since=since)
         return bytes(said).decode(errors="replace")
+
+    def usage(self, container_id: str, *, cpu: bool) -> Usage | None:
+        """What it uses now, None if it does not run; `cpu` takes a second or two more."""
+        api: Any = self._api  # its stubs leave one_shot out
+        options = {} if cpu else {"one_shot": True}
+        with self._mapped_container("stats of", container_id):
+            return values.usage(api.stats(container_id, stream=False, **options))
 
     def put_file(
         self, container_id: str, target: str, content: bytes, *, mode: int, uid: int, gid: int

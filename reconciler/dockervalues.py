@@ -99,6 +99,22 @@ class ContainerDetails:
     """mount target -> volume name or bind source."""
     read_only: frozenset[str]
     """Mount targets that the container cannot write."""
+    health_status: str = ""
+    """Docker's verdict in a word: starting, healthy, unhealthy; "" without a health check."""
+    restarts: int = 0
+    """How often Docker itself started it again."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses now."""
+
+    memory: int
+    """Bytes without the page cache that can be given back."""
+    memory_limit: int
+    """Of the container, or of the host."""
+    cpu_percent: float | None
+    """Of one core, over the daemon's last interval; None if it was not asked."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +251,31 @@ def details(said: Mapping[str, Any]) -> ContainerDetails:
         read_only=frozenset(
             m["Destination"] for m in said.get("Mounts") or () if not m.get("RW", True)
         ),
+        health_status=(state.get("Health") or {}).get("Status") or "",
+        restarts=int(said.get("RestartCount") or 0),
     )
+
+
+def usage(said: Mapping[str, Any]) -> Usage | None:
+    """A container's statistics; None when it does not run, or cgroups do not tell its memory."""
+    memory = said.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    details = memory.get("stats") or {}
+    cache = int(details.get("inactive_file", details.get("total_inactive_file", 0)))
+    return Usage(
+        max(0, int(memory["usage"]) - cache), int(memory.get("limit") or 0), _cpu_percent(said)
+    )
+
+
+def _cpu_percent(said: Mapping[str, Any]) -> float | None:
+    now, before = said.get("cpu_stats") or {}, said.get("precpu_stats") or {}
+    whole = int(now.get("system_cpu_usage") or 0) - int(before.get("system_cpu_usage") or 0)
+    if not before.get("system_cpu_usage") or whole <= 0:
+        return None
+    used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    cores = int(now.get("online_cpus") or 0) or len(now["cpu_usage"].get("percpu_usage") or ()) or 1
+    return float(used / whole * cores * 100)
 
 
 def _restart(said: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ gives up its ports first, and the rest of it stops while the other already start
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,17 +46,17 @@ class HandOver:
     settled: frozenset[str]
     """Services for which `settle` does something."""
     proof_seconds: float
-    gated: bool = True
+    gates: Sequence[Act] = ()
+    """What is asked of the coming world beside its readiness."""
     on_answer: Callable[[Service], None] = lambda _: None
-    """Told when a service of the coming world is ready, and again when its gate let it pass."""
+    """Told when a service of the coming world is ready."""
     on_stop: Callable[[Service], None] = lambda _: None
     at_rest: Callable[[], None] = lambda: None
     """Told when the leaving world is down and the data is as it must be."""
 
     def carry_out(self) -> None:
-        """Returns when the coming world is ready and, if `gated`, its gates let it pass."""
-        gates = self._gates() if self.gated else []
-        acts = [*self._stops(), *self._seals(), *self._starts(), *gates]
+        """Returns when the coming world is ready, and its gates let it pass."""
+        acts = [*self._stops(), *self._seals(), *self._starts(), *self.gates]
         perform(acts, self.services.abandoned)
 
     def _stops(self) -> list[Act]:
@@ -108,24 +108,8 @@ class HandOver:
             after=lambda name: PORTS_FREE if name in self.independent else AT_REST,
         )
 
-    def _gates(self) -> list[Act]:
-        """A gate may ask for the whole world, so nothing waits for it but the proof."""
-        return [
-            Act(
-                f"gate {service.name}",
-                partial(self._gate, service),
-                frozenset({f"ready {service.name}"}),
-            )
-            for service in self.coming.services.values()
-            if service.gate is not None
-        ]
-
     def _settle(self, service: Service) -> None:
         self.settle(service)
-        self.on_answer(service)
-
-    def _gate(self, service: Service) -> None:
-        self.services.await_gate(service)
         self.on_answer(service)
 
 

@@ -10,8 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from reconciler import compose
-from reconciler.config import Gate, Settings
+from reconciler.config import Settings
 from reconciler.docker import ONE_OFF, PROJECT, ContainerDetails, Docker, Published
+from reconciler.gates import model as gate_model
+from reconciler.gates.model import Gate
 from reconciler.release import Release
 
 DEPENDS_ON = "com.docker.compose.depends_on"
@@ -29,7 +31,7 @@ class Service:
     containers: tuple[ContainerDetails, ...]
     needs: Mapping[str, str]
     """Services of this world that come first -> Compose's condition."""
-    gate: Gate | None
+    gates: tuple[Gate, ...]
     job: bool
     """Ends by itself: proved by exit code 0."""
     after_commit: bool
@@ -127,7 +129,7 @@ def look(docker: Docker, world: str, record: Release | None, settings: Settings)
             name,
             tuple(sorted(found, key=lambda c: c.name)),
             needs[name],
-            gate=_gate(name, record, settings),
+            gates=_gates(name, record, settings),
             job=_is_job(name, record, needs),
             after_commit=name in later,
             restart_policy=_policy(name, record, found[0]),
@@ -145,10 +147,10 @@ def _needs(name: str, labels: Mapping[str, str], record: Release | None) -> dict
     return {entry[0]: entry[1] if len(entry) > 1 else STARTED for entry in entries}
 
 
-def _gate(name: str, record: Release | None, settings: Settings) -> Gate | None:
+def _gates(name: str, record: Release | None, settings: Settings) -> tuple[Gate, ...]:
     if record is None or name not in record.model["services"]:
-        return settings.gates.get(name)
-    return compose.gate(record.model, settings, name)
+        return gate_model.listed(settings.gates.get(name))
+    return compose.gates(record.model, settings, name)
 
 
 def _is_job(name: str, record: Release | None, needs: Mapping[str, Mapping[str, str]]) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from failpoints import failpoint
 from reconciler.catalog import write_durably
 from reconciler.errors import CatalogDamaged
+from reconciler.gates.results import GateResult
 from reconciler.ledger import fsync_directory
 
 
@@ -72,6 +73,8 @@ class Intent(BaseModel):
     """Container of the new world -> when Docker says it last started, before the switch."""
     steps: dict[str, float] = {}
     downtime_seconds: float | None = None
+    gates: tuple[GateResult, ...] = ()
+    """What became of the gates that were asked so far."""
     planned: str = ""
     """When the facts were read that the plan was made from; UTC, ISO 8601."""
     expected_seconds: float | None = None
@@ -89,8 +92,8 @@ class _Sealed(BaseModel):
     intent: Intent
 
 
-def _digest(intent: Intent) -> str:
-    return hashlib.sha256(intent.model_dump_json().encode()).hexdigest()
+def _digest(intent: str) -> str:
+    return hashlib.sha256(intent.encode()).hexdigest()
 
 
 class JournalFile:
@@ -111,7 +114,8 @@ class JournalFile:
             problem = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise self._damaged(f"{where} {problem['msg']}".strip()) from None
-        if sealed.sha256 != _digest(sealed.intent):
+        # A journal that an older version left has fewer fields: only what it says counts.
+        if sealed.sha256 != _digest(sealed.intent.model_dump_json(exclude_unset=True)):
             raise self._damaged("it was altered")
         return sealed.intent
 
@@ -124,7 +128,7 @@ class JournalFile:
     def write(self, intent: Intent) -> None:
         """Make the intent durable; 0600."""
         failpoint("journal.write")
-        sealed = _Sealed(sha256=_digest(intent), intent=intent)
+        sealed = _Sealed(sha256=_digest(intent.model_dump_json()), intent=intent)
         write_durably(self.path, sealed.model_dump_json(indent=1).encode())
         failpoint("journal.written")
 

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
+from reconciler.gates.results import GateResult
 from reconciler.release import Frozen
 from snapshots.private import make_folder
 
@@ -92,6 +93,7 @@ class Outcome(Event):
         description="dataset -> snapshot taken within the switch: in place and shared ones",
     )
     steps: dict[str, float] = Field({}, description="step -> seconds")
+    gates: tuple[GateResult, ...] = Field((), description="what became of each gate asked")
     planned: str = Field("", description="when the facts were read that the plan was made from")
     expected_seconds: float | None = Field(None, description="the downtime that the plan foresaw")
     set_aside: dict[str, dict[str, int]] = Field(

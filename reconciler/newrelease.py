@@ -220,7 +220,7 @@ def _insist_on_proof(stack: Stack, model: compose.Model, images: Mapping[str, Im
             continue
         declared = compose.has_health_check(model, service)
         by_image = declared is None and images[service].health is not None
-        if declared or by_image or compose.gate(model, stack.settings, service) is not None:
+        if declared or by_image or compose.gates(model, stack.settings, service):
             return
     some = next(iter(compose.services(model)))
     raise Refused(

@@ -226,8 +226,7 @@ class _WayBack:
             independent=independent(self.back, self.new, places.values()),
             settle=lambda _: None,
             settled=frozenset(),
-            # It passed its gates when it became live; those of today may be what failed.
-            gated=False,
+            # No gates: it passed its own when it became live; those of today may be what failed.
             on_answer=lambda service: u.gap.answers(service, self.back),
             proof_seconds=max(_RETURN_SECONDS, u.stack.settings.deadline),
             at_rest=lambda: failpoint("switch.revert-stopped"),

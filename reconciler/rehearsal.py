@@ -30,10 +30,12 @@ from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Compose, Docker
 from reconciler.errors import LockstepError, Refused
+from reconciler.gates.results import GateResult
 from reconciler.handover import HandOver
 from reconciler.hostworld import HostWorld, Service
 from reconciler.inside import Inside
 from reconciler.plan import Action, DatasetPlan, Plan
+from reconciler.proof import Proof, returned, told_to_host
 from reconciler.reach import Fork, capture_live, driver_for, restore
 from reconciler.rehearsalplan import Wrong
 from reconciler.release import Release
@@ -81,6 +83,7 @@ class Rehearsal:
     datasets: list[Copied] = field(default_factory=list)
     services: dict[str, float] = field(default_factory=dict)
     """service -> seconds from the start of all until it was ready, its gate included."""
+    gates: list[GateResult] = field(default_factory=list)
     held_back: dict[str, str] = field(default_factory=dict)
     log_errors: dict[str, Wrong] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
@@ -353,23 +356,36 @@ class _Rehearsing:
                 self.result.services[service.name] = round(time.monotonic() - began, 3)
 
         self.services.expect(world.services)
+        proof = Proof(
+            self.stack,
+            self.services,
+            world,
+            self.release,
+            returned=returned(self.release, self.plan.datasets),
+            facts=lambda: told_to_host(self._look(), self.release.name),
+            tell=self._gate_told,
+        )
+        held = {name: self._held(name, before) for name in self.release.datasets}
         HandOver(
             services=self.services,
             leaving=None,
             coming=world,
             seals=(),
             independent=frozenset(),
-            settle=partial(self._settle, world),
-            settled=frozenset(
+            settle=partial(self._settle, world, proof),
+            settled=proof.resetting
+            | {
                 mount.service
                 for dataset in self.release.datasets.values()
                 for mount in dataset.mounts
                 if dataset.driver != "directory"
-            ),
+            },
             proof_seconds=self.stack.settings.deadline,
+            gates=proof.acts(held, (), answers),
             on_answer=answers,
         ).carry_out()
         in_parallel(self.services.insist_on_standing, world)
+        proof.last_look(held)
         for engine in self.data.engines(world, self.release, None):
             self.data.insist_on_content(engine, self._held(engine.dataset, before))
 
@@ -379,15 +395,23 @@ class _Rehearsing:
         copied = next(c for c in self.result.datasets if c.dataset == dataset)
         return before.get(dataset, {}) if copied.action in of_live else {}
 
-    def _settle(self, world: HostWorld, service: Service) -> None:
+    def _gate_told(self, result: GateResult) -> None:
+        self.result.gates.append(result)
+        self.say(str(result))
+
+    def _look(self) -> HostWorld:
+        return hostworld.look(self.docker, self.aside.world, self.release, self.stack.settings)
+
+    def _settle(self, world: HostWorld, proof: Proof, service: Service) -> None:
         for engine in self.data.engines(world, self.release, None):
             if engine.container.id in service.ids:
                 self.data.load(engine)
                 self.data.align(engine)
                 self.data.check(engine)
+        proof.reset(service)
 
     def _look_at_what_it_did(self) -> None:
-        world = hostworld.look(self.docker, self.aside.world, self.release, self.stack.settings)
+        world = self._look()
         counts = self.data.probe(world, self.release, _PROBE_SECONDS)
         for copied in self.result.datasets:
             copied.after = counts.get(copied.dataset, {})

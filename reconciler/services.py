@@ -6,10 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-from reconciler import gates, masking
+from reconciler import clock, masking
 from reconciler.docker import ContainerDetails, Docker, PortTaken
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
+from reconciler.gates.inside import unhealthy
+from reconciler.gates.results import LOG_LINE, LOG_LINES, GateResult, Result, bounded
 from reconciler.hostworld import HostWorld, Service
 
 _PORT_SECONDS = 10.0
@@ -26,6 +29,18 @@ _UP = ("running", "restarting")
 
 class NotProved(LockstepError):
     """A service did not do what its release says it does; the message tells how it showed."""
+
+    result: GateResult | None = None
+    """The same for the log entry."""
+
+    @property
+    def first_line(self) -> str:
+        """What showed, without the container's last words."""
+        return self.message.partition("\n")[0]
+
+
+class TooLate(NotProved):
+    """It did not do so before its time was over."""
 
 
 class Abandoned(LockstepError):
@@ -50,6 +65,8 @@ class Services:
         self._started: set[str] = set()
         self._given_up: set[str] = set()
         """Services that Docker calls unhealthy."""
+        self.restarts: dict[str, int] = {}
+        """Container -> how often it was started again after it had ended."""
         self._too_soon: set[str] = set()
         """Services that were last started while others were not ready yet."""
 
@@ -114,45 +131,37 @@ class Services:
         retries are used up; without a health check until it runs; a job until it ended well.
         Raises NotProved."""
         began = time.monotonic()
-        for container in service.containers:
-            if service.job:
-                self._await_job(service, container.id)
-            else:
-                self._await_healthy(service, container)
+        with self._telling(service, "done" if service.job else "ready"):
+            for container in service.containers:
+                if service.job:
+                    self._await_job(service, container.id)
+                else:
+                    self._await_healthy(service, container)
         self._unready.discard(service.name)
         what = "has done its work" if service.job else "is ready"
         self.say(f"{service.name} {what} after {time.monotonic() - began:.1f} s")
 
-    def await_gate(self, service: Service) -> None:
-        """Wait until its gate lets it pass. Raises NotProved."""
-        gate = service.gate
-        if gate is None:
-            return
-        asked = f"{service.name} at its gate ({gates.describe(gate)})"
-        for container in service.containers:
-            self._await(
-                service,
-                container.id,
-                lambda now, left: gates.ungated(self.docker, now, gate, left),
-                asked,
-            )
-
     def insist_on_standing(self, service: Service) -> None:
         """Raises NotProved unless it runs now (a job: ended well or runs), or runs when it is
         started again because it was started too soon."""
-        for container_id in service.ids:
-            now = self.docker.inspect(container_id)
-            if self._stands(service, now):
-                continue
-            self._forgive(service, now, 0.0)
-            self._wait(_STAY_SECONDS)
-            now = self.docker.inspect(container_id)
-            if not self._stands(service, now):
-                raise self._ended(service, now, _STAY_SECONDS)
+        with self._telling(service, "stands"):
+            for container_id in service.ids:
+                now = self.docker.inspect(container_id)
+                if self._stands(service, now):
+                    continue
+                self._forgive(service, now, 0.0)
+                self._wait(_STAY_SECONDS)
+                now = self.docker.inspect(container_id)
+                if not self._stands(service, now):
+                    raise self._ended(service, now, _STAY_SECONDS)
 
     def insist_on_steadiness(self, seconds: float, service: Service) -> None:
         """Raises NotProved unless it stands that long, and its health check never fails as often
         in a row as Docker needs to call it unhealthy."""
+        with self._telling(service, "steady"):
+            self._watch(seconds, service)
+
+    def _watch(self, seconds: float, service: Service) -> None:
         until = time.monotonic() + seconds
         failures = dict.fromkeys(service.ids, 0)
         while time.monotonic() < until:
@@ -163,11 +172,11 @@ class Services:
                     raise self._ended(service, now, 0.0)
                 if service.job:
                     continue
-                said = gates.unhealthy(self.docker, now, seconds)
+                said = unhealthy(self.docker, now, seconds)
                 failures[container.id] = failures[container.id] + 1 if said is not None else 0
                 if failures[container.id] >= (now.health.retries if now.health else 1):
                     text = f"the health check of {service.name} {said} while it was watched"
-                    raise NotProved(self._with_log(text, container.id))
+                    raise self.not_proved(text, container.id)
 
     def _stands(self, service: Service, now: ContainerDetails) -> bool:
         return now.state in _UP or (service.job and now.exit_code == 0)
@@ -176,16 +185,16 @@ class Services:
         asked = f"the health check of {service.name}"
 
         def ask(now: ContainerDetails, left: float) -> str | None:
-            said = gates.unhealthy(self.docker, now, left)
+            said = unhealthy(self.docker, now, left)
             if said is not None and self._is_final(service, now):
                 tries = now.health.retries if now.health else 0
                 text = (
                     f"{asked} {said}, and failed {tries} times in a row: Docker calls it unhealthy"
                 )
-                raise NotProved(self._with_log(text, container.id))
+                raise self.not_proved(text, container.id)
             return said
 
-        self._await(service, container.id, ask, asked)
+        self.await_answer(service, container.id, ask, asked)
 
     def _is_final(self, service: Service, now: ContainerDetails) -> bool:
         """Whether Docker gave its verdict, and nobody is left whom the service may wait for."""
@@ -206,18 +215,23 @@ class Services:
                 raise self._ended(service, now, time.monotonic() - began)
             self._insist_on_time(container_id, began, f"{service.name} still worked", "")
 
-    def _await(
+    def await_answer(
         self,
         service: Service,
         container_id: str,
         ask: Callable[[ContainerDetails, float], str | None],
         asked: str,
+        interval: float | None = None,
     ) -> None:
-        """Ask at once and often until nothing is wrong any more."""
+        """Ask at once and often, or every `interval` seconds, until nothing is wrong any more.
+
+        `ask` is given the container and the seconds that are left, and says what is wrong;
+        `asked` begins the message when time is over. Raises NotProved.
+        """
         began = time.monotonic()
         said = "the container did not run"
         restarts = 0
-        for pause in _pauses():
+        for pause in _pauses(interval):
             now = self.docker.inspect(container_id)
             if now.state == "running":
                 answer = ask(now, self.deadline - time.monotonic())
@@ -233,22 +247,35 @@ class Services:
             self._insist_on_time(container_id, began, asked, said)
             self._wait(pause)
 
+    def await_alone(
+        self, ask: Callable[[float], str | None], asked: str, interval: float | None = None
+    ) -> None:
+        """The same for what concerns no container."""
+        began = time.monotonic()
+        for pause in _pauses(interval):
+            said = ask(self.deadline - time.monotonic())
+            if said is None:
+                return
+            self._insist_on_time(None, began, asked, said)
+            self._wait(pause)
+
     def _forgive(self, service: Service, now: ContainerDetails, seconds: float) -> None:
         """A container that ended is a failure, but is started again when its release would have
         that and others were not ready when it was started: it may have needed them."""
         if service.restart_policy == "no" or service.name not in self._too_soon:
             raise self._ended(service, now, seconds)
         self.say(f"{service.name} ended (exit code {now.exit_code}), started again")
+        self.restarts[now.id] = self.restarts.get(now.id, 0) + 1
         self._wait(_LONGEST_PAUSE)
         self._start_container(service, now.id)
 
-    def _insist_on_time(self, container_id: str, began: float, what: str, said: str) -> None:
+    def _insist_on_time(self, container_id: str | None, began: float, what: str, said: str) -> None:
         if self.abandoned.is_set():
             raise Abandoned("another service failed meanwhile")
         now = time.monotonic()
         if now > self.deadline:
             text = f"{what} {said}".rstrip() + f" for {now - began:.0f} s"
-            raise NotProved(self._with_log(text, container_id))
+            raise TooLate(self._with_log(text, container_id))
 
     def _ended(self, service: Service, container: ContainerDetails, seconds: float) -> NotProved:
         how = f"ended with exit code {container.exit_code}"
@@ -257,14 +284,46 @@ class Services:
         elif container.exit_code == 0 and not service.job:
             how += " (one that is meant to end says `x-lockstep: {job: true}`)"
         after = f" after {seconds:.1f} s" if seconds else ""
-        return NotProved(self._with_log(f"{service.name} {how}{after}", container.id))
+        return self.not_proved(f"{service.name} {how}{after}", container.id)
 
-    def _with_log(self, text: str, container_id: str) -> str:
+    def not_proved(self, text: str, container_id: str | None) -> NotProved:
+        """The failure that says so, with the container's last words."""
+        return NotProved(self._with_log(text, container_id))
+
+    def _with_log(self, text: str, container_id: str | None) -> str:
+        lines = self.last_lines(container_id)[-_LOG_LINES:]
+        return self.masked("\n    ".join([text, *lines]))
+
+    def last_lines(self, container_id: str | None) -> tuple[str, ...]:
+        """The end of a container's log, bounded, without secrets; () where it cannot be read."""
+        if container_id is None:
+            return ()
         try:
-            lines = self.docker.logs(container_id, tail=_LOG_LINES).splitlines()[-_LOG_LINES:]
+            lines = self.docker.logs(container_id, tail=LOG_LINES).splitlines()[-LOG_LINES:]
         except (DockerFailed, Unavailable):
-            lines = []
-        return self.masked("\n    ".join([text, *(line.rstrip()[:300] for line in lines)]))
+            return ()
+        return tuple(self.masked(line.rstrip()[:LOG_LINE]) for line in lines)
+
+    @contextmanager
+    def _telling(self, service: Service, what: str) -> Iterator[None]:
+        """A failure inside tells the log entry, too, what was waited for and since when."""
+        began, since = time.monotonic(), clock.now("milliseconds")
+        try:
+            yield
+        except NotProved as error:
+            _, *log = error.message.splitlines()
+            error.result = GateResult(
+                gate=what,
+                service=service.name,
+                kind="ready",
+                result=Result.FAILED,
+                means="fail",
+                since=since,
+                seconds=round(time.monotonic() - began, 3),
+                said=bounded(error.first_line),
+                log=tuple(line.strip() for line in log),
+            )
+            raise
 
     def masked(self, text: str) -> str:
         """The text without any secret's value."""
@@ -275,10 +334,10 @@ class Services:
             raise Abandoned("another service failed meanwhile")
 
 
-def _pauses() -> Iterator[float]:
+def _pauses(interval: float | None = None) -> Iterator[float]:
     pause = _FIRST_PAUSE
     while True:
-        yield pause
+        yield interval or pause
         pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import getpass
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from reconciler.config import Stack
 from reconciler.docker import Docker, connect
 from reconciler.early import early, independent, unsettled
 from reconciler.errors import LockstepError, Refused, Reverted, WorldChanged
+from reconciler.gates.results import GateResult, Result, bounded
 from reconciler.graph import Act, perform
 from reconciler.handover import HandOver, Seal, start_acts
 from reconciler.hostlock import HostLock
@@ -48,9 +49,10 @@ from reconciler.hostworld import HostWorld, Service
 from reconciler.journal import InPlace, Intent, JournalFile
 from reconciler.ledger import State
 from reconciler.plan import Action, DatasetPlan, Move, Plan
+from reconciler.proof import Proof, returned, told_to_host
 from reconciler.release import Release
 from reconciler.services import NotProved, in_parallel
-from reconciler.settling import Settling
+from reconciler.settling import Settling, held_before
 from reconciler.undertaking import Undertaking
 
 Say = Callable[[str], None]
@@ -146,6 +148,15 @@ class Switch:
         later = {s.name for s in self.new.services.values() if s.after_commit}
         self.proving = self.new.only(self.new.services.keys() - later)
         self.early: frozenset[str] = frozenset()
+        self.proof = Proof(
+            undertaking.stack,
+            self.services,
+            self.proving,
+            record,
+            returned=returned(record, plan.datasets),
+            facts=self._facts,
+            tell=undertaking.gate_told,
+        )
         self.settling = Settling(
             self.data,
             plan.datasets,
@@ -297,9 +308,10 @@ class Switch:
             ),
             independent=self._independent(coming),
             settle=self._settle,
-            settled=self.settling.services,
+            settled=self._settled,
             proof_seconds=self.u.stack.settings.deadline,
-            on_answer=lambda service: self.u.gap.answers(service, self.new),
+            gates=self.proof.acts(self._before(), self.early, self._on_answer),
+            on_answer=self._on_answer,
             on_stop=self._on_stop,
             at_rest=self._at_rest,
         ).carry_out()
@@ -316,6 +328,27 @@ class Switch:
         if not self.early:
             return frozenset()
         return independent(coming, self.old, unsettled(self.plan.datasets.values()))
+
+    def _on_answer(self, service: Service) -> None:
+        self.u.gap.answers(service, self.new)
+
+    def _before(self) -> dict[str, Mapping[str, int]]:
+        """dataset -> what was counted in the content that the new world has, as it was sealed."""
+        planned = self.plan.datasets.values()
+        state, probes = self.settling.state, self.u.intent.probes
+        return {p.name: held_before(state, p, probes) for p in planned}
+
+    def _facts(self) -> dict[str, Any]:
+        """As the world stands now: its addresses come with its start."""
+        left = self.u.from_world
+        return told_to_host(
+            self.u.look_new(),
+            self.record.name,
+            move=self.plan.move.value,
+            from_release=left.release if left else None,
+            from_world=self.plan.from_world,
+            datasets=self.u.intent.datasets,
+        )
 
     def _on_stop(self, service: Service) -> None:
         self.u.gap.stopping(service, self.old)
@@ -357,23 +390,28 @@ class Switch:
             self.services,
             self.proving.only(self.early).services,
             settle=self._settle,
-            settled=self.settling.services,
+            settled=self._settled,
         )
+
+    @property
+    def _settled(self) -> frozenset[str]:
+        return self.settling.services | self.proof.resetting
 
     def _settle(self, service: Service) -> None:
         self.settling.settle(service)
+        self.proof.reset(service)
         failpoint("switch.ready")
 
     # prove and go back ------------------------------------------------------------------------
 
     def _prove(self) -> None:
         self.u.note("prove")
-        for ask in (self.services.await_ready, self.services.await_gate):
-            in_parallel(ask, self.proving.only(self.early))
+        in_parallel(self.services.await_ready, self.proving.only(self.early))
         in_parallel(self.services.insist_on_standing, self.proving)
         if seconds := self.u.stack.settings.steady:
             self.say(f"watching {self.new.name} for {seconds:g} s before it is live")
             in_parallel(partial(self.services.insist_on_steadiness, seconds), self.proving)
+        self.proof.last_look(self._before())
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.intent.downtime_seconds = self.u.gap.seconds
         failpoint("switch.proved")
@@ -381,12 +419,27 @@ class Switch:
     def _reverted(self, failure: Exception) -> LockstepError:
         """Go back; the error that tells the caller what happened and what is live now."""
         text = self.services.masked(_told(failure))
+        if isinstance(failure, NotProved):
+            self._note_failure(failure)
         own = isinstance(failure, NotProved) and not outcomes.disk_is_full(self.u)
         what = "did not pass its proof" if own else "could not be made live"
         first, _, rest = f"{self.record.name} {what}: {text}".partition("\n")
         self.say(first)
         says = outcomes.revert(self.u, text, quarantine=own)
         return Reverted(f"{first}; {says}" + (f"\n{rest}" if rest else ""))
+
+    def _note_failure(self, failure: NotProved) -> None:
+        """Also what was no gate's failure stands among what was asked."""
+        result = failure.result or GateResult(
+            gate="its data",
+            service="",
+            kind="data",
+            result=Result.FAILED,
+            means="fail",
+            said=bounded(self.services.masked(failure.first_line)),
+        )
+        if result not in self.u.intent.gates:
+            self.u.intent.gates = (*self.u.intent.gates, result)
 
     # small things -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
+from reconciler.gates.results import GateResult
 from reconciler.hostworld import HostWorld, Service, look
 from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import World
@@ -63,7 +64,7 @@ class Undertaking:
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
     gap: Gap = field(default_factory=Gap)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _guard: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self.file = JournalFile(self.catalog.journal)
@@ -103,6 +104,16 @@ class Undertaking:
                 setattr(self.intent, name, value)
             self.file.write(self.intent)
 
+    def gate_told(self, result: GateResult) -> None:
+        """What became of a gate is said, and in the journal before the switch goes on."""
+        self.say(str(result))
+        with self._guard:
+            same = (result.gate, result.service, result.kind)
+            others = [g for g in self.intent.gates if (g.gate, g.service, g.kind) != same]
+            self.intent.gates = (*others, result)
+            with suppress(OSError):  # a full disk stops the switch at its next step
+                self.note()
+
     def outcome(self) -> dict[str, Any]:
         """What every kind of outcome in the ledger says of this switch."""
         intent = self.intent
@@ -116,6 +127,7 @@ class Undertaking:
             "datasets": intent.datasets,
             "probes": intent.probes,
             "steps": intent.steps,
+            "gates": intent.gates,
             "planned": intent.planned,
             "expected_seconds": intent.expected_seconds,
             "set_aside": intent.set_aside,

@@ -31,7 +31,7 @@ _ERROR = re.compile(r"\A\(?(error|ERR|NOPERM|MISCONF|LOADING|Could not connect)"
 
 # The password comes from the container's environment and stays in there (the server hides its own
 # command line); commands come by standard input.
-_CLI = r"""
+WAY_IN = r"""
 if [ -z "${REDISCLI_AUTH:-}" ]; then
   if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE")
   else REDISCLI_AUTH=${REDIS_PASSWORD:-}
@@ -40,13 +40,13 @@ fi
 if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
 cli=redis-cli; command -v redis-cli >/dev/null 2>&1 || cli=valkey-cli
 """
-_RUN = _CLI + "exec $cli\n"
+_RUN = WAY_IN + "exec $cli\n"
 
 # No rewrite of the AOF begins of itself until the script's input ends, however it ends. A server
 # that lets nobody configure it is left as it is.
 _MARK = "-- lockstep: no rewrite --"
 _NO_REWRITE = (
-    _CLI
+    WAY_IN
     + r"""
 setting=auto-aof-rewrite-percentage
 was=$(echo "CONFIG GET $setting" | $cli 2>/dev/null | tail -n 1)

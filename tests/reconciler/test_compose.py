@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler import compose
-from reconciler.config import Gate, HttpGate, Settings
+from reconciler.config import Settings
 from reconciler.errors import BadInput
+from reconciler.gates.model import Gate, HttpGate
 from reconciler.release import ConfigFile, Dataset, Image, Kind, Release
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=8)
@@ -138,9 +139,10 @@ def test_jobs_are_waited_for_or_say_so() -> None:
 def test_the_stacks_gate_comes_before_the_files() -> None:
     found = model(web={"x-lockstep": {"gate": {"command": ["sh", "-c", "test $$A"]}}}, db={})
     ours = Gate(http=HttpGate(port=80))
-    assert compose.gate(found, Settings(), "web") == Gate(command=("sh", "-c", "test $A"))
-    assert compose.gate(found, Settings(gates={"web": ours}), "web") == ours
-    assert compose.gate(found, Settings(), "db") is None
+    assert compose.gates(found, Settings(), "web") == (Gate(command=("sh", "-c", "test $A")),)
+    assert compose.gates(found, Settings(gates={"web": ours}), "web") == (ours,)
+    assert compose.gates(found, Settings(gates={"web": (ours, ours)}), "web") == (ours, ours)
+    assert compose.gates(found, Settings(), "db") == ()
 
 
 def read_notes(found: dict[str, Any]) -> None:

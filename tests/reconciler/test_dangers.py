@@ -19,6 +19,7 @@ def bind(source: str, *, read_only: bool = False) -> dict[str, Any]:
 
 DANGEROUS: dict[str, dict[str, Any]] = {
     "privileged": {"privileged": True},
+    "host-gate": {"x-lockstep": {"gate": [{"tcp": 80}, {"host": ["sh", "smoke.sh"]}]}},
     "api-socket": {"use_api_socket": True},
     "cap:SYS_ADMIN": {"cap_add": ["SYS_ADMIN"]},
     "cap:ALL": {"cap_add": ["all"]},

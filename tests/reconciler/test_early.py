@@ -56,7 +56,7 @@ def service(
         name,
         (container,),
         dict.fromkeys(needs, "service_healthy"),
-        gate=None,
+        gates=(),
         job=False,
         after_commit=False,
         restart_policy="no",

@@ -195,6 +195,19 @@ def test_gates_prove_what_a_health_check_does_not(trial: Trial) -> None:
     with pytest.raises(Reverted) as raised:
         trial.up()
     assert "web at its gate (GET :8000/health) answered 200 without" in str(raised.value)
+    gates = {g.gate: g for g in trial.state.outcomes[-1][1].gates}
+    assert {name: (g.service, g.result) for name, g in gates.items()} == {
+        "GET :8000/health": ("web", "failed"),
+        "a connection to port 6379": ("cache", "passed"),
+        "redis-cli ping": ("cache", "passed"),
+    }
+    failed = gates["GET :8000/health"]
+    assert failed.said == """answered 200 without '"version": "1"' in it"""
+    assert failed.excerpt.endswith('s: {"version": "2"}')
+    assert any("starting 2 ok" in line for line in failed.log)
+    assert "hush-hush" not in failed.model_dump_json()
+    assert failed.tries > 1
+    assert failed.since.startswith("20")
     trial.insist_on_one_world(trial.world(1))
 
     trial.settings["gates"] = {"cache": {"command": ["test", "-e", "/data/wanted"]}}

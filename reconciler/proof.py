@@ -1,0 +1,165 @@
+"""The gates of a switch: who is asked when, and what is asked once more before the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from reconciler import compose
+from reconciler.config import Stack
+from reconciler.docker import ContainerDetails
+from reconciler.gates.asking import Ground, Question, questions
+from reconciler.gates.keeper import Keeper
+from reconciler.gates.results import GateResult
+from reconciler.graph import Act, perform
+from reconciler.handover import AT_REST
+from reconciler.hostworld import HostWorld, Service
+from reconciler.plan import Action, DatasetPlan
+from reconciler.release import Release
+from reconciler.services import Services
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+class Proof:
+    """What the services that are proved before they may be live must show."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        services: Services,
+        proving: HostWorld,
+        record: Release,
+        *,
+        returned: Collection[str],
+        facts: Callable[[], Mapping[str, Any]],
+        tell: Callable[[GateResult], None],
+    ) -> None:
+        """`returned`: services with data from the past; `facts`: for commands on the host; `tell`
+        is told what became of each gate."""
+        self.services = services
+        self.proving = proving
+        self._returned = returned
+        self._tell = tell
+        self._ground = Ground(
+            services.docker,
+            secrets=stack.secret_values,
+            folder=stack.root,
+            facts=facts,
+            restarts=lambda container_id: services.restarts.get(container_id, 0),
+            given_up=services.abandoned,
+        )
+        of_stack = questions("", compose.stack_gates(record.model, stack.settings))
+        of_services = [q for s in proving.services.values() for q in questions(s.name, s.gates)]
+        self.questions = [q for q in (*of_services, *of_stack) if self._is_asked(q)]
+
+    @property
+    def resetting(self) -> frozenset[str]:
+        """Services of which something is reset before others use them."""
+        return frozenset(q.service for q in self._resets())
+
+    def reset(self, service: Service) -> None:
+        """Put right what its data brought back from the past."""
+        for question in self._resets():
+            if question.service == service.name:
+                self._keeper({}).put_right(question, service)
+
+    def acts(
+        self, before: Counts, early: Collection[str], on_answer: Callable[[Service], None]
+    ) -> list[Act]:
+        """One act a question, as early as its service is ready; the stack's when all are.
+
+        `before`: dataset -> what was counted in the content that it had when it was sealed;
+        `early`: services that were ready before the hand-over; `on_answer` is told of each
+        service that a gate let pass.
+        """
+        keeper = self._keeper(before)
+        return [
+            Act(
+                f"gate {number} {question.service}",
+                partial(self._insist, keeper, question, on_answer),
+                frozenset(self._after(question, early)),
+            )
+            for number, question in enumerate(self.questions)
+        ]
+
+    def _after(self, question: Question, early: Collection[str]) -> set[str]:
+        names = [question.service] if question.service else list(self.proving.services)
+        # What was ready before the hand-over is asked when nothing of the old world runs.
+        return {AT_REST if name in early else f"ready {name}" for name in names}
+
+    def last_look(self, before: Counts) -> None:
+        """Ask once more what may have become wrong since. Raises NotProved."""
+        keeper = self._keeper(before)
+        again = [q for question in self.questions if (q := question.again) is not None]
+        acts = [
+            Act(f"{n}", partial(keeper.insist, q, self._service(q), quiet=True))
+            for n, q in enumerate(again)
+        ]
+        perform(acts, self.services.abandoned)
+
+    def _insist(
+        self, keeper: Keeper, question: Question, on_answer: Callable[[Service], None]
+    ) -> None:
+        service = self._service(question)
+        keeper.insist(question, service)
+        if service is not None and question.gate.severity == "must":
+            on_answer(service)
+
+    def _is_asked(self, question: Question) -> bool:
+        """A gate of the stack may name a service that starts after the commit, or none has."""
+        return not question.service or question.service in self.proving.services
+
+    def _service(self, question: Question) -> Service | None:
+        return self.proving.services.get(question.service)
+
+    def _resets(self) -> list[Question]:
+        return [
+            q
+            for q in self.questions
+            if q.kind == "redis" and q.asks.reset is not None and q.service in self._returned
+        ]
+
+    def _keeper(self, before: Counts) -> Keeper:
+        return Keeper(self.services, replace(self._ground, before=before), self._tell)
+
+
+def returned(record: Release, planned: Mapping[str, DatasetPlan]) -> frozenset[str]:
+    """Services with data that came back from the past."""
+    back = {
+        p.name
+        for p in planned.values()
+        if p.action in (Action.ATTACH, Action.RESTORE)
+        or (p.action is Action.IN_PLACE and p.snapshot is not None)
+    }
+    return frozenset(
+        mount.service
+        for dataset in record.datasets.values()
+        if dataset.name in back
+        for mount in dataset.mounts
+    )
+
+
+def told_to_host(world: HostWorld, release: str, **more: Any) -> dict[str, Any]:
+    """The facts that a command on the host gets, never a secret among them."""
+    return {
+        "schema": 1,
+        "release": release,
+        "world": world.name,
+        **more,
+        "services": {
+            name: [_container(container) for container in service.containers]
+            for name, service in world.services.items()
+        },
+    }
+
+
+def _container(container: ContainerDetails) -> dict[str, Any]:
+    return {
+        "name": container.name,
+        "id": container.id,
+        "addresses": dict(container.addresses),
+        "ports": [asdict(port) for port in container.ports],
+    }
