@@ -94,16 +94,21 @@ def passphrase_for(here: Context, store: Path, file: Path | None) -> str | None:
     from snapshots.store import Store
 
     if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").splitlines()[0]
-        except (OSError, UnicodeDecodeError, IndexError) as error:
-            reason = getattr(error, "strerror", None) or "it holds no text"
-            raise BadInput(f"the passphrase in {file} cannot be read: {reason}") from None
+        return in_file(file)
     if not in_stack(here):
         return None
     own = here.stack.store == store
     is_other = not own and (store / "format").exists() and Store(store).encrypted
     return here.stack.settings.encryption if own or is_other else None
+
+
+def in_file(file: Path) -> str:
+    """The passphrase that is a file's first line. Raises BadInput when it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it holds no text"
+        raise BadInput(f"the passphrase in {file} cannot be read: {reason}") from None
 
 
 def _asked() -> str:

@@ -14,6 +14,7 @@ from cli import (
     doctor,
     drills,
     encryption,
+    exports,
     failures,
     guard,
     host,
@@ -65,6 +66,8 @@ app.command("report", rich_help_panel=READ)(report.report)
 app.command("pin", rich_help_panel=DATA)(window.pin)
 app.command("unpin", rich_help_panel=DATA)(window.unpin)
 app.command("prune", rich_help_panel=DATA)(window.prune)
+app.command("export", rich_help_panel=DATA)(exports.export)
+app.command("import", rich_help_panel=DATA)(exports.import_release)
 app.add_typer(snapshots.app, name="snapshot", rich_help_panel=DATA)
 app.command("verify", rich_help_panel=DATA)(integrity.verify)
 app.command("repair", rich_help_panel=DATA)(integrity.repair)

@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -491,6 +491,19 @@ class Docker:
 
         with _mapped(f"remove tag {tag}"), suppress(ImageNotFound):
             self._api.remove_image(tag)
+
+    def save_image(self, image_id: str) -> Iterator[bytes]:
+        """What `docker save` writes of an image."""
+        with _mapped(f"save of image {image_id[:19]}"):
+            yield from self._api.get_image(image_id)
+
+    def load_image(self, content: Iterable[bytes]) -> None:
+        """Take in what `save_image` gave."""
+        with _mapped("load of an image"):
+            api: Any = self._api
+            for said in api.load_image(iter(content)):
+                if "error" in said:
+                    raise DockerFailed(f"load of an image: {said['error']}")
 
     # Volumes and networks
 

@@ -169,6 +169,17 @@ class GenerationRemoved(Event):
     generation: str
 
 
+class Imported(Event):
+    """A release came from another stack or host, with snapshots that are in the store now."""
+
+    kind: Literal["imported"] = "imported"
+    release: str
+    origin: str = Field(description="what it was there: shop/prod prod-003")
+    departure: dict[str, str] = Field({}, description="dataset -> snapshot that it left there")
+    arrival: dict[str, str] = Field({}, description="dataset -> snapshot it started from there")
+    probes: dict[str, dict[str, int]] = Field({}, description="dataset -> counts when it was left")
+
+
 class Pruned(Event):
     """A release left the window: its record and the snapshots only it needed are gone."""
 
@@ -188,6 +199,7 @@ AnyEvent = Annotated[
     | Captured
     | WorldRemoved
     | GenerationRemoved
+    | Imported
     | Pruned,
     Field(discriminator="kind"),
 ]
@@ -236,7 +248,8 @@ class World:
 
 @dataclass(frozen=True)
 class Departure:
-    """What a release left, one each time that it was left."""
+    """What a release left, one each time that it was left; an imported one left it elsewhere, in
+    no world of this stack."""
 
     seq: int
     release: str
@@ -272,6 +285,8 @@ class State:
     """release -> the failed world whose failure nobody answered yet."""
     wishes: frozenset[str] = frozenset()
     pruned: tuple[str, ...] = ()
+    brought: Mapping[str, Departure] = field(default_factory=dict)
+    """imported release -> what it started from where it was before."""
 
     @property
     def live_release(self) -> str | None:

@@ -16,6 +16,7 @@ from reconciler.ledger import (
     Generation,
     GenerationMade,
     GenerationRemoved,
+    Imported,
     Outcome,
     Pruned,
     Recovered,
@@ -45,7 +46,7 @@ class Sum:
         self.departures = {d.seq: d for d in state.departures}
         self.outcomes, self.found = list(state.outcomes), list(state.found)
         self.quarantined, self.wishes = dict(state.quarantined), set(state.wishes)
-        self.pruned = list(state.pruned)
+        self.pruned, self.brought = list(state.pruned), dict(state.brought)
 
     def state(self) -> State:
         """The sum so far; further events do not change it."""
@@ -64,6 +65,7 @@ class Sum:
             quarantined=dict(self.quarantined),
             wishes=frozenset(self.wishes),
             pruned=tuple(self.pruned),
+            brought=dict(self.brought),
         )
 
     def add(self, seq: int, event: AnyEvent) -> None:
@@ -104,6 +106,8 @@ class Sum:
             case GenerationRemoved():
                 gone = replace(self.generations[event.generation], removed=True)
                 self.generations[event.generation] = gone
+            case Imported():
+                self._imported(event)
             case Pruned():
                 self.pruned.append(event.release)
 
@@ -145,6 +149,15 @@ class Sum:
             self._left(event, failed.name, event.written)
         if event.quarantine:
             self.quarantined[failed.release] = failed.name
+
+    def _imported(self, event: Imported) -> None:
+        def content(snapshots: Mapping[str, str]) -> Departure:
+            return Departure(self.seq, event.release, "", {}, snapshots, event.probes, event.at)
+
+        if event.departure:
+            self.departures[self.seq] = content(event.departure)
+        if event.arrival:
+            self.brought[event.release] = content(event.arrival)
 
     def _left(self, event: Outcome, world: str, counts: Mapping[str, Mapping[str, int]]) -> None:
         """A world was left: what it wrote until then is sealed."""

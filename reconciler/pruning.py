@@ -73,11 +73,13 @@ def reasons(
     """Why a snapshot (its id and tags) stays while these releases are kept; None when nothing
     needs it."""
     needed = _needed(state, kept)
+    # Those that came with an import have the tags of another stack.
+    known = {s for d in (*state.departures, *state.brought.values()) for s in d.snapshots.values()}
 
     def reason(snapshot: str, tags: Mapping[str, str]) -> str | None:
         if snapshot in needed:
             return needed[snapshot]
-        if not _is_of(stack, tags):
+        if snapshot not in known and not _is_of(stack, tags):
             return "of no release of this stack"
         release = tags.get("release")
         if tags.get("kind") == BACKUP and release in kept:

@@ -63,23 +63,27 @@ def needed_snapshots(state: State, keep: Collection[str]) -> set[str]:
         for seq, outcome in state.outcomes
         if outcome.kind == "committed" and state.worlds[outcome.to_world].release in keep
     }
-    return {
-        snapshot
-        for departure in state.departures
-        if departure.release in keep or departure.seq in arrived
-        for snapshot in departure.snapshots.values()
-    }
+    departures = [
+        *(d for d in state.departures if d.release in keep or d.seq in arrived),
+        *(d for release, d in state.brought.items() if release in keep),
+    ]
+    return {snapshot for d in departures for snapshot in d.snapshots.values()}
 
 
 def arrivals(state: State, release: str) -> Mapping[int, Departure]:
-    """Each commit that made the release live, by seq, and what was left for it then."""
+    """Each commit that made the release live, by seq, and what was left for it then; of an imported
+    one first what it started from where it was before."""
     left = {d.seq: d for d in state.departures}
+    brought = state.brought.get(release)
     return {
-        seq: left[seq]
-        for seq, outcome in state.outcomes
-        if outcome.kind == "committed"
-        and seq in left
-        and state.worlds[outcome.to_world].release == release
+        **({brought.seq: brought} if brought else {}),
+        **{
+            seq: left[seq]
+            for seq, outcome in state.outcomes
+            if outcome.kind == "committed"
+            and seq in left
+            and state.worlds[outcome.to_world].release == release
+        },
     }
 
 

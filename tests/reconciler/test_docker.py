@@ -170,6 +170,32 @@ def test_exec_needs_a_running_container(trial: Trial) -> None:
 # images, volumes, networks
 
 
+def test_an_image_that_was_saved_is_loaded_with_its_id(trial: Trial, tmp_path: Path) -> None:
+    tag = f"{trial.project}:saved"
+    (tmp_path / "file").write_text(trial.project)
+    docker_cli("container", "create", "--name", f"{trial.project}-saved", PYTHON)
+    try:
+        docker_cli("cp", str(tmp_path / "file"), f"{trial.project}-saved:/file")
+        image = docker_cli("commit", f"{trial.project}-saved", tag).strip()
+    finally:
+        docker_cli("rm", "--force", f"{trial.project}-saved")
+    saved = tmp_path / "image"
+    with open(saved, "wb") as file:
+        file.writelines(trial.docker.save_image(image))
+    trial.docker.untag(tag)
+    assert trial.docker.image(image) is None
+    content = saved.read_bytes()
+    trial.docker.load_image(content[at : at + 70_000] for at in range(0, len(content), 70_000))
+    try:
+        found = trial.docker.image(image)
+        assert found is not None
+        assert found.id == image
+        with pytest.raises(DockerFailed):
+            trial.docker.load_image([b"no image"])
+    finally:
+        docker_cli("rmi", image)
+
+
 def test_tags_come_and_go_and_the_image_stays(trial: Trial) -> None:
     base = trial.docker.image(PYTHON)
     assert base is not None

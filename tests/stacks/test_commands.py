@@ -1,4 +1,4 @@
-"""What commands show and do on one stack that lives: pins, what the window lets go."""
+"""What commands show and do on one stack that lives: exports, pins, what the window lets go."""
 
 from __future__ import annotations
 
@@ -25,6 +25,64 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield project
     finally:
         project.remove()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Project]:
+    """Another project, with nothing released yet, whose store will be encrypted."""
+    project = notes_project(tmp_path / "elsewhere")
+    try:
+        project.init()
+        project.run("encrypt", "--yes")
+        yield project
+    finally:
+        project.remove()
+
+
+def test_a_release_goes_to_another_project_in_one_file(
+    stack: Project, elsewhere: Project, tmp_path: Path
+) -> None:
+    """The live release and the one before it are exported and imported elsewhere, under the next
+    free numbers: their data comes back there, and is what a rehearsal starts from. A file that
+    was altered, and one that is none, change nothing; the stack that exported is as it was."""
+    live, left = tmp_path / "live.lockstep", tmp_path / "left.lockstep"
+    before = stack.containers()
+    said = stack.run("export", "prod-003", str(live), "--images", "--json").json()
+    assert (said["departure"].keys(), said["left_out"]) == ({"notes"}, {})
+    assert live.stat().st_mode & 0o777 == 0o600
+    assert "exists already" in stack.run("export", "prod-003", str(live), code=2).err
+    stack.run("export", "prod-002", str(left))
+    assert stack.containers() == before
+
+    whole = live.read_bytes()
+    live.write_bytes(
+        whole[: len(whole) // 2]
+        + bytes([whole[len(whole) // 2] ^ 1])
+        + whole[len(whole) // 2 + 1 :]
+    )
+    assert "altered or damaged" in elsewhere.run("import", str(live), code=7).err
+    assert "no export" in elsewhere.run("import", "compose.yaml", code=2).err
+    assert elsewhere.releases() == []
+    assert not (elsewhere.folder / "releases" / "store").exists()
+    live.write_bytes(whole)
+
+    shown = elsewhere.run("import", str(left)).text
+    assert f"{stack.name}/prod prod-002 is prod-001 here" in shown
+    assert f"project {stack.name} is {elsewhere.name} here" in shown
+    taken = elsewhere.run("import", str(live), "--json").json()
+    assert (taken["release"], taken["departure"]) == ("prod-002", said["departure"])
+    assert elsewhere.images() == {f"{elsewhere.name}-app:prod-00{n}" for n in (1, 2)}
+    drilled = elsewhere.run("drill", "prod-001", "--json").json()
+    assert drilled["datasets"]["notes"]["counts"]["bytes"] == len("by 1\nby 2\n")
+    arrived = elsewhere.run("drill", "prod-002", "--at", "arrival", "--json").json()
+    assert arrived["datasets"]["notes"]["counts"]["bytes"] == len("by 1\nby 2\n")
+    elsewhere.declare("prod-002")
+    elsewhere.run("config", "set", "--path", "restore.release", "prod-002")
+    rehearsed = elsewhere.run("rehearse", "--json").json()
+    assert (rehearsed["passed"], rehearsed["datasets"]["notes"]["action"]) == (True, "restore")
+    assert rehearsed["datasets"]["notes"]["after"]["bytes"] == len("by 1\nby 2\nby 3\n")
+    # Its port is held by the stack that it comes from, which is another matter.
+    assert elsewhere.preview(code=3)["datasets"]["notes"]["action"] == "restore"
 
 
 def going(project: Project) -> dict[str, set[str]]:
