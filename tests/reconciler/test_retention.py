@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config import Window
-from reconciler.retention import needed_snapshots, retain
+from reconciler.ledger import Imported
+from reconciler.pruning import reasons
+from reconciler.retention import arrivals, needed_snapshots, retain
 from tests.reconciler.hostmodel import Host
 
 RELEASES = [f"prod-{n:03d}" for n in range(1, 9)]
@@ -109,3 +111,29 @@ def test_needed_snapshots_are_departures_and_arrivals() -> None:
     left = {d.release: set(d.snapshots.values()) for d in host.state.departures}
     assert needed_snapshots(host.state, ["prod-002"]) == left["prod-001"] | left["prod-002"]
     assert needed_snapshots(host.state, ["prod-003"]) == left["prod-002"]
+
+
+def test_what_came_with_an_import_is_needed_while_its_release_is_kept() -> None:
+    """It is the release's departure and arrival, and it is pruned like any other although its
+    tags are those of the stack that it comes from."""
+    host = lived(1)
+    came = Imported(
+        at="2026-01-01T00:00:00+00:00",
+        release="prod-002",
+        origin="blog/live live-007",
+        departure={"db": "left"},
+        arrival={"db": "began"},
+        probes={"db": {"rows": 7}},
+    )
+    host.apply(came)
+    state = host.state
+    (left,) = state.departures_of("prod-002")
+    assert (left.snapshots, left.probes, left.world) == ({"db": "left"}, {"db": {"rows": 7}}, "")
+    (began,) = arrivals(state, "prod-002").values()
+    assert began.snapshots == {"db": "began"}
+    assert needed_snapshots(state, ["prod-002"]) == {"left", "began"}
+    assert not needed_snapshots(state, ["prod-001"]) & {"left", "began"}
+    assert not state.debts()
+    tags = {"release": "live-007", "world": "blog-live-007"}
+    assert reasons(host.stack(), state, ["prod-002"])("began", tags) == "what prod-002 started from"
+    assert reasons(host.stack(), state, ["prod-001"])("began", tags) is None
