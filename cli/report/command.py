@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +44,44 @@ def report(
     write(path, page)
     typer.echo(f"{path} is written ({len(page.encode()) >> 10} KiB)")
     here.say("lockstep serve   shows the same live")
+
+
+def serve(
+    context: typer.Context,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one.")
+    ] = PORT,
+) -> None:
+    """Show the same live in a browser, with the running switch's progress, until Ctrl-C.
+
+    On this host's loopback alone, read only; the address that is printed has a secret part.
+    Examples: lockstep serve; lockstep serve --port 0
+    """
+    from cli.report.material import gather
+    from cli.report.page import render
+    from cli.report.progress import status
+    from cli.report.server import ADDRESS, Server, Site
+
+    here = Context.of(context)
+    stack, catalog = here.stack, here.catalog
+    catalog.state()  # a damaged ledger is told at once, not to the browser
+    site = Site(lambda: render(gather(stack, catalog), served=True), lambda: status(catalog))
+    try:
+        server = Server(site, port)
+    except OSError as error:
+        raise BadInput(
+            f"port {port} of {ADDRESS} cannot be used: {error.strerror}",
+            next_step="lockstep serve --port 0   takes a free one",
+        ) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    typer.echo(server.url)
+    sys.stdout.flush()
+    here.say(
+        "Ctrl-C ends it; from elsewhere: ssh -L "
+        f"{server.server_port}:{ADDRESS}:{server.server_port} {platform.node()}"
+    )
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def write(path: Path, page: str) -> None:

@@ -52,7 +52,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "snapshot", "verify", "repair", "drill", "encrypt", "rekey", "stop", "recover", "guard",
         "doctor", "compose", "config", "stack", "cancel", "version", "pin", "unpin", "prune",
         "rehearse",
-        "metrics", "report",
+        "metrics", "report", "serve",
         "export", "import",
     }  # fmt: skip
     assert {words[1] for words in every_command() if len(words) > 1} == {
