@@ -28,6 +28,13 @@ def need_terminal(what: str) -> None:
         )
 
 
+def if_possible(question: str, *, yes: bool) -> str:
+    """A text that may be left out: "" with --yes, and where nobody is there to answer."""
+    if yes or not sys.stdin.isatty():
+        return ""
+    return str(typer.prompt(question, default="", show_default=False, err=True)).strip()
+
+
 def text(question: str, default: str, *, yes: bool) -> str:
     """A text from the person, or the default with --yes."""
     if yes:

@@ -92,6 +92,8 @@ def _found(state: State, found: Found) -> Document:
         "reason": f"{found.found}; {found.done}",
         "downtime_seconds": None,
         "datasets": {},
+        "operator_reason": "",
+        "incident": None,
     }
 
 
@@ -106,6 +108,8 @@ def _outcome(state: State, outcome: Committed | Reverted | Recovered) -> Documen
         "reason": outcome.reason,
         "downtime_seconds": outcome.downtime_seconds,
         "datasets": {name: {"action": action} for name, action in outcome.datasets.items()},
+        "operator_reason": outcome.operator_reason,
+        "incident": outcome.incident or None,
     }
 
 

@@ -40,7 +40,7 @@ def recover(context: typer.Context) -> None:
     A switch that still runs without its caller is followed to its end.
     """
     from cli import moves
-    from reconciler import switch
+    from reconciler import debts, switch
 
     here = Context.of(context)
     if moves.follow_running(here):
@@ -48,6 +48,8 @@ def recover(context: typer.Context) -> None:
         return
     with _locked(here, "recover") as lock:
         done = switch.recover(here.stack, here.catalog, lock, here.progress)
+        warning = debts.keep_failed(here.stack, here.catalog, here.docker, here.progress)
+        done += [warning] if warning else []
     for line in done or ["nothing was unfinished"]:
         typer.echo(line)
 

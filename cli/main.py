@@ -18,6 +18,7 @@ from cli import (
     failures,
     guard,
     host,
+    incidents,
     initialize,
     integrity,
     metrics,
@@ -61,6 +62,7 @@ app.command("list", rich_help_panel=READ)(releases.list_releases)
 app.command("info", rich_help_panel=READ)(releases.info)
 app.command("log", rich_help_panel=READ)(releases.log)
 app.command("diff", rich_help_panel=READ)(releases.diff)
+app.add_typer(incidents.app, name="incident", rich_help_panel=READ)
 app.command("metrics", rich_help_panel=READ)(metrics.metrics)
 app.command("report", rich_help_panel=READ)(report.report)
 app.command("serve", rich_help_panel=READ)(report.serve)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import ask, failures, options
 from cli.context import Context, check_release, replace_file
+from reconciler.asked import Asked
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def rollback(
         str | None, typer.Argument(help="Where to; the release before the live one if not named.")
     ] = None,
     message: options.Message = None,
+    reason: options.Reason = None,
     yes: options.Yes = False,
 ) -> None:
     """Go back to a release, with the data it left: config, preview, confirmation and up in one."""
@@ -82,13 +85,14 @@ def rollback(
             next_step="lockstep list   shows the releases there are",
         )
     check_release(target, here.stack_name, {*good, *damaged}, state.pruned)
-    text = message or f"rollback from {state.live_release} to {target}"
-    _go(here, target, None, text, yes=yes)
+    text = f"rollback from {state.live_release} to {target}"
+    _go(here, target, None, Asking("rollback", reason, message, text), yes=yes)
 
 
 def undo(
     context: typer.Context,
     message: options.Message = None,
+    reason: options.Reason = None,
     yes: options.Yes = False,
 ) -> None:
     """Go to the world before the last switch, whatever it was, with its data as it was left."""
@@ -103,7 +107,8 @@ def undo(
             next_step="lockstep log   shows the switches there were",
         )
     release, wish = target
-    _go(here, release, wish, message or f"undo of the switch to {state.live_release}", yes=yes)
+    text = f"undo of the switch to {state.live_release}"
+    _go(here, release, wish, Asking("undo", reason, message, text), yes=yes)
 
 
 def _begin(context: typer.Context) -> Context:
@@ -115,7 +120,28 @@ def _begin(context: typer.Context) -> Context:
     return here
 
 
-def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bool) -> None:
+@dataclass(frozen=True)
+class Asking:
+    """What a person says who goes back."""
+
+    command: str
+    reason: str | None
+    """None: not given, so it is asked for on a terminal."""
+    message: str | None
+    otherwise: str
+    """The message for the stack's history where none was given; the reason follows it."""
+
+    def left(self, *, yes: bool) -> str:
+        """Leave command and reason for the switch; returns the history's message."""
+        reason = self.reason
+        if reason is None:
+            reason = ask.if_possible("Why? (for the record; Enter: no reason)", yes=yes)
+        asked = Asked(self.command, reason).leave()
+        told = f"{self.otherwise}: {asked.reason}" if asked.reason else self.otherwise
+        return self.message or told
+
+
+def _go(here: Context, release: str, wish: Wish | None, asking: Asking, *, yes: bool) -> None:
     """Show what going there does, ask, declare it, carry it out.
 
     The config is written only after the yes; where nothing was switched, it is put back.
@@ -130,6 +156,7 @@ def _go(here: Context, release: str, wish: Wish | None, message: str, *, yes: bo
         raise typer.Exit(refusal_code(plan))
     if plan.move is not Move.STAY:
         ask.confirm(f"Go to {release}?", yes=yes)
+    message = asking.left(yes=yes or plan.move is Move.STAY)
     before = here.catalog.state().head
     settings = here.settings_file.read_bytes()
     code = int(Exit.FAILED)

@@ -11,6 +11,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question wi
 Message = Annotated[
     str | None, typer.Option("--message", "-m", help="What the stack's history says of it.")
 ]
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", help="Why, for log and incident; asked for on a terminal."),
+]
 Newest = Annotated[
     int | None, typer.Option("-n", "--number", min=1, help="Only the newest so many.")
 ]

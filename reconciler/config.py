@@ -108,6 +108,16 @@ class Wish(Setting):
         return f"{self.release}@{self.at}+{','.join(sorted(self.shared))}#{self.asked}"
 
 
+class Incidents(Setting):
+    """Which incidents are kept besides those whose world is still there (a union)."""
+
+    last: Annotated[int, Field(ge=1)] = 20
+    days: Annotated[int, Field(ge=0)] = 90
+    limit: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
+        ByteSize(32 << 20), description="bytes of one incident's folder, like 32MiB"
+    )
+
+
 class CopyRate(Setting):
     """Bytes per second at which data is copied and captured while a world is live.
 
@@ -135,6 +145,7 @@ class Settings(Setting):
         None, min_length=12, description="the passphrase of an encrypted store: always a secret"
     )
     window: Window = Window()
+    incidents: Incidents = Incidents()
     data: Literal["restore", "keep"] = "restore"
     environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")
     secrets: dict[str, str] = Field({}, description="secret values, read anew at every up")

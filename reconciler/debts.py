@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from failpoints import failpoint
-from reconciler import clock, places, pruning, untouched, worlds
+from reconciler import clock, incidents, places, pruning, untouched, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
@@ -43,10 +44,31 @@ def pay(
             f"{plan.to_world} is live, but sealed data is not in the store yet: {error}",
             next_step="lockstep up   tries again; nothing is pruned before",
         ) from None
+    incidents.refresh(catalog, catalog.state())
     for world in plan.leftovers:
         progress(f"removing {world}")
         worlds.remove(stack, catalog, docker, compose, world)
     _prune(stack, catalog, store, plan, progress)
+    _prune_incidents(stack, catalog, progress)
+
+
+def keep_failed(
+    stack: Stack, catalog: Catalog, docker: Docker, progress: Callable[[str], None]
+) -> str | None:
+    """After a revert: bring what the failed world wrote into the store; needs the host lock.
+
+    Returns why it could not, as a warning: the next up tries again.
+    """
+    failed = {g for d, name in catalog.state().debts() if d.failed for g in [d.generations[name]]}
+    if not failed:
+        return None
+    try:
+        pace = places.pace(stack)
+        capture_sealed(catalog, docker, stack.open_store(), progress, frozenset(failed), pace)
+    except (LockstepError, SnapshotError, OSError) as error:
+        return f"what the failed world wrote is not in the store yet: {error}"
+    incidents.refresh(catalog, catalog.state())
+    return None
 
 
 def capture_sealed(
@@ -216,3 +238,9 @@ def _prune(
             progress("the store is in use, so its space is freed when a release is pruned next")
     failpoint("debts.swept")
     catalog.write_manifest()
+
+
+def _prune_incidents(stack: Stack, catalog: Catalog, progress: Callable[[str], None]) -> None:
+    gone = incidents.prune(catalog, stack.settings.incidents, catalog.state(), time.time())
+    for retained in gone:
+        progress(f"pruning incident {retained.incident.id}: {retained.why_not}")

@@ -17,6 +17,7 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -421,6 +422,58 @@ class Docker:
         options = {} if cpu else {"one_shot": True}
         with self._mapped_container("stats of", container_id):
             return values.usage(api.stats(container_id, stream=False, **options))
+
+    # What evidence is made of
+
+    def told(self, container_id: str) -> dict[str, Any]:
+        """All that `docker inspect` says of a container, secret values too. Raises DockerFailed."""
+        said = self._inspect(container_id)
+        if said is None:
+            raise DockerFailed(f"container {container_id[:12]} does not exist any more")
+        return said
+
+    def rows(self, project: str) -> tuple[values.Row, ...]:
+        """What `docker compose ps --all` shows of a project, one-off containers too."""
+        with _mapped("the list of containers"):
+            found = self._api.containers(all=True, filters={"label": [f"{PROJECT}={project}"]})
+        return tuple(sorted(map(values.row, found), key=lambda row: row.name))
+
+    def stats(self, container_id: str) -> dict[str, int | float]:
+        """What a running container uses, by one look at its counters; see `values.stats`."""
+        from docker.errors import InvalidVersion
+
+        with self._mapped_container("stats of", container_id):
+            try:
+                said = self._api.stats(container_id, stream=False, one_shot=True)
+            except InvalidVersion:  # that daemon would take two seconds for each
+                return {}
+        return values.stats(dict(said))
+
+    def events(self, since: float, until: float) -> list[dict[str, Any]]:
+        """What Docker still remembers of its events between two times (seconds since 1970)."""
+        with _mapped("docker events"):
+            api: Any = self._api  # its stubs know no fractions of a second
+            return list(api.events(since=since, until=until, decode=True))
+
+    def log_tail(self, container_id: str, *, since: float, lines: int, limit: int) -> bytes:
+        """Its newest output since then, both streams, each line with its time; at most so many
+        lines and bytes. Raises DockerFailed, also where its logging driver cannot be read."""
+        kept: deque[bytes] = deque()
+        size = 0
+        with self._mapped_container("logs of", container_id):
+            for chunk in self._api.logs(
+                container_id,
+                stream=True,
+                follow=False,  # of its own accord a stream would wait for what comes
+                timestamps=True,
+                tail=lines,
+                since=since or None,
+            ):
+                kept.append(chunk)
+                size += len(chunk)
+                while size - len(kept[0]) >= limit:
+                    size -= len(kept.popleft())
+        return b"".join(kept)[-limit:]
 
     def put_file(
         self, container_id: str, target: str, content: bytes, *, mode: int, uid: int, gid: int

@@ -152,6 +152,20 @@ class ImageInfo:
     stop_signal: str
 
 
+@dataclass(frozen=True)
+class Row:
+    """A line of `docker compose ps`."""
+
+    id: str
+    name: str
+    service: str
+    image: str
+    state: str
+    status: str
+    """In Docker's words: `Up 3 minutes (healthy)`."""
+    ports: str
+
+
 HELD: Mapping[str, str] = {"size": "0"}
 """Options of a volume that `docker volume prune` and `docker system prune` leave alone: they take
 no local volume that has any option, and this one means nothing (no quota)."""
@@ -196,6 +210,47 @@ def listed(said: Mapping[str, Any]) -> Listed:
         network_mode=(said.get("HostConfig") or {}).get("NetworkMode") or "",
         created=int(said.get("Created") or 0),
     )
+
+
+def row(said: Mapping[str, Any]) -> Row:
+    """An entry of the list of containers, as people read it."""
+    entry = listed(said)
+    ports = {f"{p.host_ip}:{p.port}->{p.container_port}/{p.protocol}" for p in entry.ports}
+    return Row(
+        id=entry.id,
+        name=entry.name,
+        service=entry.labels.get(SERVICE, ""),
+        image=str(said.get("Image") or ""),
+        state=entry.state,
+        status=str(said.get("Status") or ""),
+        ports=", ".join(sorted(ports)),
+    )
+
+
+def stats(said: Mapping[str, Any]) -> dict[str, int | float]:
+    """Bytes, CPU seconds since its start, processes; what the daemon does not count is left out."""
+    memory, cpu = said.get("memory_stats") or {}, said.get("cpu_stats") or {}
+    found: dict[str, int | float | None] = {
+        "memory_limit_bytes": memory.get("limit"),
+        "cpu_seconds": None,
+        "processes": (said.get("pids_stats") or {}).get("current"),
+    }
+    if "usage" in memory:
+        # As `docker stats`: without the cache that the kernel would give back at once.
+        inner = memory.get("stats") or {}
+        cache = inner.get("inactive_file", inner.get("total_inactive_file", 0))
+        found["memory_bytes"] = max(0, memory["usage"] - cache)
+    if "cpu_usage" in cpu:
+        found["cpu_seconds"] = round(cpu["cpu_usage"]["total_usage"] / _NANOSECONDS, 3)
+    for network in (said.get("networks") or {}).values():
+        for key, name in (("rx_bytes", "received_bytes"), ("tx_bytes", "sent_bytes")):
+            found[name] = (found.get(name) or 0) + network.get(key, 0)
+    for entry in (said.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ():
+        kind = str(entry.get("op", "")).lower()
+        if kind in ("read", "write"):
+            name = f"{kind}_bytes"
+            found[name] = (found.get(name) or 0) + entry["value"]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def container(said: Mapping[str, Any]) -> Container:

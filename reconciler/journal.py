@@ -54,6 +54,11 @@ class Intent(BaseModel):
     started: str
     """UTC, ISO 8601."""
     who: str = ""
+    operator_reason: str = ""
+    asked: str = ""
+    """The command that asked for it, where that says more than the move: rollback, undo."""
+    incident: str = ""
+    """The name of its incident, if it becomes one."""
     pid: int = 0
     log: str
     """The progress file of this switch."""

@@ -48,6 +48,7 @@ def commit(u: Undertaking, new: HostWorld) -> None:
         sealed=u.intent.sealed,
         snapshots=u.intent.snapshots,
         wish=u.intent.wish,
+        incident=u.evidence.of_commit,
     )
     try:
         u.catalog.ledger.append(event)
@@ -65,6 +66,7 @@ def finish(u: Undertaking) -> list[str]:
         if changed.restored and _is_shared(u, dataset):
             _warned(warnings, partial(_patiently, u, partial(_tell_others, u, changed)))
     _warned(warnings, u.catalog.write_manifest)
+    u.evidence.close()
     u.file.remove()
     return warnings
 
@@ -138,6 +140,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     with suppress(OSError):  # on a full disk what stands in the journal must do
         u.note(reverting=True)
     failpoint("switch.revert")
+    u.evidence.look_at_failed()
     u.services = u.new_services()
     stays_stopped = u.catalog.state().stopped
     new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
@@ -146,6 +149,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         _patiently(u, partial(_await_old_requests, u, new, old))
         new = _patiently(u, u.look_new)
     touched = _touched(u, new)
+    u.evidence.wait_before_way_back()
     way = _WayBack(u, new, _coming_back(u, old, stays_stopped), touched)
     unproved = ""
     try:
@@ -166,11 +170,13 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         touched=touched,
         quarantine=quarantine,
         written=written,
+        incident=u.intent.incident,
     )
     try:
         u.catalog.ledger.append(event)
         failpoint("switch.revert-written")
         u.catalog.write_manifest()
+        u.evidence.close()
         u.file.remove()
     except OSError as error:
         raise LockstepError(

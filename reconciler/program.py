@@ -39,7 +39,7 @@ from reconciler import (
 )
 from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
-from reconciler.errors import EXIT_CODE_FILE, BadInput, Exit, LockstepError, Refused
+from reconciler.errors import EXIT_CODE_FILE, BadInput, Exit, LockstepError, Refused, Reverted
 from reconciler.ledger import State
 from reconciler.masking import masked
 from reconciler.plan import Move, Plan
@@ -369,7 +369,16 @@ class Program:
             )
             if warning:
                 pulumi.log.warn(warning)
-            switch.carry_out(self.stack, self.catalog, self.plan, lock, _progress)
+            try:
+                switch.carry_out(self.stack, self.catalog, self.plan, lock, _progress)
+            except Reverted:
+                self._keep_what_failed()
+                raise
+
+    def _keep_what_failed(self) -> None:
+        warning = debts.keep_failed(self.stack, self.catalog, self.docker, _progress)
+        if warning:
+            pulumi.log.warn(warning)
 
     def pay(self) -> None:
         """before_create and before_update of `kept`."""

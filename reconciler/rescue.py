@@ -82,6 +82,7 @@ def _end(u: Undertaking, who: str, found: str, done: str) -> str:
     )
     u.catalog.ledger.append(event)
     u.catalog.write_manifest()
+    u.evidence.close()
     u.file.remove()
     return f"{found}; {done}"
 

@@ -18,6 +18,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,19 @@ from pydantic import TypeAdapter
 
 from failpoints import failpoint
 from reconciler import (
+    asked,
     clock,
     compose,
     detached,
     hostlock,
+    incidents,
     memory,
     notifications,
     outcomes,
     process,
     rescue,
 )
+from reconciler.asked import Asked
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
@@ -70,7 +74,10 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
     The caller may die: the switch goes on, and holds the host lock until it has ended. Raises
     Reverted (the old world is live again, and why), WorldChanged or Refused (nothing was done).
     """
-    document = _document("switch", stack) | {"plan": _PLAN.dump_python(plan, mode="json")}
+    document = _document("switch", stack) | {
+        "plan": _PLAN.dump_python(plan, mode="json"),
+        "asked": asdict(asked.found()),
+    }
     log = detached.log_path(catalog.logs(), f"switch-{plan.to_world}")
     try:
         for warning in detached.carry_out(document, lock, log, progress):
@@ -173,6 +180,7 @@ class Switch:
         try:
             self._prepare()
         except Exception:
+            self.u.evidence.drop()
             self.u.file.remove()
             raise
         try:
@@ -194,6 +202,7 @@ class Switch:
         }
         intent.sealed = self._sealed()
         self.u.note("prepare")
+        self.u.evidence.begin(_PLAN.dump_python(self.plan, mode="json"))
         failpoint("switch.prepare")
 
     # prepare: nothing is changed yet ---------------------------------------------------------
@@ -211,6 +220,7 @@ class Switch:
             self.data.insist_on_whole(planned)
         if self.old is not None:
             self._bring_forks_up_to_date(self.old)
+        self.u.evidence.wait_before_stop()
         failpoint("switch.prepared")
 
     def _insist_on_new_world(self) -> None:
@@ -466,7 +476,15 @@ class Switch:
 
 
 def perform_move(
-    stack: Stack, catalog: Catalog, docker: Docker, plan: Plan, say: Say, *, who: str, log: str
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    plan: Plan,
+    say: Say,
+    *,
+    who: str,
+    log: str,
+    asked: Asked,
 ) -> list[str]:
     """Carry out the plan in this process, which must hold the host lock. Returns warnings."""
     said = rescue.finish_or_revert(stack, catalog, docker, say, who=who)
@@ -493,6 +511,9 @@ def perform_move(
         planned=plan.made,
         expected_seconds=plan.downtime_estimate_seconds,
         set_aside={p.name: dict(p.set_aside) for p in plan.datasets.values() if p.set_aside},
+        operator_reason=asked.reason,
+        asked=asked.command,
+        incident=incidents.new_id(catalog, plan.target or plan.to_world),
     )
     undertaking = Undertaking(stack, catalog, docker, intent, say)
     if plan.move is Move.REPAIR:
@@ -528,7 +549,8 @@ def _work(document: dict[str, Any], say: Say) -> list[str]:
     with notifications.telling(stack, catalog):
         if plan is None:
             return rescue.finish_or_revert(stack, catalog, docker, say, who=who, log=log)
-        return perform_move(stack, catalog, docker, plan, say, who=who, log=log)
+        told = Asked(**document["asked"])
+        return perform_move(stack, catalog, docker, plan, say, who=who, log=log, asked=told)
 
 
 def _document(what: str, stack: Stack) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
+from reconciler.evidence import Evidence
 from reconciler.gates.results import GateResult
 from reconciler.hostworld import HostWorld, Service, look
 from reconciler.journal import Intent, JournalFile
@@ -76,6 +77,7 @@ class Undertaking:
         self.old_record = self._record(self.from_world.release) if self.from_world else None
         self.services = self.new_services()
         self.data = Data(self.stack, self.catalog, self.docker, self.say)
+        self.evidence = self._evidence()
 
     def new_services(self) -> Services:
         """Hands that have not given up anything yet."""
@@ -131,7 +133,14 @@ class Undertaking:
             "planned": intent.planned,
             "expected_seconds": intent.expected_seconds,
             "set_aside": intent.set_aside,
+            "operator_reason": intent.operator_reason,
         }
+
+    def _evidence(self) -> Evidence:
+        worlds = {self.to_world.name: self.new_record}
+        if self.from_world is not None:
+            worlds[self.from_world.name] = self.old_record
+        return Evidence(self.stack, self.catalog, self.docker, self.intent, worlds, self.say)
 
     def _world(self, name: str) -> World:
         known = self.catalog.state().worlds.get(name)

@@ -199,14 +199,14 @@ def test_a_switch_under_way_or_interrupted_comes_first(
 
 
 def test_rollback_and_undo_on_a_terminal(live: Project) -> None:
-    code, shown = on_a_terminal(live, "rollback", answer="y\n")
+    code, shown = on_a_terminal(live, "rollback", answer="y\ntoo slow\n")
     assert code == 0, shown
     assert live.live() == "prod-001"
     assert live.notes() == ["by one"]
     assert live.run("config", "get", "release").out == "prod-001\n"
     messages = [e["message"] for e in live.run("stack", "history", "--json").json()["entries"]]
-    assert messages[0] == "rollback from prod-002 to prod-001"
-    code, shown = on_a_terminal(live, "undo", answer="y\n")
+    assert messages[0] == "rollback from prod-002 to prod-001: too slow"
+    code, shown = on_a_terminal(live, "undo", answer="y\n\n")
     assert code == 0, shown
     assert live.notes() == ["by one", "by two"]
     live.nothing_to_do()
