@@ -54,9 +54,11 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "rehearse",
         "metrics", "report", "serve",
         "export", "import",
+        "notify", "incident",
     }  # fmt: skip
     assert {words[1] for words in every_command() if len(words) > 1} == {
         "get", "set", "rm", "history", "output", "ls", "live", "create", "list", "restore",
+        "show", "export", "note",
     }  # fmt: skip
 
 
