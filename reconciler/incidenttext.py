@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reconciler.gates.results import GateResult, Result
+
 Document = Mapping[str, Any]
 
 
@@ -71,13 +73,13 @@ def _reason(document: Document) -> Iterator[str]:
 
 
 def _gates(document: Document) -> Iterator[str]:
-    gates = document["outcome"].get("gates")
+    gates = [GateResult.model_validate(gate) for gate in document["outcome"]["gates"]]
     if gates:
-        yield "What the gates said is in incident.json, under outcome.gates:"
-        for gate in gates if isinstance(gates, list) else ():
-            yield "  " + "  ".join(
-                str(v) for v in gate.values() if isinstance(v, str | int | float)
-            )
+        yield "What became of the gates:"
+        for gate in gates:
+            yield f"  {gate}"
+            if gate.result is not Result.PASSED:
+                yield from (f"    {line}" for line in gate.log)
 
 
 def _data(document: Document) -> Iterator[str]:

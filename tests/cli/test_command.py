@@ -58,7 +58,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
     }  # fmt: skip
     assert {words[1] for words in every_command() if len(words) > 1} == {
         "get", "set", "rm", "history", "output", "ls", "live", "create", "list", "restore",
-        "show", "export", "note",
+        "show", "export", "note", "test", "log",
     }  # fmt: skip
 
 

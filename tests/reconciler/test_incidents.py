@@ -32,7 +32,7 @@ def document(number: int, *, days: float = 0, world: str = "w", kind: str = "rev
         "operator_reason": "", "reason": "web was not healthy\n  last words", "move": "forward",
         "from": named, "to": named, "live": named, "subject": named, "interrupted": False,
         "downtime_seconds": 1.5, "quarantined": True, "data": [], "logs": [],
-        "outcome": {"steps": {"stop": 1.0}}, "missing": [], "files": ["ps.txt"],
+        "outcome": {"steps": {"stop": 1.0}, "gates": []}, "missing": [], "files": ["ps.txt"],
     }  # fmt: skip
 
 
@@ -149,6 +149,25 @@ def test_an_export_does_not_replace_what_is_there(catalog: Catalog, tmp_path: Pa
         ({"operator_reason": "customers wait"}, "customers wait"),
         ({"live": {"world": None, "release": None}}, "nothing was live afterwards"),
         ({"downtime_seconds": None}, "not measured"),
+        (
+            {
+                "outcome": {
+                    "steps": {},
+                    "gates": [
+                        {
+                            "gate": "checkout",
+                            "service": "web",
+                            "kind": "http",
+                            "result": "failed",
+                            "means": "fail",
+                            "said": "answered 503",
+                            "log": ["no database"],
+                        },
+                    ],
+                }
+            },
+            "gate checkout of web failed: answered 503 (0.0 s)\n    no database",
+        ),  # fmt: skip
         ({"missing": ["log of web: gone"]}, "log of web: gone"),
         (
             {"logs": [{"file": "logs/a.gz", "lines": 7, "whole": False}]},
