@@ -167,7 +167,7 @@ def test_an_export_does_not_replace_what_is_there(catalog: Catalog, tmp_path: Pa
                 }
             },
             "gate checkout of web failed: answered 503 (0.0 s)\n    no database",
-        ),  # fmt: skip
+        ),
         ({"missing": ["log of web: gone"]}, "log of web: gone"),
         (
             {"logs": [{"file": "logs/a.gz", "lines": 7, "whole": False}]},
