@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reconciler import story
 from reconciler.catalog import status
 from reconciler.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
 from reconciler.names import release_number
@@ -34,8 +35,15 @@ def _release(name: str, state: State, record: Release | None, damage: str | None
         "git_commit": record.git.commit if record else "",
         "images": {s: image.tag for s, image in record.images.items()} if record else {},
         "bytes": image_bytes(record) if record else 0,
+        "quarantined": _why_quarantined(name, state),
     }
     return {**entry, "unusable": damage} if damage else entry
+
+
+def _why_quarantined(release: str, state: State) -> str | None:
+    """How it failed its proof, as long as nobody answered that."""
+    failed = state.quarantined.get(release)
+    return (state.worlds[failed].failed or "").partition("\n")[0] if failed else None
 
 
 def image_bytes(record: Release) -> int:
@@ -94,6 +102,7 @@ def _found(state: State, found: Found) -> Document:
         "datasets": {},
         "operator_reason": "",
         "incident": None,
+        "gates": [],
     }
 
 
@@ -110,6 +119,7 @@ def _outcome(state: State, outcome: Committed | Reverted | Recovered) -> Documen
         "datasets": {name: {"action": action} for name, action in outcome.datasets.items()},
         "operator_reason": outcome.operator_reason,
         "incident": outcome.incident or None,
+        "gates": [gate.model_dump(mode="json") for gate in outcome.gates],
     }
 
 
@@ -166,7 +176,10 @@ def info(
     drill: Document | None = None,
 ) -> Document:
     """`info`: the whole record (of a pruned one only the name is left), the release's worlds,
-    each time that it was left, and its last drill."""
+    each time that it was left, its last drill, the gates of the last switch to it and, where that
+    was reverted, its story."""
+    outcomes = [o for _, o in state.outcomes if release_of(state, o.to_world) == name]
+    told = story.last(state, name)
     return {
         "schema": SCHEMA,
         "release": record.model_dump(mode="json") if record else {"name": name},
@@ -175,6 +188,8 @@ def info(
         "worlds": [_world(state, world) for world in state.worlds_of(name)],
         "departures": [_departure(d) for d in state.departures if d.release == name],
         "drill": drill,
+        "gates": [g.model_dump(mode="json") for g in outcomes[-1].gates] if outcomes else [],
+        "story": None if told is None else {"title": told.title, "parts": dict(told.parts)},
     }
 
 

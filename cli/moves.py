@@ -277,7 +277,7 @@ def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = Fa
     before = here.catalog.state().seq
     code = _up(here, message, before, yes=yes, skip_preview=skip_preview)
     if code == Exit.REVERTED:
-        _say_what_is_next(here)
+        _tell_what_happened(here)
     return code
 
 
@@ -299,15 +299,13 @@ def _up(here: Context, message: str, before: int, *, yes: bool, skip_preview: bo
     return backend.exit_code(code, None if since else _why_refused(here))
 
 
-def _say_what_is_next(here: Context) -> None:
-    """After a switch that was reverted: what runs is not what is declared."""
-    state = here.catalog.state()
-    failed = state.worlds.get(state.outcomes[-1][1].to_world)
-    live = state.live_release
-    if live is None or failed is None or failed.release == live:
-        return
-    here.say(f"{live} runs as before; mend the new release and   lockstep new")
-    here.say(f"or declare what runs:   lockstep config set release {live}")
+def _tell_what_happened(here: Context) -> None:
+    """After a switch that was reverted: what failed, what was put back, what to do next."""
+    from reconciler import story
+
+    told = story.last(here.catalog.state())
+    for line in told.lines() if told is not None else ():
+        here.say(line)
 
 
 def _why_refused(here: Context) -> int | None:

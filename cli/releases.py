@@ -212,6 +212,12 @@ def log(
         if number:
             out.print()
         out.print(part)
+    if document["entries"][0]["result"] == "reverted":
+        from reconciler import story
+
+        told = story.last(here.catalog.state())
+        for line in told.lines() if told is not None else ():
+            out.print(line, markup=False)
     for note in document["restored_by_others"]:
         out.print(f"shared data: {note}", style="yellow", markup=False)
 

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.documents import Document
+from reconciler.gates.results import GateResult, Result
+from reconciler.story import Story
 
 WIDTH = 100
 STATUS = {
@@ -22,6 +24,9 @@ STATUS = {
     "committed": "green",
     "reverted": "red",
     "recovered": "yellow",
+    "passed": "green",
+    "warned": "yellow",
+    "inconclusive": "yellow",
 }
 
 
@@ -57,6 +62,8 @@ def releases(document: Document, data: Mapping[str, str | None], now: datetime) 
     )  # fmt: skip
     for entry in reversed(document["releases"]):
         description = entry["description"]
+        if entry["quarantined"]:
+            description += f"\nquarantined: {entry['quarantined']}"
         if "unusable" in entry:
             description = f"unusable: {entry['unusable']}"
         made.add_row(
@@ -90,7 +97,17 @@ def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> list[Table | Tex
             Text(actions({name: d["action"] for name, d in entry["datasets"].items()})),
         )
     reasons = [_reason(entry) for entry in entries if entry["reason"]]
-    return [made, *reasons]
+    noted = [Text(line) for entry in entries for line in _noted(entry)]
+    return [made, *reasons, *noted]
+
+
+def _noted(entry: Mapping[str, Any]) -> list[str]:
+    """Gates that did not pass, of switches that were committed all the same."""
+    return [
+        f"{entry['to']}: {GateResult.model_validate(gate)}"
+        for gate in entry["gates"]
+        if gate["result"] != Result.PASSED and entry["result"] == "committed"
+    ]
 
 
 def _reason(entry: Mapping[str, Any]) -> Text:
@@ -119,7 +136,23 @@ def info(document: Document, now: datetime) -> list[Table | Text]:
         parts.append(_worlds(document["worlds"]))
     if document["departures"]:
         parts.append(_departures(document["departures"], now))
+    if document["gates"]:
+        parts.append(_gates(document["gates"]))
+    if document["story"]:
+        parts.append(Text("\n".join(Story(**document["story"]).lines())))
     return parts
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> Table:
+    made = table("gate", "service", "result", "tries", "seconds", "what it said",
+                 right=("tries", "seconds"), wide=("gate", "what it said"))  # fmt: skip
+    for gate in gates:
+        said = gate["said"] or gate["excerpt"].partition("\n")[0]
+        made.add_row(
+            Text(gate["gate"]), gate["service"], coloured(gate["result"]),
+            str(gate["tries"] or ""), f"{gate['seconds']:.1f}", Text(said[:200]),
+        )  # fmt: skip
+    return made
 
 
 def _record(document: Document, now: datetime) -> Table:

@@ -61,8 +61,8 @@ def quarantine(now: Situation, record: Release) -> list[Refusal]:
     return [
         Refusal(
             f"{record.name} is quarantined: {why}",
-            "declare a new release (lockstep new), or answer this failure: "
-            f"lockstep config set retry {failed}",
+            f"lockstep info {record.name}   tells how it failed; declare a new release (lockstep "
+            f"new), or answer this failure: lockstep config set retry {failed}",
         )
     ]
 

@@ -16,7 +16,7 @@ _NANOSECONDS = re.compile(r"(\.\d{6})\d*")
 
 def ask_log(docker: Docker, container: ContainerDetails, gate: LogGate) -> Answer:
     """Read what it said since its start, at most its newest MOST_LINES lines."""
-    log = docker.logs(container.id, tail=MOST_LINES, since=_seconds(container.started))
+    log = docker.logs(container.id, tail=MOST_LINES, since=_begin(container))
     return judge_log(gate, log.splitlines())
 
 
@@ -78,14 +78,23 @@ def ask_resources(
     return failed("; ".join(wrong), excerpt) if wrong else passed(excerpt)
 
 
-def _seconds(docker_time: str) -> float | None:
-    """`2026-11-21T23:59:01.123456789Z` as seconds since 1970."""
+def _begin(container: ContainerDetails) -> float | None:
+    """When its log begins to be that of its present run; None: with its first word.
+
+    A process may speak before Docker has written down that it runs, and what it said last may be
+    read after its end: between both lies the point.
+    """
+    finished, started = _seconds(container.finished), _seconds(container.started)
+    return (finished + started) / 2 if 0 < finished < started else None
+
+
+def _seconds(docker_time: str) -> float:
+    """`2026-11-21T23:59:01.123456789Z` as seconds since 1970; 0 for no such time."""
     try:
         at = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", docker_time).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    # Docker's daemon compares with nanoseconds, which a float has no room for.
-    return at.timestamp() - 0.001
+        return at.timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _mib(count: int) -> str:

@@ -45,6 +45,7 @@ def test_list_has_every_release_there_ever_was(host: Host) -> None:
     for entry in document["releases"]:
         assert list(entry) == [
             "release", "status", "created", "description", "git_commit", "images", "bytes",
+            "quarantined",
         ]  # fmt: skip
     assert document["releases"][4]["images"] == {"web": "shop-web:prod-005"}
     json.dumps(document)
@@ -96,7 +97,7 @@ def test_log_is_newest_first_and_speaks_of_releases(host: Host) -> None:
     newest = document["entries"][0]
     assert list(newest) == [
         "at", "who", "move", "from", "to", "result", "reason", "downtime_seconds", "datasets",
-        "operator_reason", "incident",
+        "operator_reason", "incident", "gates",
     ]  # fmt: skip
     assert (newest["move"], newest["from"], newest["to"]) == ("forward", "prod-005", "prod-006")
     assert (newest["result"], newest["reason"]) == ("reverted", "web never healthy")

@@ -110,6 +110,14 @@ def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> 
     entry = notes.entries()[0]
     assert entry["result"] == "reverted"
     assert "app" in entry["reason"]
+    (gate,) = entry["gates"]
+    assert (gate["service"], gate["kind"], gate["means"]) == ("app", "ready", "fail")
+    for told in (ran.text, notes.run("log").out, notes.run("info", failed).out):
+        assert f"{failed} did not pass its proof" in told
+        assert "prod-001 is live again" in told
+        assert f"lockstep config set retry {notes.name}-{failed}" in told
+    assert notes.run("info", failed, "--json").json()["story"]["parts"]["what failed"]
+    assert "quarantined: " in notes.run("list").out
 
     again = notes.up(code=3)
     assert "quarantined" in again.text
