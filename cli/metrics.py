@@ -34,7 +34,6 @@ def metrics(
     """Show rollback time, downtime, success rate, data set aside and repeats, per move.
 
     All of it comes from the ledger; times are in seconds, median and worst.
-    Examples: lockstep metrics --days 30; lockstep metrics --openmetrics > lockstep.prom
     """
     from reconciler import metrics as figures
 

@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
+from cli import options
 from cli.context import Context
+from cli.releases import print_json
 from reconciler.errors import BadInput, LockstepError
 
 PORT = 8642
@@ -22,13 +24,17 @@ def report(
     context: typer.Context,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the page goes: a file, or - for the output."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file, or - for the output; releases/report-STACK.html if not said.",
+        ),
     ] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write one HTML file: what was live when, downtime, lineage, sizes, proofs, and why.
 
     It needs nothing else, loads nothing from anywhere and holds no secret. Nothing is changed.
-    Examples: lockstep report; lockstep report --output /srv/www/shop.html
     """
     from cli.report.material import gather
     from cli.report.page import render
@@ -36,12 +42,21 @@ def report(
     here = Context.of(context)
     page = render(gather(here.stack, here.catalog))
     if output == Path("-"):
+        if as_json:
+            raise BadInput(
+                "--output - prints the page, so there is no room for --json",
+                next_step="lockstep report --output FILE --json",
+            )
         typer.echo(page, nl=False)
         return
-    path = output or Path(f"report-{here.stack_name}.html")
-    if output is None or not output.is_absolute():
-        path = here.common.cwd / path
+    # Not beside the sources: `new` refuses what is not committed.
+    path = here.catalog.root / f"report-{here.stack_name}.html"
+    if output is not None:
+        path = here.common.cwd / output
     write(path, page)
+    if as_json:
+        print_json({"schema": 1, "path": str(path), "bytes": len(page.encode())})
+        return
     typer.echo(f"{path} is written ({len(page.encode()) >> 10} KiB)")
     here.say("lockstep serve   shows the same live")
 
@@ -51,11 +66,11 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one.")
     ] = PORT,
+    as_json: options.Json = False,
 ) -> None:
     """Show the same live in a browser, with the running switch's progress, until Ctrl-C.
 
     On this host's loopback alone, read only; the address that is printed has a secret part.
-    Examples: lockstep serve; lockstep serve --port 0
     """
     from cli.report.material import gather
     from cli.report.page import render
@@ -74,7 +89,10 @@ def serve(
             next_step="lockstep serve --port 0   takes a free one",
         ) from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    typer.echo(server.url)
+    if as_json:
+        print_json({"schema": 1, "url": server.url})
+    else:
+        typer.echo(server.url)
     sys.stdout.flush()
     here.say(
         "Ctrl-C ends it; from elsewhere: ssh -L "

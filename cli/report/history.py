@@ -30,6 +30,8 @@ LONGEST_REASON = 4000
 """Characters of a failure's text: a container's last words can be long."""
 NEWEST = 5000
 """Switches in the page; `lockstep log` has all."""
+NEWEST_RELEASES = 500
+"""Likewise; `lockstep list` has all."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Entry:
     took: float | None = None
     data: tuple[DataLine, ...] = ()
     steps: tuple[tuple[str, float], ...] = ()
+    gates: tuple[tuple[str, str], ...] = ()
+    """(result, the gate's line) of each that was asked."""
     incident: str = ""
     world: str = ""
 
@@ -158,15 +162,20 @@ def _outcome(
             for name, action in sorted(outcome.datasets.items())
         ),
         steps=tuple((name, round(then - begun, 3)) for (name, begun), (_, then) in pairwise(steps)),
+        gates=tuple((str(gate.result), str(gate)) for gate in outcome.gates),
         incident=outcome.incident,
         world=outcome.to_world,
     )
 
 
-def releases(material: Material) -> list[ReleaseRow]:
-    """Every release that has a record, or should have one; newest first."""
+def releases(material: Material) -> tuple[list[ReleaseRow], list[str]]:
+    """(rows of releases that have a record, or should have one, newest first; those left out)."""
     names = sorted({*material.records, *material.damaged}, key=release_number, reverse=True)
-    return [_release(material, name) for name in names]
+    # All that are more than kept, and the newest.
+    shown = {n for n in names if n in material.damaged or status(n, material.state) != "kept"}
+    shown |= set(names[:NEWEST_RELEASES])
+    left_out = [name for name in reversed(names) if name not in shown]
+    return [_release(material, name) for name in names if name in shown], left_out
 
 
 def pruned(state: State) -> list[str]:
@@ -226,6 +235,7 @@ class Incident:
     who: str
     reason: str
     asked: str
+    remarks: tuple[str, ...]
 
 
 def incidents(documents: Sequence[Mapping[str, Any]]) -> list[Incident]:
@@ -239,10 +249,18 @@ def incidents(documents: Sequence[Mapping[str, Any]]) -> list[Incident]:
             who=str(d.get("who", "")),
             reason=str(d.get("reason", "")).partition("\n")[0][:LONGEST_REASON],
             asked=str(d.get("operator_reason", ""))[:LONGEST_REASON],
+            remarks=tuple(_remark(remark) for remark in d.get("remarks", ())),
         )
         for d in documents
     ]
     return sorted(found, key=lambda i: i.folder, reverse=True)
+
+
+def _remark(remark: Mapping[str, str]) -> str:
+    at = words.moment(remark.get("at"))
+    return (
+        f"{words.when(at) if at else ''} {remark.get('who', '')}: {remark.get('text', '')}".strip()
+    )
 
 
 def _released(subject: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from reconciler import drillbook, retention, verifybook
+from reconciler import drillbook, incidents, retention, verifybook
 from reconciler.journal import JournalFile
 from reconciler.ledger import AnyEvent, Captured, State, fold
 from reconciler.metrics import Metrics, measure
@@ -147,12 +146,9 @@ def _store(stack: Stack) -> StoreFacts:
 
 
 def _incidents(catalog: Catalog) -> tuple[Mapping[str, Any], ...]:
-    """The newest incidents' own documents; one that cannot be read is left out."""
-    found = []
-    paths = sorted((catalog.root / "incidents").glob("*/incident.json"))
-    for path in paths[-NEWEST_INCIDENTS:]:
-        with suppress(OSError, ValueError):
-            document = json.loads(path.read_bytes())
-            if isinstance(document, dict):
-                found.append({**document, "folder": path.parent.name})
-    return tuple(found)
+    """The newest incidents' own documents, with the folder's name and what people remarked."""
+    good, _ = incidents.every(catalog)
+    return tuple(
+        {**found.document, "folder": found.id, "remarks": found.remarks}
+        for found in good[:NEWEST_INCIDENTS]
+    )

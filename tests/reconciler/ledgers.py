@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from reconciler.gates.results import GateResult, Result
 from reconciler.ledger import (
     AnyEvent,
     Captured,
@@ -228,6 +229,25 @@ class History:
                 probes={d: {"rows": n} for d, n in self.rows.items()},
                 written={d: {"rows": n + 3} for d, n in self.rows.items()},
                 steps={"prepare": 0.1, "stop": 1.2, "start": 2.0},
+                gates=(
+                    GateResult(
+                        gate="health",
+                        service="web",
+                        kind="http",
+                        result=Result.PASSED,
+                        means="pass",
+                    ),
+                    GateResult(
+                        gate="checkout",
+                        service="web",
+                        kind="http",
+                        result=Result.FAILED,
+                        means="fail",
+                        tries=12,
+                        seconds=4.0,
+                        said=reason.partition("\n")[0],
+                    ),
+                ),
             )
         )
         self._pay()
@@ -292,8 +312,8 @@ def a_dozen() -> History:
     return made
 
 
-def many(count: int) -> History:
-    """So many releases; every eighth fails, every tenth is rolled back."""
+def many(count: int, keep: int = 6) -> History:
+    """So many releases; every eighth fails, every tenth is rolled back; the newest are kept."""
     made = History()
     for number in range(1, count + 1):
         made.now += timedelta(hours=5)
@@ -302,5 +322,5 @@ def many(count: int) -> History:
         if number % 10 == 0 and before is not None and before != made.state.live_release:
             made.now += timedelta(minutes=20)
             made.back(before, restore=number % 20 == 0)
-    made.prune(keep=6)
+    made.prune(keep=keep)
     return made

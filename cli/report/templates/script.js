@@ -8,26 +8,27 @@
     document.getElementById(button.getAttribute("aria-controls")).hidden = !open;
   }
 
-  function addOlder(count) {
-    for (const part of all("template.later").slice(0, count)) {
-      one("#log tbody").append(part.content);
+  function addOlder(table, count) {
+    for (const part of all(`template.later[data-table="${table}"]`).slice(0, count)) {
+      one(`#${table} > tbody`).append(part.content);
       part.remove();
     }
     tellOlder();
   }
 
   function tellOlder() {
-    const button = one("#older");
-    if (!button) return;
-    const left = Number(button.dataset.total) - all("#log tr.switch").length;
-    button.hidden = left <= 0;
-    button.textContent = `Show older ones (${left} more)`;
+    for (const button of all("button.older")) {
+      const rows = all(`#${button.dataset.table} > tbody > tr:not(.detail)`).length;
+      const left = Number(button.dataset.total) - rows;
+      button.hidden = left <= 0;
+      button.textContent = `Show older ones (${left} more)`;
+    }
   }
 
   function filter() {
     const find = one("#find").value.trim().toLowerCase();
     const result = one("#result").value, move = one("#move").value;
-    if (find || result || move) addOlder(Infinity);
+    if (find || result || move) addOlder("log", Infinity);
     let shown = 0;
     const rows = all("#log tr.switch");
     for (const row of rows) {
@@ -52,7 +53,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    if (button.id === "older") addOlder(1);
+    if (button.matches(".older")) addOlder(button.dataset.table, 1);
     else if (button.matches(".more")) expand(button, button.getAttribute("aria-expanded") !== "true");
   });
   document.addEventListener("input", (event) => {

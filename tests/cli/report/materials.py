@@ -75,6 +75,7 @@ def moment(history: History, window: int = 5, hours: float = 7) -> Material:
                 "who": "ana",
                 "reason": REASONS[0],
                 "operator_reason": "ticket 4711: the checkout is slow",
+                "remarks": [{"at": "2026-04-12T11:00:00+00:00", "who": "ben", "text": "a typo"}],
             },
         ),
     )
@@ -109,7 +110,7 @@ def hostile() -> Material:
         damaged={"prod-007": HOSTILE},
         interrupted=HOSTILE,
         store=replace(found.store, problem=HOSTILE),
-        incidents=(dict.fromkeys(found.incidents[0], HOSTILE),),
+        incidents=({**dict.fromkeys(found.incidents[0], HOSTILE), "remarks": [{"text": HOSTILE}]},),
     )
 
 

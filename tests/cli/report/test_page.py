@@ -117,10 +117,17 @@ def test_every_switch_and_every_reason_to_keep_is_there() -> None:
         assert words.when(row.at) in page
         if row.down:
             assert words.seconds(row.down) in page
-    for release in history.releases(material):
+    for release in history.releases(material)[0]:
         assert release.name in page
         assert all(reason in page for reason in release.reasons)
     assert words.ranges(history.pruned(made.state)) in page
+
+
+def test_a_failure_tells_its_gates_and_its_incident_what_people_remarked() -> None:
+    page = texts(render(moment(a_dozen())))
+    assert "gate checkout of web failed: worker is not healthy" in page
+    assert "12 Apr 2026, 11:00 ben: a typo" in page
+    assert "ticket 4711" in page
 
 
 def test_a_stack_without_a_release_has_a_page_as_well() -> None:
@@ -140,8 +147,17 @@ def test_a_thousand_releases_stay_small_and_few_rows_are_built_at_once() -> None
 
 
 def test_a_thousand_kept_releases_stay_readable() -> None:
-    material = moment(many(300), window=1000)
-    assert len(render(material).encode()) < 2_000_000
+    history_of = many(1000, keep=1000)
+    material = moment(history_of, window=1000)
+    page = render(material)
+    assert len(page.encode()) < 3_000_000
+    body = re.sub(r"<template.*?</template>", "", page, flags=re.S)
+    assert body.count('class="release"') == 40
+    rows, left_out = history.releases(material)
+    assert len(rows) >= history.NEWEST_RELEASES
+    assert {row.name for row in rows}.isdisjoint(left_out)
+    assert len(rows) + len(left_out) == len(material.records)
+    assert words.ranges(left_out) in texts(page)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
 from reconciler.hostlock import HostLock
 from reconciler.journal import Intent, JournalFile
-from tests.cli.report.conftest import Shown
+from tests.browser import Shown
 from tests.reconciler.ledgers import History, a_dozen
 
 
