@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import options
+from cli import completion, options
 from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
@@ -23,7 +23,10 @@ def drill(
     context: typer.Context,
     release: Annotated[
         str | None,
-        typer.Argument(help="A release; the one that `rollback` would go to if not named."),
+        typer.Argument(
+            help="A release; the one that `rollback` would go to if not named.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     at: Annotated[
         str, typer.Option("--at", help="departure, arrival, or a snapshot's id.")

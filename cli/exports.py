@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import options
+from cli import completion, options
 from cli.context import Context, check_release
 from cli.encryption import PassphraseFile, in_file
 from reconciler.errors import LockstepError
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from reconciler.exporting import Exported
     from reconciler.importing import Result
 
-Release = Annotated[str, typer.Argument(help="A release, like prod-003.")]
+Release = Annotated[
+    str, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
+]
 
 
 def export(

@@ -34,7 +34,7 @@ def stop(
     typer.echo(f"{number} containers stopped; they stay down until `lockstep up`, data is kept")
 
 
-def recover(context: typer.Context) -> None:
+def recover(context: typer.Context, as_json: options.Json = False) -> None:
     """Finish or revert what a crash left unfinished; says what was found and done.
 
     A switch that still runs without its caller is followed to its end.
@@ -44,12 +44,21 @@ def recover(context: typer.Context) -> None:
 
     here = Context.of(context)
     if moves.follow_running(here):
-        typer.echo("the switch that was under way has ended")
+        _say_what_was_done(["the switch that was under way has ended"], as_json=as_json)
         return
     with _locked(here, "recover") as lock:
         done = switch.recover(here.stack, here.catalog, lock, here.progress)
         warning = debts.keep_failed(here.stack, here.catalog, here.docker, here.progress)
         done += [warning] if warning else []
+    _say_what_was_done(done, as_json=as_json)
+
+
+def _say_what_was_done(done: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        from cli.releases import print_json
+
+        print_json({"schema": 1, "done": list(done)})
+        return
     for line in done or ["nothing was unfinished"]:
         typer.echo(line)
 

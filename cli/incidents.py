@@ -26,10 +26,7 @@ Named = Annotated[
 ]
 
 
-@app.command(
-    "list",
-    epilog="Examples:  lockstep incident list   |   lockstep incident list -n 5 --json",
-)
+@app.command("list")
 def list_incidents(
     context: typer.Context, number: options.Newest = None, as_json: options.Json = False
 ) -> None:
@@ -70,10 +67,7 @@ def list_incidents(
     tables.console().print(made)
 
 
-@app.command(
-    "show",
-    epilog="Examples:  lockstep incident show   |   lockstep incident show prod-003 --json",
-)
+@app.command("show")
 def show(context: typer.Context, incident: Named = None, as_json: options.Json = False) -> None:
     """Tell what happened: who, when, why, what was put back, and how to look at what was left."""
     from reconciler import incidents, incidenttext
@@ -91,11 +85,7 @@ def show(context: typer.Context, incident: Named = None, as_json: options.Json =
     typer.echo(f"It is kept in {found.folder}")
 
 
-@app.command(
-    "export",
-    epilog="Examples:  lockstep incident export   |   "
-    "lockstep incident export prod-003 -o for-the-vendor.zip",
-)
+@app.command("export")
 def export(
     context: typer.Context,
     incident: Named = None,
@@ -128,11 +118,7 @@ def export(
     typer.echo(f"{target} ({tables.size(size)})")
 
 
-@app.command(
-    "note",
-    epilog='Examples:  lockstep incident note "it was the cache"   |   '
-    'lockstep incident note "see ticket 4711" --of prod-003 --json',
-)
+@app.command("note")
 def note(
     context: typer.Context,
     text: Annotated[str, typer.Argument(help="What others should know.")],

@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from cli import (
+    completion,
     doctor,
     drills,
     encryption,
+    examples,
     exports,
     failures,
     guard,
@@ -24,6 +26,7 @@ from cli import (
     metrics,
     moves,
     notify,
+    options,
     rehearsals,
     releases,
     settings,
@@ -37,7 +40,7 @@ from cli.report import command as report
 app = typer.Typer(
     name="lockstep",
     help="The release this host runs, declared: images, configuration and data match it.",
-    epilog="--cwd, --stack and --quiet may stand before or after the command.",
+    epilog="--cwd, --stack, --quiet and --no-color may stand before or after the command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -88,6 +91,7 @@ app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )(host.compose)
+app.command("completion", rich_help_panel=START)(completion.completion)
 app.add_typer(settings.app, name="config", rich_help_panel=PULUMI)
 app.add_typer(stack.app, name="stack", rich_help_panel=PULUMI)
 app.command("cancel", rich_help_panel=PULUMI)(stack.cancel)
@@ -106,28 +110,46 @@ def common(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say only results and errors.")
     ] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colour; the variable NO_COLOR does the same.")
+    ] = False,
 ) -> None:
     context.obj = Common(cwd=cwd, stack=stack, quiet=quiet)
+    if no_color:
+        os.environ["NO_COLOR"] = "1"  # as rich, and Pulumi, understand it
 
 
 @app.command("version", rich_help_panel=PULUMI)
-def version() -> None:
+def version(as_json: options.Json = False) -> None:
     """Say the versions of Lockstep, of the Pulumi that would run, and of Python."""
     from importlib import metadata
 
     from cli import engines
 
     try:
-        typer.echo(f"lockstep {metadata.version('lockstep')}")
+        number: str | None = metadata.version("lockstep")
     except metadata.PackageNotFoundError:
-        typer.echo("lockstep, from its source tree")
-    typer.echo(engines.choose(os.environ, Path.cwd()).says)
-    typer.echo(f"Python {sys.version.split()[0]}")
+        number = None
+    engine, python = engines.choose(os.environ, Path.cwd()).says, sys.version.split()[0]
+    if as_json:
+        from cli.releases import print_json
+
+        print_json({"schema": 1, "lockstep": number, "engine": engine, "python": python})
+        return
+    typer.echo(f"lockstep {number}" if number else "lockstep, from its source tree")
+    typer.echo(engine)
+    typer.echo(f"Python {python}")
+
+
+examples.attach(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code (docs/exit-codes.md)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    completion.prepare()
+    if "--no-color" in given:
+        os.environ["NO_COLOR"] = "1"  # help is shown before any command is asked
     try:
         result = app(common_first(given), prog_name="lockstep", standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -150,7 +172,9 @@ def common_first(arguments: Sequence[str]) -> list[str]:
         name = word.partition("=")[0]
         if word in ("-C", "-s", "--cwd", "--stack") and waiting:
             shared += [word, waiting.pop(0)]
-        elif word in ("-q", "--quiet") or (name != word and name in ("--cwd", "--stack")):
+        elif word in ("-q", "--quiet", "--no-color") or (
+            name != word and name in ("--cwd", "--stack")
+        ):
             shared.append(word)
         elif word == "--" or (word == "compose" and not rest):
             rest += [word, *waiting]

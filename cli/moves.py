@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ask, failures, options
+from cli import ask, completion, failures, options
 from cli.context import Context, check_release, replace_file
 from reconciler.asked import Asked
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
@@ -66,7 +66,11 @@ def preview(
 def rollback(
     context: typer.Context,
     release: Annotated[
-        str | None, typer.Argument(help="Where to; the release before the live one if not named.")
+        str | None,
+        typer.Argument(
+            help="Where to; the release before the live one if not named.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     message: options.Message = None,
     reason: options.Reason = None,

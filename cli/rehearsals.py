@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import options
+from cli import completion, options
 from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
@@ -24,7 +24,10 @@ _SHOWN = 8
 def rehearse(
     context: typer.Context,
     release: Annotated[
-        str | None, typer.Argument(help="A release; the declared one if not named.")
+        str | None,
+        typer.Argument(
+            help="A release; the declared one if not named.", autocompletion=completion.releases
+        ),
     ] = None,
     outgoing: Annotated[
         bool,

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import options
+from cli import completion, options
 from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
     from reconciler.release import Release as Record
 
-Release = Annotated[str | None, typer.Argument(help="A release, like prod-003.")]
+Release = Annotated[
+    str | None, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
+]
 
 
 def new(
@@ -240,10 +242,20 @@ def _restored_by_others(here: Context) -> list[str]:
 def diff(
     context: typer.Context,
     before: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="A release; the live one if not named.")
+        str | None,
+        typer.Argument(
+            metavar="[A]",
+            help="A release; the live one if not named.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     after: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="A release; the declared one if not named.")
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            help="A release; the declared one if not named.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

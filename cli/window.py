@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ask, moves, options
+from cli import ask, completion, moves, options
 from cli.context import Context, check_release, own_values, read_stack, replace_file
 from reconciler.errors import BadInput, Refused
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from reconciler.pruning import Fate
     from snapshots.store import SnapshotRecord
 
-Release = Annotated[str, typer.Argument(help="A release, like prod-003.")]
+Release = Annotated[
+    str, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
+]
 KINDS = ("release", "world", "generation", "snapshot", "image")
 
 

@@ -32,9 +32,9 @@ COMMAND_DRIVER = "command"
 class Window(Setting):
     """Which releases are kept besides live, previous and unfinished ones (a union)."""
 
-    last: Annotated[int, Field(ge=1)] = 3
-    days: Annotated[int, Field(ge=0)] = 0
-    pinned: tuple[str, ...] = ()
+    last: Annotated[int, Field(ge=1)] = Field(3, description="so many that were live last")
+    days: Annotated[int, Field(ge=0)] = Field(0, description="live within so many days; 0: none")
+    pinned: tuple[str, ...] = Field((), description="these, as `lockstep pin` writes them")
 
 
 class Commands(Setting):
@@ -69,11 +69,11 @@ class Commands(Setting):
 class DatasetSetting(Setting):
     """What the stack says about a dataset that the compose file does not, or cannot."""
 
-    driver: str | None = None
-    strategy: Strategy | None = None
-    shared: bool | None = None
-    was: str | None = None
-    kind: Kind | None = None
+    driver: str | None = Field(None, description="which driver knows its engine")
+    strategy: Strategy | None = Field(None, description="a generation for each world, or one place")
+    shared: bool | None = Field(None, description="others use it: left as it is")
+    was: str | None = Field(None, description="what the dataset was called before")
+    kind: Kind | None = Field(None, description="where its data lies under plain Compose")
     volume: str | None = Field(None, description="a volume that no service of ours mounts")
     service: str | None = Field(None, description="for an image's own VOLUME: which service")
     target: str | None = Field(None, description="for an image's own VOLUME: mounted where")
@@ -95,11 +95,11 @@ class DatasetSetting(Setting):
 class Wish(Setting):
     """A one-shot wish: applies once, and only while its release is the declared one."""
 
-    release: str
+    release: str = Field(description="it is fulfilled while this one is declared")
     at: str = Field(
         "departure", description="departure, arrival, a snapshot's id or a world that was left"
     )
-    shared: tuple[str, ...] = ()
+    shared: tuple[str, ...] = Field((), description="shared datasets that are put back as well")
     asked: str = Field("", description="any text: another text makes the same wish a new one")
 
     @property
@@ -111,8 +111,8 @@ class Wish(Setting):
 class Incidents(Setting):
     """Which incidents are kept besides those whose world is still there (a union)."""
 
-    last: Annotated[int, Field(ge=1)] = 20
-    days: Annotated[int, Field(ge=0)] = 90
+    last: Annotated[int, Field(ge=1)] = Field(20, description="so many of the newest")
+    days: Annotated[int, Field(ge=0)] = Field(90, description="those of the last so many days")
     limit: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
         ByteSize(32 << 20), description="bytes of one incident's folder, like 32MiB"
     )
@@ -137,23 +137,25 @@ class CopyRate(Setting):
 class Settings(Setting):
     """Everything the stack's config says (`Pulumi.<stack>.yaml`), validated."""
 
-    release: str | None = None
+    release: str | None = Field(None, description="the release that this host runs: prod-003")
     compose: tuple[str, ...] = Field((".",), description="a folder, or compose files in order")
-    profiles: tuple[str, ...] = ()
-    store: str = "releases/store"
+    profiles: tuple[str, ...] = Field((), description="Compose's profiles that are on")
+    store: str = Field("releases/store", description="the folder of the snapshot store")
     encryption: str | None = Field(
         None, min_length=12, description="the passphrase of an encrypted store: always a secret"
     )
     window: Window = Window()
     incidents: Incidents = Incidents()
-    data: Literal["restore", "keep"] = "restore"
+    data: Literal["restore", "keep"] = Field(
+        "restore", description="going back: a release's own data returns, or today's goes along"
+    )
     environment: dict[str, str] = Field({}, description="plain values, frozen at `new`")
     secrets: dict[str, str] = Field({}, description="secret values, read anew at every up")
     datasets: dict[str, DatasetSetting] = Field({})
     groups: dict[str, tuple[str, ...]] = Field(
         {}, description="datasets that belong together: sealed, and captured, at one point"
     )
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = Field((), description="datasets that were taken out on purpose")
     allow: tuple[str, ...] = Field(
         (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
     )
@@ -162,7 +164,9 @@ class Settings(Setting):
     )
     stackGates: Gates = Field((), description="the same, for the stack as a whole")  # noqa: N815
     restore: Wish | None = None
-    retry: str | None = None
+    retry: str | None = Field(
+        None, description="a failed world whose release may be tried once more"
+    )
     trust: str | None = Field(
         None, description="takes releases/ as it is, by the mark that the refusal names"
     )

@@ -51,7 +51,9 @@ class Notify(Setting):
     )
     name: str = Field("", description="how the log calls it; its URL is never shown")
     events: tuple[Happening, ...] = Field(tuple(Happening), description="all if not said")
-    texts: tuple[Text, ...] = Field((Text.TEAM,), min_length=1)
+    texts: tuple[Text, ...] = Field(
+        (Text.TEAM,), min_length=1, description="for whom it is written"
+    )
 
     def label(self, number: int) -> str:
         """Its name, or what can be said of it without its URL: `slack 1`."""

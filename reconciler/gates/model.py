@@ -52,8 +52,8 @@ class JsonExpected(Expected):
 class HttpGate(Setting):
     """A request to the service's own address: passed when it answers as told."""
 
-    port: Port
-    path: str = "/"
+    port: Port = Field(description="inside the container")
+    path: str = Field("/", description="what is asked for")
     method: Literal["GET", "HEAD", "POST"] | None = Field(
         None, description="GET, or POST when there is a body"
     )
@@ -160,7 +160,7 @@ class Reset(Setting):
 class RedisGate(Expected):
     """The value of a key, read by redis-cli in the service's container."""
 
-    key: str
+    key: str = Field(description="that has to exist")
     field: str = Field("", description="of a hash")
     db: Annotated[int, Field(ge=0)] = 0
     absent: bool = Field(False, description="the key must not be there")
@@ -204,7 +204,7 @@ class ResourceGate(Setting):
 class CertificateGate(Setting):
     """The certificate that a TLS port shows."""
 
-    port: Port
+    port: Port = Field(description="inside the container")
     host: str = Field("", description="the name that it must be for; also sent as SNI")
     days: Annotated[float, Field(ge=0)] = Field(14, description="days that it is valid at least")
     trusted: bool = Field(False, description="by an authority that this host trusts")
