@@ -50,6 +50,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "metrics": ("lockstep metrics", "lockstep metrics --days 30 --json"),
     "report": ("lockstep report", "lockstep report --output /srv/www/releases.html"),
+    "serve": ("lockstep serve", "lockstep serve --port 8700"),
     "snapshot": ("lockstep snapshot", "lockstep snapshot --group orders"),
     "snapshot live": ("lockstep snapshot live", "lockstep snapshot live db-data uploads"),
     "snapshot create": (

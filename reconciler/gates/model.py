@@ -160,9 +160,9 @@ class Reset(Setting):
 class RedisGate(Expected):
     """The value of a key, read by redis-cli in the service's container."""
 
-    key: str = Field(description="that has to exist")
+    key: str = Field(description="which one")
     field: str = Field("", description="of a hash")
-    db: Annotated[int, Field(ge=0)] = 0
+    db: Annotated[int, Field(ge=0)] = Field(0, description="the number of the database")
     absent: bool = Field(False, description="the key must not be there")
     reset: Reset | None = Field(
         None,
