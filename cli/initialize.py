@@ -11,26 +11,27 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ask, options
+from cli import ask, fence, options, stackschema
 from cli.context import PASSPHRASE, Context, offer_passphrase, read_stack
 from cli.envfile import read_env, secrets_in
 from reconciler import names
-from reconciler.errors import BadInput, LockstepError
+from reconciler.errors import BadInput, LockstepError, Refused
 
 if TYPE_CHECKING:
     from cli.backend import Backend
+    from cli.findings import Proposal
     from reconciler.config import Stack
     from reconciler.definition import Definition
-    from reconciler.docker import Listed
-    from reconciler.release import Dataset
+    from reconciler.docker import Docker, ImageInfo, Listed
 
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 IGNORED = ("releases/", ".lockstep/", ".pulumi/")
@@ -53,14 +54,30 @@ def init(
         str | None,
         typer.Option("--name", help="The compose project's name (found out if left out)."),
     ] = None,
+    from_container: Annotated[
+        str | None,
+        typer.Option(
+            "--from-container",
+            help="Write the compose file of a container that was started by hand.",
+        ),
+    ] = None,
+    fenced: Annotated[
+        bool,
+        typer.Option(
+            "--fence/--no-fence",
+            help="Where the project runs: let `docker compose up` in its folder be refused.",
+        ),
+    ] = True,
     yes: options.Yes = False,
 ) -> None:
     """Make a project of a folder with a compose file; --stack names its stack (prod)."""
     common = context.find_root().obj
-    setting_up = Setup(common.cwd.resolve(), common.stack or "prod")
+    here = Context(common)
+    root = common.cwd.resolve()
+    first = _write_compose_file(root, from_container, yes=yes) if from_container else []
+    setting_up = Setup(root, common.stack or "prod", fenced=fenced)
     setting_up.insist_on_passphrase()
     setting_up.choose_name(name, yes=yes)
-    here = Context(common)
     for line in setting_up.findings():
         here.say(line)
     steps = list(setting_up.missing())
@@ -74,14 +91,28 @@ def init(
     for step in steps:
         step.make()
     typer.echo(f"stack {setting_up.stack} of project {setting_up.name} is ready")
-    for line in setting_up.next_commands():
+    for line in (*first, *setting_up.next_commands()):
         here.say(line)
+
+
+def _write_compose_file(root: Path, container: str, *, yes: bool) -> list[str]:
+    """Returns what to do next. Raises Refused where there is a compose file already."""
+    from cli import handmade
+    from reconciler import docker
+
+    there = [name for name in COMPOSE_FILES if (root / name).exists()]
+    if there:
+        raise Refused(
+            f"{root / there[0]} is there already: it is not written over",
+            next_step="lockstep init   goes on with it; or use an empty folder",
+        )
+    return handmade.write_compose_file(root, container, docker.connect(), yes=yes)
 
 
 class Setup:
     """What a folder has and lacks."""
 
-    def __init__(self, root: Path, stack: str) -> None:
+    def __init__(self, root: Path, stack: str, *, fenced: bool = True) -> None:
         names.check_stack(stack)
         if not root.is_dir():
             raise BadInput(f"{root} is not a folder")
@@ -92,8 +123,10 @@ class Setup:
         if self.compose_file is None and not (root / "Pulumi.yaml").is_file():
             raise BadInput(
                 f"there is no compose file in {root} ({', '.join(COMPOSE_FILES)})",
-                next_step="change to the folder of the compose file, or: lockstep -C FOLDER init",
+                next_step="change to the folder of the compose file, or: lockstep -C FOLDER init; "
+                "for a container that was started by hand: lockstep init --from-container NAME",
             )
+        self.fenced = fenced
 
     def insist_on_passphrase(self) -> None:
         """Raises BadInput where the stack's secrets need a passphrase that is not here: a new
@@ -124,20 +157,26 @@ class Setup:
 
     def findings(self) -> Iterator[str]:
         """What is there, in lines for the person."""
+        from cli import findings
+
         if self.compose_file is not None:
             yield f"compose file: {self.compose_file}"
-        definition = self._definition()
+        definition = self._definition
         if definition is not None:
             services = sorted(definition.model.get("services", {}))
             yield f"services: {', '.join(services)}"
-            yield from dataset_lines(definition)
+            yield from findings.dataset_lines(self._stack, definition)
+            yield self._proof[0]
             for warning in definition.warnings:
                 yield f"warning: {warning}"
-        running = [c for c in self._containers if c.state == "running"]
-        if running:
+        with suppress(LockstepError, OSError):
+            if self._docker.is_local:
+                yield from findings.disk_lines(self._stack, self._docker, definition)
+        if self._running:
             yield (
-                f"running: {len(running)} containers of project {self.name}; the first up adopts "
-                f"them as {self.stack}-000, with their data"
+                f"running: {len(self._running)} containers of project {self.name}; the first up "
+                f"adopts them as {self.stack}-000, with their data: they are stopped then, get "
+                "restart: no, and stay for a rollback"
             )
         else:
             yield f"running: nothing of project {self.name}"
@@ -151,6 +190,12 @@ class Setup:
         ):
             if not (self.root / file).exists():
                 yield Step(file, self._writing(file, template))
+        schema = self.root / stackschema.FILE
+        if not schema.is_file() or schema.read_text() != stackschema.text(self.name):
+            yield Step(
+                f"{stackschema.FILE}: by which editors complete the keys of Pulumi.*.yaml",
+                lambda: _write(schema, stackschema.text(self.name)),
+            )
         lacking = [line for line in IGNORED if line.strip("/") not in self._ignored_now()]
         if lacking:
             yield Step(f".gitignore: {', '.join(lacking)}", lambda: self._ignore_also(lacking))
@@ -166,12 +211,29 @@ class Setup:
                 f"secrets.{name}, encrypted, from .env (its name looks like a secret)",
                 self._setting_secret(name, value),
             )
+        proposal = self._proof[1]
+        if proposal is not None:
+            yield Step(
+                f"gates.{proposal.service}.tcp {proposal.port}: a release is proved when that port "
+                "accepts a connection (a health check in the compose file says more)",
+                self._setting_gate(proposal),
+            )
+        if self._override is not None:
+            yield Step(
+                f"{self._override.name}: the fence: `docker compose up` here is refused from now "
+                "on, and says what to type instead (--no-fence: without)",
+                partial(fence.build, self._override),
+            )
 
     def next_commands(self) -> Iterator[str]:
         """What a person does next."""
         yield "next:"
         if (self.root / ".git").exists():
-            files = f"Pulumi.yaml Pulumi.{self.stack}.yaml __main__.py .gitignore"
+            files = (
+                f"Pulumi.yaml Pulumi.{self.stack}.yaml __main__.py {stackschema.FILE} .gitignore"
+            )
+            if self._fence_file is not None and fence.stands(self._fence_file):
+                files = f"{files} {self._fence_file.name}"
             yield f'  git add {files} && git commit -m "declare releases"'
         yield '  lockstep new "first release"   records what the compose file says now'
         yield "  lockstep preview               shows what up will do"
@@ -185,14 +247,55 @@ class Setup:
         return Project.find(self.root).name
 
     @cached_property
-    def _listed(self) -> tuple[Listed, ...]:
+    def _docker(self) -> Docker:
         from reconciler import docker
 
+        return docker.connect()
+
+    @cached_property
+    def _listed(self) -> tuple[Listed, ...]:
         try:
-            return docker.connect().listing()
+            return self._docker.listing()
         except LockstepError as error:
             _warn(error.message)
             return ()
+
+    @property
+    def _running(self) -> list[Listed]:
+        return [c for c in self._containers if c.state == "running"]
+
+    @property
+    def _fence_file(self) -> Path | None:
+        return fence.override_of(self.root, self.compose_file) if self.compose_file else None
+
+    @property
+    def _override(self) -> Path | None:
+        """The file that lacks the fence, where a project runs that people start by habit."""
+        file = self._fence_file
+        if file is None or not self.fenced or not self._running or fence.stands(file):
+            return None
+        return file if fence.may_stand(file) else None
+
+    @cached_property
+    def _images(self) -> dict[str, ImageInfo]:
+        """service -> its image, of those that are on this host already."""
+        from reconciler import compose
+
+        found = {}
+        for service, body in compose.services(self._model or {}).items():
+            reference = str(compose.plain(body.get("image") or f"{self.name}-{service}"))
+            image = self._docker.image(reference)
+            if image is not None:
+                found[service] = image
+        return found
+
+    @cached_property
+    def _proof(self) -> tuple[str, Proposal | None]:
+        from cli import findings
+
+        if self._definition is None:
+            return "", None
+        return findings.proof(self._stack, self._definition, self._images)
 
     @property
     def _containers(self) -> list[Listed]:
@@ -206,19 +309,42 @@ class Setup:
         plain = sorted(found - ours)
         return plain[0] if len(plain) == 1 else None
 
-    def _definition(self) -> Definition | None:
+    @cached_property
+    def _stack(self) -> Stack:
+        """The stack as it is declared, or as it will be at first."""
+        from reconciler.config import Settings, Stack
+
+        if self._declared is not None:
+            return self._with_new_secrets(self._declared)
+        settings = Settings(secrets=secrets_in(self.root / ".env"))
+        return Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
+
+    @cached_property
+    def _model(self) -> dict[str, Any] | None:
         """What the compose file says; None where that cannot be told yet, which is said."""
         from reconciler import source
-        from reconciler.config import Settings, Stack
         from reconciler.docker import Compose
 
-        settings = Settings(secrets=secrets_in(self.root / ".env"))
-        first = Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
         try:
-            stack = self._with_new_secrets(self._declared) if self._declared else first
-            model = source.read_model(stack, Compose(self.root), _warn)
-            # Images may not be built yet: what their own VOLUMEs add, `new` will say.
-            return source.define(stack, model, image_volumes={})
+            return source.read_model(self._stack, Compose(self.root), _warn)
+        except LockstepError as error:
+            _warn(str(error))
+            return None
+
+    @cached_property
+    def _definition(self) -> Definition | None:
+        from reconciler import places, source
+
+        if self._model is None:
+            return None
+        try:
+            source.insist_on_services(self._stack, self._model)
+            return source.define(
+                self._stack,
+                self._model,
+                {service: image.volumes for service, image in self._images.items()},
+                partial(places.plain, self._docker, self._stack),
+            )
         except LockstepError as error:
             _warn(str(error))
             return None
@@ -230,8 +356,9 @@ class Setup:
                 "name": self.name,
                 "stack": self.stack,
                 "virtualenv": virtual_environment(self.root, Path(sys.prefix)),
+                "modeline": stackschema.MODELINE,
             }
-            (self.root / file).write_text(Template(text).safe_substitute(values))
+            _write(self.root / file, Template(text).safe_substitute(values))
 
         return write
 
@@ -307,8 +434,16 @@ class Setup:
             update={"settings": known.model_copy(update={"secrets": secret})}
         )
 
+    def _setting_gate(self, proposal: Proposal) -> Callable[[], None]:
+        key, port = f"gates.{proposal.service}.tcp", str(proposal.port)
+        return lambda: self._backend().config_set(key, port, secret=False, path=True)
+
     def _setting_secret(self, name: str, value: str) -> Callable[[], None]:
         return lambda: self._backend().config_set(f"secrets.{name}", value, secret=True, path=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def _warn(text: str) -> None:
@@ -333,30 +468,6 @@ def _name_in_file(root: Path) -> str | None:
         return None
     name = top.get("name") if isinstance(top, dict) else None
     return name if isinstance(name, str) and "$" not in name else None
-
-
-def dataset_lines(definition: Definition) -> Iterator[str]:
-    """Each dataset with its driver and strategy, and why it is so."""
-    if not definition.datasets:
-        yield "datasets: none (no volume is mounted)"
-    for name, dataset in sorted(definition.datasets.items()):
-        mounts = ", ".join(f"{m.service}:{m.target}" for m in dataset.mounts)
-        yield f"dataset {name}: driver {dataset.driver}, {strategy_text(dataset)} ({mounts})"
-
-
-def strategy_text(dataset: Dataset) -> str:
-    """`fork: every release gets its own copy`."""
-    from reconciler.release import Kind, Strategy
-
-    if dataset.shared:
-        return "left as it is: it is shared with others"
-    if dataset.strategy is Strategy.FORK:
-        return "forked: a new release works on a copy"
-    if dataset.kind is Kind.BIND:
-        return "in place: it is a directory of the host"
-    if dataset.kind is Kind.EXTERNAL:
-        return "in place: the volume is external"
-    return "in place"
 
 
 def virtual_environment(root: Path, prefix: Path) -> str:

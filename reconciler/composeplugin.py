@@ -35,11 +35,17 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+FENCE_VARIABLE = "LOCKSTEP_FENCE"
+FENCE_KEY = "x-lockstep-fence"
+"""A project's override file may hold this member, with a variable that only Lockstep sets: nobody
+starts the project's own containers by habit then."""
+
+
 class Compose:
     """The Compose plugin. `root`: the project's folder, whose .tools may hold the plugin."""
 
     def __init__(self, root: Path | None = None, *, endpoint: str | None = None) -> None:
-        self.environment = _compose_environment(root)
+        self.environment = {**_compose_environment(root), FENCE_VARIABLE: "lockstep"}
         if endpoint is not None:
             self.environment["DOCKER_HOST"] = endpoint
 
@@ -71,6 +77,7 @@ class Compose:
         model = yaml.load(done.stdout, Loader=_Loader)
         if not isinstance(model, dict) or not model.get("services"):
             raise BadInput(f"no service is declared in {', '.join(str(f) for f in files)}")
+        model.pop(FENCE_KEY, None)
         return model
 
     def hashes(

@@ -676,6 +676,16 @@ class Docker:
         with _mapped(f"remove network {name}"):
             self._api.remove_network(name)
 
+    def as_made(self, name: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """A container, by name or id, and its image, in Docker's own words, its environment
+        included; None when there is no such container."""
+        found = self._inspect(name)
+        if found is None:
+            return None
+        with _mapped(f"image of {name}"):
+            image: dict[str, Any] = self._api.inspect_image(found["Image"])  # type: ignore[no-untyped-call]
+            return found, image
+
     def _inspect(self, container_id: str) -> dict[str, Any] | None:
         from docker.errors import NotFound
 

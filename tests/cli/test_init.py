@@ -15,6 +15,7 @@ import yaml
 from cli import initialize
 from cli.envfile import LOOKS_SECRET, read_env, secrets_in
 from cli.initialize import compose_name, virtual_environment
+from reconciler.config import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = """
@@ -109,8 +110,11 @@ def test_init_says_what_it_found_and_made(folder: Path) -> None:
     assert ran.returncode == 0
     for text in (
         "services: web",
-        "dataset files: driver directory, forked",
-        "dataset up: driver directory, in place: it is a directory of the host",
+        "dataset files (web:/files)\n  driver directory: any files",
+        "  forked: a new release works on a copy\ndataset up (web:/up)",
+        "  in place: it is a directory of the host",
+        "proof: no service has a health check or a gate, and none publishes a port",
+        "free for volumes at",
         "nothing of project r3init",
         "lockstep new",
     ):
@@ -138,7 +142,13 @@ def test_what_init_made(made: Path) -> None:
     settings = (made / "Pulumi.prod.yaml").read_text()
     assert "encryptionsalt" in settings
     assert "hunter2" not in settings
-    assert settings.startswith("# What the stack prod declares")
+    modeline, title = settings.splitlines()[:2]
+    assert modeline == "# yaml-language-server: $schema=lockstep.schema.json"
+    assert title.startswith("# What the stack prod declares")
+    schema = json.loads((made / "lockstep.schema.json").read_text())
+    keys = schema["properties"]["config"]["properties"]
+    assert keys.keys() == {f"r3init:{name}" for name in Settings.model_fields}
+    assert schema["$defs"].keys() >= {"Gate", "DatasetSetting", "Wish"}
 
 
 def test_the_secret_can_be_read_again(made: Path) -> None:

@@ -175,7 +175,7 @@ class Project:
     # a user's steps -------------------------------------------------------------------------
 
     def init(self) -> Ran:
-        return self.run("init", "--yes", "--name", self.name)
+        return self.run("init", "--yes", "--no-fence", "--name", self.name)
 
     def new(self, text: str = "a release", *args: str) -> str:
         """Make the next release; returns its name."""

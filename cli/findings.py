@@ -1,0 +1,176 @@
+"""What `lockstep init` finds in a compose project: data, proofs and the disk, with reasons."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.errors import LockstepError
+
+if TYPE_CHECKING:
+    from reconciler.config import Stack
+    from reconciler.definition import Definition
+    from reconciler.docker import Docker, ImageInfo
+    from reconciler.release import Dataset
+
+_CLONING = ("btrfs", "xfs", "bcachefs")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A gate for a release that nothing would prove otherwise."""
+
+    service: str
+    port: int
+
+
+def dataset_lines(stack: Stack, definition: Definition) -> Iterator[str]:
+    """Each dataset with its driver and strategy, and why it is so."""
+    if not definition.datasets:
+        yield "datasets: none (no volume is mounted)"
+    for name, dataset in sorted(definition.datasets.items()):
+        mounts = ", ".join(f"{m.service}:{m.target}" for m in dataset.mounts)
+        yield f"dataset {name} ({mounts})"
+        yield f"  driver {dataset.driver}: {_why_driver(stack, definition, dataset)}"
+        yield f"  {strategy_text(dataset)}"
+
+
+def strategy_text(dataset: Dataset) -> str:
+    """`forked: a new release works on a copy`."""
+    from reconciler.release import Kind, Strategy
+
+    if dataset.shared:
+        return "left as it is: it is shared with others"
+    if dataset.strategy is Strategy.FORK:
+        return "forked: a new release works on a copy"
+    if dataset.kind is Kind.BIND:
+        return (
+            "in place: it is a directory of the host; each release works on the same one, after a "
+            "safety snapshot"
+        )
+    if dataset.kind is Kind.EXTERNAL:
+        return "in place: the volume is external, so others may use it"
+    return "in place"
+
+
+def _why_driver(stack: Stack, definition: Definition, dataset: Dataset) -> str:
+    from reconciler import compose, source
+
+    said = stack.settings.datasets.get(dataset.name)
+    if said is not None and said.named_driver:
+        return "the stack's config says so"
+    notes = [compose.service_note(definition.model, m.service).driver for m in dataset.mounts]
+    if compose.volume_note(definition.model, dataset.name).driver or any(notes):
+        return "x-lockstep says so"
+    for mount in dataset.mounts:
+        image = compose.plain(compose.services(definition.model)[mount.service].get("image", ""))
+        if dataset.driver != "directory" and source.detect(image, mount.target) == dataset.driver:
+            return f"an image like {image} keeps its data at {mount.target}"
+    if dataset.driver == "directory":
+        return "any files; no engine is known by its image, nor by what lies in it"
+    return "what lies in it tells"
+
+
+def proof(
+    stack: Stack, definition: Definition, images: Mapping[str, ImageInfo]
+) -> tuple[str, Proposal | None]:
+    """(what proves a release, in a line; the gate to propose where nothing does)."""
+    from reconciler import compose
+
+    model = definition.model
+    late = compose.after_commit(model)
+    proving, possible = [], []
+    for service, body in compose.services(model).items():
+        if service in late or compose.is_job(model, service):
+            continue
+        declared = compose.has_health_check(model, service)
+        image = images.get(service)
+        by_image = declared is None and image is not None and image.health is not None
+        if declared or by_image or compose.gate(model, stack.settings, service) is not None:
+            proving.append(service)
+        elif (port := _tcp_port(body)) is not None and "." not in service:
+            possible.append(Proposal(service, port))
+    if proving:
+        return f"proof: {', '.join(sorted(proving))} (health check or gate)", None
+    if possible:
+        return "proof: no service has a health check or a gate", possible[0]
+    return (
+        "proof: no service has a health check or a gate, and none publishes a port: `lockstep new` "
+        "will ask for one",
+        None,
+    )
+
+
+def _tcp_port(body: Mapping[str, Any]) -> int | None:
+    for port in body.get("ports") or ():
+        if port.get("protocol", "tcp") == "tcp" and str(port.get("target", "")).isdigit():
+            return int(port["target"])
+    return None
+
+
+def disk_lines(stack: Stack, docker: Docker, definition: Definition | None) -> Iterator[str]:
+    """Room and file system for volumes and store, and what cloning saves, or would save."""
+    from reconciler.impact import size
+
+    root = docker.info.root
+    clones, known = _clones(stack, docker, definition)
+    kind = _file_system(root)
+    total = _bytes(stack, docker, definition)
+    free = shutil.disk_usage(_nearest(root)).free
+    room = f"{size(free)} free for volumes at {root} ({kind}); the data takes {size(total)} now"
+    yield f"disk: {room}"
+    if clones:
+        yield "  files can be cloned (reflinks): a release's copy takes no time and no space"
+    else:
+        yield (
+            f"  {'' if known else 'as far as can be told, '}files cannot be cloned: each release "
+            f"copies what is forked, while the old one runs; Docker's folder on XFS or btrfs would "
+            "save time and space for it"
+        )
+    if not clones and free < 2 * total:
+        yield "  that is little: `lockstep preview` says whether a copy fits, with the numbers"
+    store = _nearest(stack.store)
+    yield f"  {size(shutil.disk_usage(store).free)} free for snapshots at {stack.store}"
+
+
+def _clones(stack: Stack, docker: Docker, definition: Definition | None) -> tuple[bool, bool]:
+    """(whether volumes can be cloned, whether that was tried)."""
+    from reconciler import places, reach
+
+    root = docker.info.root / "volumes"
+    for name, dataset in definition.datasets.items() if definition else ():
+        path = places.plain(docker, stack, name, dataset.source)
+        with suppress(LockstepError, OSError):
+            if path is not None and reach.measure(path).bytes:
+                return reach.can_reflink(path, root), True
+    return _file_system(root) in _CLONING, False
+
+
+def _bytes(stack: Stack, docker: Docker, definition: Definition | None) -> int:
+    from reconciler import places, reach
+
+    total = 0
+    for name, dataset in definition.datasets.items() if definition else ():
+        path = places.plain(docker, stack, name, dataset.source)
+        with suppress(LockstepError, OSError):
+            total += reach.measure(path).bytes if path is not None else 0
+    return total
+
+
+def _file_system(path: Path) -> str:
+    """The kind of file system that a path lies on, as Linux calls it."""
+    best, kind = "", "unknown file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        head, _, tail = line.partition(" - ")
+        where = head.split()[4].replace("\\040", " ")
+        if path.is_relative_to(where) and len(where) >= len(best):
+            best, kind = where, tail.split()[0]
+    return kind
+
+
+def _nearest(path: Path) -> Path:
+    return next(p for p in (path, *path.parents) if p.is_dir())
