@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler import story
 from reconciler.catalog import status
+from reconciler.hookrecord import HookRun
 from reconciler.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
 from reconciler.names import release_number
 from reconciler.plan import Kept, Plan
@@ -78,7 +80,10 @@ def _way_back(state: State, departure: Departure, dataset: str) -> str:
 def log(state: State, restored_by_others: Sequence[str] = ()) -> Document:
     """`log`: how every switch ended, and what crashes had left unfinished, newest first; `from`
     and `to` are releases."""
-    entries = [(seq, _outcome(state, outcome)) for seq, outcome in state.outcomes]
+    after = _hooks_after(state)
+    entries = [
+        (seq, _outcome(state, outcome, after.get(seq, ()))) for seq, outcome in state.outcomes
+    ]
     entries += [(seq, _found(state, found)) for seq, found in state.found]
     entries.sort(key=lambda entry: entry[0], reverse=True)
     return {
@@ -86,6 +91,17 @@ def log(state: State, restored_by_others: Sequence[str] = ()) -> Document:
         "entries": [entry for _, entry in entries],
         "restored_by_others": list(restored_by_others),
     }
+
+
+def _hooks_after(state: State) -> dict[int, list[HookRun]]:
+    """seq of an outcome -> the user's hooks that ran after it, before the next."""
+    found: dict[int, list[HookRun]] = {}
+    ends = [seq for seq, _ in state.outcomes]
+    for seq, event in state.hooked:
+        before = bisect(ends, seq)
+        if before:
+            found.setdefault(ends[before - 1], []).extend(event.hooks)
+    return found
 
 
 def _found(state: State, found: Found) -> Document:
@@ -103,10 +119,13 @@ def _found(state: State, found: Found) -> Document:
         "operator_reason": "",
         "incident": None,
         "gates": [],
+        "hooks": [],
     }
 
 
-def _outcome(state: State, outcome: Committed | Reverted | Recovered) -> Document:
+def _outcome(
+    state: State, outcome: Committed | Reverted | Recovered, hooks_after: Sequence[HookRun]
+) -> Document:
     return {
         "at": outcome.at,
         "who": outcome.who,
@@ -120,6 +139,7 @@ def _outcome(state: State, outcome: Committed | Reverted | Recovered) -> Documen
         "operator_reason": outcome.operator_reason,
         "incident": outcome.incident or None,
         "gates": [gate.model_dump(mode="json") for gate in outcome.gates],
+        "hooks": [run.model_dump(exclude={"one_off"}) for run in (*outcome.hooks, *hooks_after)],
     }
 
 
@@ -153,6 +173,7 @@ def preview(plan: Plan, state: State) -> Document:
             "free_bytes": plan.disk.free,
             "store_free_bytes": plan.disk.store_free,
         },
+        "hooks": list(plan.hooks),
         "prune": list(plan.prune),
         "keep": kept(plan.keep),
         "warnings": list(plan.warnings),

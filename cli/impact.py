@@ -70,6 +70,9 @@ def _rows(plan: Plan) -> Iterable[tuple[str, str, str]]:
     if plan.disk.needed:
         text = f"{size(plan.disk.needed)} needed, {size(plan.disk.free)} free"
         yield "disk", f"{text}; {size(plan.disk.store_free)} free for the store", ""
+    for line in plan.hooks:
+        name, _, text = line.partition(": ")
+        yield name, text, ""
     if plan.prune:
         yield "prune", f"{', '.join(plan.prune)} (out of the window)", "yellow"
     for number, kept in enumerate(plan.keep):

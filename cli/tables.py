@@ -98,7 +98,13 @@ def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> list[Table | Tex
         )
     reasons = [_reason(entry) for entry in entries if entry["reason"]]
     noted = [Text(line) for entry in entries for line in _noted(entry)]
-    return [made, *reasons, *noted]
+    hooks = [
+        _hook(entry, run)
+        for entry in entries
+        for run in entry["hooks"]
+        if run["result"] != "passed"
+    ]
+    return [made, *reasons, *noted, *hooks]
 
 
 def _noted(entry: Mapping[str, Any]) -> list[str]:
@@ -108,6 +114,14 @@ def _noted(entry: Mapping[str, Any]) -> list[str]:
         for gate in entry["gates"]
         if gate["result"] != Result.PASSED and entry["result"] == "committed"
     ]
+
+
+def _hook(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Text:
+    """A user's hook that did not pass."""
+    of = f" of {run['of']}" if run["of"] else ""
+    return Text(
+        f"{entry['to']} hook {run['name']} ({run['at']}{of}) {run['result']}: {run['said']}"
+    )
 
 
 def _reason(entry: Mapping[str, Any]) -> Text:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reconciler.config import Setting, Settings
 from reconciler.errors import BadInput
 from reconciler.gates import model as gate_model
 from reconciler.gates.model import Gate, Gates
+from reconciler.hooksettings import Hook
 from reconciler.release import Release, Strategy
 
 Model = Mapping[str, Any]
@@ -24,6 +25,16 @@ NOTE = "x-lockstep"
 _PLACEHOLDER = re.compile(r"lockstep-secret:([A-Za-z_][A-Za-z0-9_]*):")
 _FILE_SECRET = "file:"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+
+
+def _insist_on_noted(_note: type[Setting], hooks: dict[str, Hook]) -> dict[str, Hook]:
+    """A compose file may come from anywhere; who may command the host says so in the config."""
+    for name, hook in hooks.items():
+        if hook.command is not None:
+            raise ValueError(f"{name}: a command on the host belongs into the stack's config")
+        if hook.service or hook.dataset:
+            raise ValueError(f"{name}: it is of where it stands; only the config names another")
+    return hooks
 
 
 class ServiceNote(Setting):
@@ -35,6 +46,9 @@ class ServiceNote(Setting):
     driver: str | None = None
     job: bool | Literal["again"] = False
     """Ends by itself; `again`: runs also when a release is gone back to."""
+    hooks: dict[str, Hook] = Field({}, description="of this service; no command on the host")
+
+    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
 
     @property
     def all_gates(self) -> tuple[Gate, ...]:
@@ -53,6 +67,9 @@ class VolumeNote(Setting):
     strategy: Strategy | None = None
     shared: bool | None = None
     was: str | None = None
+    hooks: dict[str, Hook] = Field({}, description="of this dataset; no command on the host")
+
+    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
 
 
 class TopNote(Setting):
@@ -60,6 +77,9 @@ class TopNote(Setting):
 
     dropped: tuple[str, ...] = ()
     gates: Gates = ()
+    hooks: dict[str, Hook] = Field({}, description="of the stack; no command on the host")
+
+    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
 
     @model_validator(mode="after")
     def _gates_are_in_their_place(self) -> Self:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from reconciler import masking
+from reconciler import hostcommand, masking
 from reconciler.errors import BadInput, DockerFailed, Unavailable
 
 
@@ -151,6 +151,41 @@ class Compose:
             said = _split_messages(done.stderr)[1]
             said = masking.masked(masking.without(said, masking.forms(hide)))
             raise DockerFailed(f"the containers of {world} could not be created: {said}")
+
+    def run_once(
+        self,
+        world: str,
+        model: Mapping[str, Any],
+        service: str,
+        command: Sequence[str],
+        *,
+        entrypoint: str | None,
+        label: str,
+        stdin: str,
+        timeout: float,
+    ) -> hostcommand.Ended:
+        """A one-off container of a service, removed when it has ended; its input is `stdin`.
+
+        The model goes in by a file in memory, for it holds secrets. Where the time is over the
+        container may be left: it has `label`.
+        """
+        descriptor = os.memfd_create("lockstep")
+        try:
+            os.write(descriptor, json.dumps(model).encode())
+            file = f"/proc/{os.getpid()}/fd/{descriptor}"
+            argv = [*_COMPOSE, "--ansi", "never", "--progress", "quiet", "-p", world, "-f", file]
+            argv += ["--project-directory", "/", "--env-file", os.devnull]
+            argv += ["run", "--rm", "-T", "--no-deps", "--label", label]
+            argv += ["--entrypoint", entrypoint] if entrypoint is not None else []
+            return hostcommand.run(
+                [*argv, service, *command],
+                stdin=stdin,
+                timeout=timeout,
+                cwd=Path("/"),
+                env=self._environment({"COMPOSE_IGNORE_ORPHANS": "1"}, ()),
+            )
+        finally:
+            os.close(descriptor)
 
     def down(self, world: str) -> None:
         """Remove the world's containers and its own networks; volumes stay."""

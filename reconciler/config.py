@@ -19,6 +19,7 @@ from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.gates import model as gate_model
 from reconciler.gates.model import Gates
+from reconciler.hooksettings import Hook
 from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
 from reconciler.setting import Setting as Setting
@@ -172,6 +173,9 @@ class Settings(Setting):
     )
     reach: Literal["auto", "direct", "helper"] = Field(
         "auto", description="volumes are read by this process itself, or by helper containers"
+    )
+    hooks: dict[str, Hook] = Field(
+        {}, description="what is run before and after each phase of a switch"
     )
     notify: tuple[Notify, ...] = Field((), description="who is told what happens: Apprise URLs")
     texts: dict[Text, str] = Field(

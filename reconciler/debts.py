@@ -14,7 +14,9 @@ from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Compose, Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError
-from reconciler.ledger import Captured, GenerationRemoved, Pruned, State
+from reconciler.hooks import of_pruning
+from reconciler.hooktable import At
+from reconciler.ledger import Captured, GenerationRemoved, Hooked, Pruned, State
 from reconciler.plan import Action, Move, Plan
 from reconciler.reach import capture, driver_for
 from snapshots.errors import Damaged, SnapshotError, StoreBusy, Unsupported
@@ -48,6 +50,8 @@ def pay(
     for world in plan.leftovers:
         progress(f"removing {world}")
         worlds.remove(stack, catalog, docker, compose, world)
+    if plan.prune:
+        _prune_records(stack, catalog, docker, plan, progress)
     _prune(stack, catalog, store, plan, progress)
     _prune_incidents(stack, catalog, progress)
 
@@ -211,18 +215,33 @@ def _twins(catalog: Catalog, state: State, generation: str) -> Path | None:
     return places.twins(catalog, made.world, made.dataset) if made else None
 
 
-def _prune(
-    stack: Stack, catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str], None]
+def _prune_records(
+    stack: Stack,
+    catalog: Catalog,
+    docker: Docker,
+    plan: Plan,
+    progress: Callable[[str], None],
 ) -> None:
-    """Remove the records that left the window, then the snapshots that no kept release needs."""
+    """Remove the records that left the window, with the user's hooks before and after each."""
+    hooks = of_pruning(stack, catalog, docker, progress)
     for release in plan.prune:
         progress(f"pruning {release}")
+        hooks.boundary(At.PRE_PRUNE, of=release)
         # The event first: a kill in between leaves a record that nobody uses, never a release
         # that is listed and cannot be restored.
         catalog.ledger.append(Pruned(at=clock.now(), release=release))
         failpoint("debts.pruned")
         catalog.remove(release)
         failpoint("debts.record-removed")
+        hooks.boundary(At.POST_PRUNE, of=release)
+    if ran := tuple(hooks.ran.values()):
+        catalog.ledger.append(Hooked(at=clock.now(), world=plan.to_world or "", hooks=ran))
+
+
+def _prune(
+    stack: Stack, catalog: Catalog, store: Store, plan: Plan, progress: Callable[[str], None]
+) -> None:
+    """Remove the snapshots that no kept release needs, when any left the window."""
     if plan.prune:
         why_kept = pruning.reasons(stack, catalog.state(), [k.release for k in plan.keep])
         for snapshot in store.ids():

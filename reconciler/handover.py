@@ -8,10 +8,12 @@ gives up its ports first, and the rest of it stops while the other already start
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from reconciler.graph import Act, perform
+from reconciler.hooks import Hooks
+from reconciler.hooktable import At
 from reconciler.hostworld import STARTED, HostWorld, Service
 from reconciler.services import Services
 
@@ -53,10 +55,14 @@ class HandOver:
     on_stop: Callable[[Service], None] = lambda _: None
     at_rest: Callable[[], None] = lambda: None
     """Told when the leaving world is down and the data is as it must be."""
+    hooks: Hooks | None = None
+    """The user's; none on the way back."""
 
     def carry_out(self) -> None:
         """Returns when the coming world is ready, and its gates let it pass."""
-        acts = [*self._stops(), *self._seals(), *self._starts(), *self.gates]
+        before = {_hook(At.POST_START), _hook(At.PRE_PROVE)}
+        gates = [replace(gate, after=gate.after | before) for gate in self.gates]
+        acts = [*self._stops(), *self._seals(), *self._starts(), *gates, *self._hooks()]
         perform(acts, self.services.abandoned)
 
     def _stops(self) -> list[Act]:
@@ -74,8 +80,13 @@ class HandOver:
         return [*acts, Act(STRAYS, strays), Act(PORTS_FREE, self._clock_starts, holders)]
 
     def _stop(self, service: Service) -> None:
+        hooks = self.hooks if service.up else None
+        if hooks is not None:
+            hooks.of_service(At.PRE_STOP, service.name)
         self.on_stop(service)
         self.services.stop(service)
+        if hooks is not None:
+            hooks.of_service(At.POST_STOP, service.name)
 
     def _port_holders(self) -> frozenset[str]:
         services = self.leaving.services.values() if self.leaving else ()
@@ -87,9 +98,20 @@ class HandOver:
         for seal in self.seals:
             quiet = {seal.place, *seal.beside}
             users = {f"stop {s.name}" for s in services if any(map(s.mounts, quiet))}
-            acts.append(Act(f"seal {seal.dataset}", seal.do, frozenset(users | {STRAYS})))
+            first = {STRAYS, _hook(At.POST_STOP), _hook(At.PRE_SEAL)}
+            acts.append(
+                Act(f"seal {seal.dataset}", partial(self._seal, seal), frozenset(users | first))
+            )
         everything = {f"stop {s.name}" for s in services} | {act.name for act in acts}
+        everything |= {_hook(at) for at in (At.POST_STOP, At.PRE_SEAL, At.POST_SEAL)}
         return [*acts, Act(AT_REST, self._all_at_rest, frozenset(everything | {STRAYS}))]
+
+    def _seal(self, seal: Seal) -> None:
+        if self.hooks is not None:
+            self.hooks.of_dataset(At.PRE_SEAL, seal.dataset)
+        seal.do()
+        if self.hooks is not None:
+            self.hooks.of_dataset(At.POST_SEAL, seal.dataset)
 
     def _all_at_rest(self) -> None:
         self._clock_starts()
@@ -105,8 +127,37 @@ class HandOver:
             self.coming.services,
             settle=self._settle,
             settled=self.settled,
-            after=lambda name: PORTS_FREE if name in self.independent else AT_REST,
+            after=self._free_to_start,
+            hooks=self.hooks,
         )
+
+    def _free_to_start(self, service: str) -> frozenset[str]:
+        if service in self.independent:
+            return frozenset({PORTS_FREE})
+        return frozenset({AT_REST, _hook(At.PRE_START)})
+
+    def _hooks(self) -> list[Act]:
+        """The user's hooks between two phases: what comes after them waits."""
+        leaving = self.leaving.services if self.leaving else {}
+        stopped = {f"stop {name}" for name in leaving} | {STRAYS}
+        sealed = {f"seal {seal.dataset}" for seal in self.seals}
+        ready = {f"ready {name}" for name in self.coming.services}
+        after = {
+            At.POST_STOP: stopped,
+            At.PRE_SEAL: stopped | {_hook(At.POST_STOP)},
+            At.POST_SEAL: stopped | sealed | {_hook(At.PRE_SEAL)},
+            At.PRE_START: {AT_REST},
+            At.POST_START: ready | {_hook(At.PRE_START)},
+            At.PRE_PROVE: ready | {_hook(At.POST_START)},
+        }
+        hooks = self.hooks
+        if hooks is None:
+            return []
+        return [
+            Act(_hook(at), partial(hooks.boundary, at), frozenset(first))
+            for at, first in after.items()
+            if hooks.has(at) and (leaving or at.phase in ("start", "prove"))
+        ]
 
     def _settle(self, service: Service) -> None:
         self.settle(service)
@@ -119,9 +170,10 @@ def start_acts(
     *,
     settle: Callable[[Service], None] = lambda _: None,
     settled: Collection[str] = (),
-    after: Callable[[str], str] = lambda _: "",
+    after: Callable[[str], frozenset[str]] = lambda _: frozenset(),
+    hooks: Hooks | None = None,
 ) -> list[Act]:
-    """Start and prove services, dependencies first, each not before the act `after(name)`."""
+    """Start and prove services, dependencies first, each not before the acts `after(name)`."""
     acts = []
     for name, service in coming.items():
         needs = {
@@ -131,17 +183,37 @@ def start_acts(
             if other in coming
         }
         begin = Act(
-            f"start {name}", partial(services.start, service), frozenset(needs | {after(name)})
+            f"start {name}",
+            partial(_start, services, service, hooks),
+            frozenset(needs | after(name)),
         )
         ready = Act(
             f"ready {name}",
-            partial(_ready, services, service, settle),
+            partial(_ready, services, service, settle, hooks),
             frozenset({begin.name}),
         )
         acts += [begin, ready]
     return acts
 
 
-def _ready(services: Services, service: Service, settle: Callable[[Service], None]) -> None:
+def _start(services: Services, service: Service, hooks: Hooks | None) -> None:
+    if hooks is not None:
+        hooks.of_service(At.PRE_START, service.name)
+    services.start(service)
+
+
+def _ready(
+    services: Services,
+    service: Service,
+    settle: Callable[[Service], None],
+    hooks: Hooks | None,
+) -> None:
     services.await_ready(service)
     settle(service)
+    if hooks is not None:
+        hooks.of_service(At.POST_START, service.name)
+
+
+def _hook(at: At) -> str:
+    """The act of the user's hooks at a place; there is none where no hook is due."""
+    return f"hooks {at}"

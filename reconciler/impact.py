@@ -30,6 +30,7 @@ def lines(plan: Plan) -> list[str]:
         )
     if plan.disk.needed:
         found.append(f"  disk: {size(plan.disk.needed)} needed, {size(plan.disk.free)} free")
+    found += [f"  {line}" for line in plan.hooks]
     if plan.prune:
         found.append(f"  leaves the window: {', '.join(plan.prune)}")
     return found

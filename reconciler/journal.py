@@ -15,6 +15,7 @@ from failpoints import failpoint
 from reconciler.catalog import write_durably
 from reconciler.errors import CatalogDamaged
 from reconciler.gates.results import GateResult
+from reconciler.hookrecord import HookRun
 from reconciler.ledger import fsync_directory
 
 
@@ -77,6 +78,8 @@ class Intent(BaseModel):
     new_started_at: dict[str, str] = {}
     """Container of the new world -> when Docker says it last started, before the switch."""
     steps: dict[str, float] = {}
+    hooks: dict[str, HookRun] = {}
+    """The user's hooks that were run, or begun, by what they are run once under."""
     downtime_seconds: float | None = None
     gates: tuple[GateResult, ...] = ()
     """What became of the gates that were asked so far."""

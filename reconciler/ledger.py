@@ -22,6 +22,7 @@ from pydantic import Field, TypeAdapter
 from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.gates.results import GateResult
+from reconciler.hookrecord import HookRun
 from reconciler.release import Frozen
 from snapshots.private import make_folder
 
@@ -99,6 +100,7 @@ class Outcome(Event):
     set_aside: dict[str, dict[str, int]] = Field(
         {}, description="dataset -> what the left data had more, as the plan counted it"
     )
+    hooks: tuple[HookRun, ...] = Field((), description="the user's hooks that ran before it")
     incident: str = Field("", description="its folder below releases/incidents, if it has one")
     operator_reason: str = Field("", description="why, by who asked for it; never a secret")
 
@@ -142,6 +144,14 @@ class Found(Event):
     world: str = Field(description="the world that the interrupted switch was to make live")
     found: str
     done: str
+
+
+class Hooked(Event):
+    """User's hooks that ran after the outcome of their switch, or when a release was pruned."""
+
+    kind: Literal["hooked"] = "hooked"
+    world: str
+    hooks: tuple[HookRun, ...]
 
 
 class Captured(Event):
@@ -196,6 +206,7 @@ AnyEvent = Annotated[
     | Recovered
     | Stopped
     | Found
+    | Hooked
     | Captured
     | WorldRemoved
     | GenerationRemoved
@@ -283,6 +294,7 @@ class State:
     """What crashes left unfinished, by seq."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """release -> the failed world whose failure nobody answered yet."""
+    hooked: tuple[tuple[int, Hooked], ...] = ()
     wishes: frozenset[str] = frozenset()
     pruned: tuple[str, ...] = ()
     brought: Mapping[str, Departure] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from reconciler.ledger import (
     Generation,
     GenerationMade,
     GenerationRemoved,
+    Hooked,
     Imported,
     Outcome,
     Pruned,
@@ -45,6 +46,7 @@ class Sum:
         self.worlds, self.generations = dict(state.worlds), dict(state.generations)
         self.departures = {d.seq: d for d in state.departures}
         self.outcomes, self.found = list(state.outcomes), list(state.found)
+        self.hooked = list(state.hooked)
         self.quarantined, self.wishes = dict(state.quarantined), set(state.wishes)
         self.pruned, self.brought = list(state.pruned), dict(state.brought)
 
@@ -62,6 +64,7 @@ class Sum:
             departures=tuple(self.departures.values()),
             outcomes=tuple(self.outcomes),
             found=tuple(self.found),
+            hooked=tuple(self.hooked),
             quarantined=dict(self.quarantined),
             wishes=frozenset(self.wishes),
             pruned=tuple(self.pruned),
@@ -99,6 +102,8 @@ class Sum:
                 self.head, self.stopped = seq, True
             case Found():
                 self.found.append((seq, event))
+            case Hooked():
+                self.hooked.append((seq, event))
             case Captured():
                 self._captured(event)
             case WorldRemoved():

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from reconciler import masking, notifylog, stories, wording
+from reconciler import clock, masking, notifylog, stories, wording
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import (
@@ -237,7 +237,7 @@ def _beginning(catalog: Catalog) -> int:
 def _tell_begun(stack: Stack, catalog: Catalog, plan: Plan, who: str) -> None:
     state = catalog.state()
     left = state.worlds.get(plan.from_world or "")
-    since = datetime.now(UTC).isoformat(timespec="seconds")
+    since = clock.now()
     story = stories.begun(
         stack, plan, plan.target or "", left.release if left else "", who=who, since=since
     )

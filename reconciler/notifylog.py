@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reconciler import clock
+
 NAME = "notifications.jsonl"
 _LARGEST = 1 << 20
 """Bytes; then it is set aside as .1, and the one set aside before goes."""
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Entry(BaseModel):
@@ -24,7 +21,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    at: str = Field(default_factory=_now)
+    at: str = Field(default_factory=clock.now)
     id: str
     event: str
     outcome: int = Field(0, description="seq of the ledger's outcome that it told; 0: none")

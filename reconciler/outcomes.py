@@ -11,15 +11,16 @@ from functools import partial
 from typing import TypeVar
 
 from failpoints import failpoint
+from reconciler import clock, hostnotes
 from reconciler import docker as docker_module
-from reconciler import hostnotes
 from reconciler.docker import Docker
 from reconciler.early import independent
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
 from reconciler.handover import HandOver, Seal
+from reconciler.hooktable import At
 from reconciler.hostworld import HostWorld, Service
 from reconciler.journal import InPlace
-from reconciler.ledger import Committed, Reverted
+from reconciler.ledger import Committed, Hooked, Reverted
 from reconciler.services import NotProved, in_parallel
 from reconciler.undertaking import Undertaking
 from snapshots.errors import SnapshotError
@@ -87,7 +88,26 @@ def complete(u: Undertaking) -> list[str]:
             _warned(warnings, partial(_start_late, u, service))
     failpoint("switch.after-commit")
     _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
-    return warnings
+    hooks_after(u, At.POST_COMMIT)
+    return [*warnings, *u.hooks.warnings]
+
+
+def hooks_after(u: Undertaking, at: At, why: str = "") -> None:
+    """The user's hooks when the outcome stands in the ledger: nothing they do changes it."""
+    if not u.hooks.has(at):
+        return
+    _leniently(u, partial(u.hooks.boundary, at, reason=why))
+    ran = tuple(run for run in u.hooks.ran.values() if run.at == at)
+    event = Hooked(at=clock.now(), world=u.intent.to_world, hooks=ran)
+    _leniently(u, lambda: u.catalog.ledger.append(event))
+
+
+def _leniently(u: Undertaking, act: Callable[[], object]) -> None:
+    """Whatever goes wrong, who is on the way to a live world goes on."""
+    try:
+        act()
+    except Exception as error:
+        u.say(f"passed over: {getattr(error, 'message', None) or error!r}")
 
 
 def _is_shared(u: Undertaking, dataset: str) -> bool:
@@ -142,6 +162,8 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     failpoint("switch.revert")
     u.evidence.look_at_failed()
     u.services = u.new_services()
+    _leniently(u, u.hooks.clear)
+    _leniently(u, partial(u.hooks.boundary, At.PRE_REVERT, reason=why))
     stays_stopped = u.catalog.state().stopped
     new, old = _patiently(u, u.look_new), _patiently(u, u.look_old)
     written = _patiently(u, partial(u.data.probe, new, u.new_record, _PROBE_SECONDS))
@@ -177,6 +199,8 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         failpoint("switch.revert-written")
         u.catalog.write_manifest()
         u.evidence.close()
+        if not unproved and not stays_stopped:
+            hooks_after(u, At.POST_REVERT, why)
         u.file.remove()
     except OSError as error:
         raise LockstepError(
@@ -293,7 +317,14 @@ def _coming_back(u: Undertaking, old: HostWorld | None, stays_stopped: bool) -> 
 def _touched(u: Undertaking, new: HostWorld) -> bool:
     """Whether any container of the new world was started by this switch."""
     before = u.intent.new_started_at
-    return any(c.started != before.get(c.id) for s in new.services.values() for c in s.containers)
+    return bool(_one_offs(u)) or any(
+        c.started != before.get(c.id) for s in new.services.values() for c in s.containers
+    )
+
+
+def _one_offs(u: Undertaking) -> set[str]:
+    """Services of the new world that a hook ran a container of: it could write what they can."""
+    return {run.one_off for run in u.intent.hooks.values() if run.one_off}
 
 
 def _touched_generations(u: Undertaking, new: HostWorld) -> dict[str, str]:
@@ -301,7 +332,9 @@ def _touched_generations(u: Undertaking, new: HostWorld) -> dict[str, str]:
     before = u.intent.new_started_at
     shared = set(u.from_world.generations.values()) if u.from_world else set()
     ran = [
-        s for s in new.services.values() if any(c.started != before.get(c.id) for c in s.containers)
+        s
+        for s in new.services.values()
+        if s.name in _one_offs(u) or any(c.started != before.get(c.id) for c in s.containers)
     ]
     return {
         dataset: generation

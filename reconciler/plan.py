@@ -118,6 +118,8 @@ class Plan:
     """The move in one sentence."""
     warnings: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    hooks: tuple[str, ...] = ()
+    """The user's hooks that will run, and what they say to it beforehand: for the reader."""
     downtime_estimate_seconds: float | None = None
     downtime_basis: str = ""
     made: str = ""

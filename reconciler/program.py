@@ -26,11 +26,11 @@ from reconciler import (
     decide,
     fitness,
     foresight,
+    hookpreview,
     hostlock,
     hostnotes,
     imagehold,
     impact,
-    notifications,
     observe,
     reach,
     switch,
@@ -100,7 +100,7 @@ def facts_and_plan(
     `head`."""
     global _shown
     _shown = Program(stack, probe=probe, anchor=anchor)
-    return _shown.plan
+    return _shown.plan_for_readers if probe else _shown.plan
 
 
 def _last_head() -> Mapping[str, Any] | None:
@@ -199,9 +199,18 @@ class Program:
         unfit = fitness.refusals(
             self.stack, self.docker, plan, facts.records, self.state.live_release
         )
-        plan = replace(plan, refusals=(*plan.refusals, *unfit))
+        hooks = hookpreview.refusals(self.stack, plan, facts.records)
+        plan = replace(plan, refusals=(*plan.refusals, *unfit, *hooks))
         record = facts.records.get(plan.target or "")
         return foresight.added(self.catalog, self.state, self.docker, plan, record)
+
+    @property
+    def plan_for_readers(self) -> Plan:
+        """The plan with what the user's hooks say to it: they are asked each time."""
+        plan = self.plan  # makes `now`
+        return hookpreview.told(
+            self.stack, self.catalog, self.docker, self.state, plan, self.now.facts.records
+        )
 
     def put_right_what_is_unfinished(self) -> None:
         """Follow a switch that runs without its caller to its end; finish or revert one that a
@@ -233,7 +242,7 @@ class Program:
         plan = self.plan
         shown = IMPACT_SHOWN in os.environ
         if pulumi.runtime.is_dry_run() and plan.move is not Move.STAY and not shown:
-            pulumi.log.info("\n".join(impact.lines(plan)))
+            pulumi.log.info("\n".join(impact.lines(self.plan_for_readers)))
         for warning in plan.warnings:
             pulumi.log.warn(warning)
         if plan.refusals:
@@ -430,12 +439,18 @@ class _Hooks:
                 work(args)
             except (LockstepError, SnapshotError) as error:
                 _ended_by(error)
-                release = self.program.plan.target or ""
-                notifications.tell_failure(self.program.stack, release, error)
+                self._tell(error)
                 # Pulumi shows the text of the exception and nothing else of it.
                 raise Exception(masked(str(error))) from None
 
         return pulumi.ResourceHook(name, carried_out)
+
+    def _tell(self, error: Exception) -> None:
+        if self.program.stack.settings.notify:
+            from reconciler import notifications
+
+            release = self.program.plan.target or ""
+            notifications.tell_failure(self.program.stack, release, error)
 
 
 def _refused(plan: Plan) -> LockstepError:

@@ -14,6 +14,7 @@ from reconciler.docker import OUR_PROJECT, OUR_STACK, Docker
 from reconciler.errors import CatalogDamaged, LockstepError
 from reconciler.graph import perform
 from reconciler.handover import start_acts
+from reconciler.hooktable import At
 from reconciler.hostworld import Service
 from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import Committed, Found, Recovered, Reverted, State, Stopped
@@ -41,6 +42,8 @@ def finish_or_revert(
     if log:
         with suppress(OSError):  # on a full disk nobody can attach
             u.note(pid=os.getpid(), log=log)
+    with suppress(LockstepError):
+        u.hooks.clear()
     state, name = catalog.state(), intent.to_world
     outcome = _outcome_of(intent, state)
     if _is_past(intent, state):
@@ -52,6 +55,7 @@ def finish_or_revert(
         found = f"the switch to {name} was committed, but not finished"
         return [_end(u, who, found, "what remained of it is done"), *warnings]
     if outcome is not None:
+        outcomes.hooks_after(u, At.POST_REVERT, outcome.reason)
         found = f"the switch to {name} was reverted, but its journal was left"
         return [_end(u, who, found, "it was removed")]
     if intent.step == "prepare":

@@ -79,6 +79,10 @@ class Services:
         """Every wait for readiness ends this long from now."""
         self.deadline = time.monotonic() + seconds
 
+    def extend(self, seconds: float) -> None:
+        """Every wait for readiness may last so much longer."""
+        self.deadline += seconds
+
     # stopping -------------------------------------------------------------------------------
 
     def stop(self, service: Service) -> None:

@@ -17,7 +17,7 @@ import getpass
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from reconciler import (
     hostlock,
     incidents,
     memory,
-    notifications,
     outcomes,
     process,
     rescue,
@@ -48,6 +47,7 @@ from reconciler.errors import LockstepError, Refused, Reverted, WorldChanged
 from reconciler.gates.results import GateResult, Result, bounded
 from reconciler.graph import Act, perform
 from reconciler.handover import HandOver, Seal, start_acts
+from reconciler.hooktable import At
 from reconciler.hostlock import HostLock
 from reconciler.hostworld import HostWorld, Service
 from reconciler.journal import InPlace, Intent, JournalFile
@@ -187,6 +187,7 @@ class Switch:
             self._start_early()
             self._hand_over()
             self._prove()
+            self.u.hooks.boundary(At.PRE_COMMIT)
             outcomes.commit(self.u, self.new)
         except Exception as failure:
             raise self._reverted(failure) from failure
@@ -208,6 +209,7 @@ class Switch:
     # prepare: nothing is changed yet ---------------------------------------------------------
 
     def _prepare(self) -> None:
+        self.u.hooks.boundary(At.PRE_PREPARE)
         self._insist_on_new_world()
         self._insist_on_nobody_else()
         if self.old is not None:
@@ -220,6 +222,7 @@ class Switch:
             self.data.insist_on_whole(planned)
         if self.old is not None:
             self._bring_forks_up_to_date(self.old)
+        self.u.hooks.boundary(At.POST_PREPARE)
         self.u.evidence.wait_before_stop()
         failpoint("switch.prepared")
 
@@ -282,7 +285,7 @@ class Switch:
 
     def _start_early(self) -> None:
         self.services.expect(self.proving.services)
-        if self.old is None:
+        if self.old is None or self.u.hooks.keep_the_order:
             return
         names = early(self.proving, self.old, self.plan.datasets.values(), self.record)
         if names and not memory.suffices_for(self.docker, self.old):
@@ -300,6 +303,7 @@ class Switch:
     def _hand_over(self) -> None:
         coming = self.proving.only(self.proving.services.keys() - self.early)
         if self.old is not None:
+            self.u.hooks.boundary(At.PRE_STOP)
             self.say(f"stopping {self.old.name} ({len(self.old.services)} services)")
         self.u.note("stop")
         HandOver(
@@ -324,6 +328,7 @@ class Switch:
             on_answer=self._on_answer,
             on_stop=self._on_stop,
             at_rest=self._at_rest,
+            hooks=self.u.hooks,
         ).carry_out()
         failpoint("switch.started")
 
@@ -401,6 +406,7 @@ class Switch:
             self.proving.only(self.early).services,
             settle=self._settle,
             settled=self._settled,
+            hooks=self.u.hooks,
         )
 
     @property
@@ -423,6 +429,7 @@ class Switch:
             in_parallel(partial(self.services.insist_on_steadiness, seconds), self.proving)
         self.proof.last_look(self._before())
         self.settling.insist_on_content(self.u.intent.probes)
+        self.u.hooks.boundary(At.POST_PROVE)
         self.u.intent.downtime_seconds = self.u.gap.seconds
         failpoint("switch.proved")
 
@@ -520,7 +527,10 @@ def perform_move(
         rescue.repair(undertaking)
         return said
     record = catalog.record(undertaking.to_world.release)
-    notifications.tell_begun(stack, catalog, plan, who)
+    if stack.settings.notify:
+        from reconciler import notifications
+
+        notifications.tell_begun(stack, catalog, plan, who)
     return said + Switch(undertaking, plan, record).carry_out()
 
 
@@ -546,11 +556,20 @@ def _work(document: dict[str, Any], say: Say) -> list[str]:
     recovers = document["do"] == "recover"
     plan = None if recovers else _PLAN.validate_python(document["plan"])
     who, log = document["who"], document["log"]
-    with notifications.telling(stack, catalog):
+    with _telling(stack, catalog):
         if plan is None:
             return rescue.finish_or_revert(stack, catalog, docker, say, who=who, log=log)
         told = Asked(**document["asked"])
         return perform_move(stack, catalog, docker, plan, say, who=who, log=log, asked=told)
+
+
+def _telling(stack: Stack, catalog: Catalog) -> AbstractContextManager[None]:
+    """Whoever wants to know is told how it ended; who tells nobody pays nothing for it."""
+    if not stack.settings.notify:
+        return nullcontext()
+    from reconciler import notifications
+
+    return notifications.telling(stack, catalog)
 
 
 def _document(what: str, stack: Stack) -> dict[str, Any]:

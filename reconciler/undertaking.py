@@ -17,6 +17,8 @@ from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
 from reconciler.evidence import Evidence
 from reconciler.gates.results import GateResult
+from reconciler.hooks import Hooks
+from reconciler.hookscene import Scene
 from reconciler.hostworld import HostWorld, Service, look
 from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import World
@@ -78,6 +80,13 @@ class Undertaking:
         self.services = self.new_services()
         self.data = Data(self.stack, self.catalog, self.docker, self.say)
         self.evidence = self._evidence()
+        self.hooks = Hooks(
+            self._scene(),
+            self.say,
+            ran=self.intent.hooks,
+            note=lambda hooks: self.note(hooks=hooks),
+            extend=lambda seconds: self.services.extend(seconds),
+        )
 
     def new_services(self) -> Services:
         """Hands that have not given up anything yet."""
@@ -130,6 +139,7 @@ class Undertaking:
             "probes": intent.probes,
             "steps": intent.steps,
             "gates": intent.gates,
+            "hooks": tuple(intent.hooks.values()),
             "planned": intent.planned,
             "expected_seconds": intent.expected_seconds,
             "set_aside": intent.set_aside,
@@ -141,6 +151,23 @@ class Undertaking:
         if self.from_world is not None:
             worlds[self.from_world.name] = self.old_record
         return Evidence(self.stack, self.catalog, self.docker, self.intent, worlds, self.say)
+
+    def _scene(self) -> Scene:
+        datasets = self.new_record.datasets if self.new_record is not None else {}
+        return Scene(
+            stack=self.stack,
+            catalog=self.catalog,
+            docker=self.docker,
+            move=self.intent.move,
+            started=self.intent.started,
+            old=self.from_world,
+            new=self.to_world,
+            old_record=self.old_record,
+            new_record=self.new_record,
+            actions=self.intent.datasets,
+            sources={name: d.source for name, d in datasets.items() if d.source},
+            old_ran=lambda: bool(self.intent.old_running),
+        )
 
     def _world(self, name: str) -> World:
         known = self.catalog.state().worlds.get(name)

@@ -38,8 +38,10 @@ def world_model(
     files: Path,
     secrets: Mapping[str, str],
     engine_api: str,
+    one_off: bool = False,
 ) -> dict[str, Any]:
-    """What `docker compose create` gets for this world.
+    """What `docker compose create` gets for this world, or (`one_off`) `docker compose run`, which
+    itself gives its container the files that are given by content.
 
     `volumes`: dataset -> volume it mounts; `created`: datasets that start empty, which Docker
     fills from the image; `networks`: key of a shared network -> its name; `files`: folder where
@@ -47,7 +49,8 @@ def world_model(
     """
     model = copy.deepcopy(release.model)
     model["name"] = world
-    _leave_out_what_is_injected(model)
+    if not one_off:
+        _leave_out_what_is_injected(model)
     services: dict[str, dict[str, Any]] = model["services"]
     for service, body in services.items():
         _keep_name_on_networks(body)

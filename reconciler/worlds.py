@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from failpoints import failpoint
 from reconciler import (
@@ -322,7 +323,7 @@ class _Making:
             world=world,
             volumes=worldmodel.volumes_of(release, generations),
             created=created,
-            networks=self._networks(release.model),
+            networks=networks(self.stack, self.docker, release.model),
             files=places.files(self.catalog, world),
             secrets=secrets,
             engine_api=self.docker.api_version,
@@ -340,30 +341,6 @@ class _Making:
             return  # then a secret that is not in the config any more is not missed
         files = worldmodel.injected(release, secretvalues.values(self.stack, release))
         inject(self.docker, waiting, files)
-
-    def _networks(self, model: compose.Model) -> dict[str, str]:
-        """Key -> name of the networks that all worlds of the stack share; missing ones are made."""
-        found = {}
-        for key, body in compose.shared_networks(model).items():
-            own = str(compose.plain(body.get("name", key)))
-            ours = f"{self.stack.project}-{self.stack.name}_{key}"
-            if compose.has_own_name(model, key):
-                ours = own  # others join it by this name
-            existing = next((n for n in (own, ours) if self.docker.network(n)), None)
-            if existing is None and body.get("external"):
-                raise BadInput(
-                    f"the external network {own} does not exist",
-                    next_step=f"docker network create {own}",
-                )
-            if existing is None:
-                labels = compose.labels(body) | {
-                    OUR_PROJECT: self.stack.project,
-                    OUR_STACK: self.stack.name,
-                    NETWORK: key,
-                }
-                self.docker.create_network(ours, labels, compose.plain(dict(body)))
-            found[key] = existing or ours
-        return found
 
     def _events(
         self, release: Release, world: str, generations: Mapping[str, str]
@@ -392,6 +369,51 @@ class _Making:
             )
         )
         return made
+
+
+def networks(stack: Stack, docker: Docker, model: compose.Model) -> dict[str, str]:
+    """Key -> name of the networks that all worlds of the stack share; missing ones are made."""
+    found = {}
+    for key, body in compose.shared_networks(model).items():
+        own = str(compose.plain(body.get("name", key)))
+        ours = f"{stack.project}-{stack.name}_{key}"
+        if compose.has_own_name(model, key):
+            ours = own  # others join it by this name
+        existing = next((n for n in (own, ours) if docker.network(n)), None)
+        if existing is None and body.get("external"):
+            raise BadInput(
+                f"the external network {own} does not exist",
+                next_step=f"docker network create {own}",
+            )
+        if existing is None:
+            labels = compose.labels(body) | {
+                OUR_PROJECT: stack.project,
+                OUR_STACK: stack.name,
+                NETWORK: key,
+            }
+            docker.create_network(ours, labels, compose.plain(dict(body)))
+        found[key] = existing or ours
+    return found
+
+
+def one_off_model(
+    stack: Stack, catalog: Catalog, docker: Docker, release: Release, world: World
+) -> dict[str, Any]:
+    """The model of a world that is there, for one-off containers of its services. It holds
+    secrets. Raises BadInput when one is missing."""
+    return worldmodel.world_model(
+        release,
+        project=stack.project,
+        stack=stack.name,
+        world=world.name,
+        volumes=worldmodel.volumes_of(release, world.generations),
+        created=frozenset(),
+        networks=networks(stack, docker, release.model),
+        files=places.files(catalog, world.name),
+        secrets=secretvalues.values(stack, release),
+        engine_api=docker.api_version,
+        one_off=True,
+    )
 
 
 def inject(

@@ -34,6 +34,7 @@ CHILDREN = {
     "reconciler/frozen.py": "the watchdog ends by itself, by the time that it is given",
     "reconciler/composeplugin.py": "a build: killed when its time is over",
     "reconciler/helper.py": "a helper container: ended with what is asked of it",
+    "reconciler/hostcommand.py": "a user's hook: killed when its time is over, with its group",
     "reconciler/notifications.py": "a notifier: ends by itself, with a limit for each receiver",
     "reconciler/sshtunnel.py": "ssh, which is given 30 s to connect and ends with this process",
     "engine/plugin_provider.py": "a plugin, which is ended with the engine",

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from cli import documents, impact, tables
 from reconciler import retention
+from reconciler.hookrecord import HookRun
+from reconciler.ledger import Hooked
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
 from tests.reconciler.hostmodel import Host
 
@@ -98,6 +100,7 @@ def test_log_is_newest_first_and_speaks_of_releases(host: Host) -> None:
     assert list(newest) == [
         "at", "who", "move", "from", "to", "result", "reason", "downtime_seconds", "datasets",
         "operator_reason", "incident", "gates",
+        "hooks",
     ]  # fmt: skip
     assert (newest["move"], newest["from"], newest["to"]) == ("forward", "prod-005", "prod-006")
     assert (newest["result"], newest["reason"]) == ("reverted", "web never healthy")
@@ -106,12 +109,32 @@ def test_log_is_newest_first_and_speaks_of_releases(host: Host) -> None:
     json.dumps(document)
 
 
+def test_log_has_the_hooks_of_each_switch(host: Host) -> None:
+    """Those before the outcome and those after it; the table shows what did not pass."""
+    warm = HookRun(name="warm", at="post-commit", result="failed", seconds=1.5, said="no cache")
+    host.apply(Hooked(at=NOW.isoformat(), world="shop-prod-006", hooks=(warm,)))
+    newest, *older = documents.log(host.state)["entries"]
+    assert newest["hooks"] == [
+        {
+            "name": "warm",
+            "at": "post-commit",
+            "of": "",
+            "result": "failed",
+            "seconds": 1.5,
+            "said": "no cache",
+        }
+    ]
+    assert [entry["hooks"] for entry in older] == [[]] * 5
+    shown = drawn(*tables.log([newest], NOW))
+    assert "prod-006 hook warm (post-commit) failed: no cache" in shown
+
+
 def test_preview_has_the_whole_plan(host: Host) -> None:
     host.release = "prod-003"
     document = documents.preview(host.plan(), host.state)
     assert list(document) == [
-        "schema", "move", "from", "to", "datasets", "downtime_estimate_seconds", "disk", "prune",
-        "keep", "warnings", "refusals",
+        "schema", "move", "from", "to", "datasets", "downtime_estimate_seconds", "disk", "hooks",
+        "prune", "keep", "warnings", "refusals",
     ]  # fmt: skip
     assert (document["move"], document["from"], document["to"]) == ("back", "prod-005", "prod-003")
     assert set(document["datasets"]) == {"db", "files"}

@@ -1,0 +1,123 @@
+"""A user's hook, as config `hooks` and `x-lockstep: {hooks: ...}` declare it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from reconciler.hooktable import PLACES, At, Failure, Side
+from reconciler.plan import Action, Move
+from reconciler.setting import Setting
+
+Command = Annotated[tuple[str, ...], Field(min_length=1)]
+_PREVIEWED = frozenset({At.PRE_PREPARE, At.POST_PREPARE, At.PRE_STOP})
+"""Where the world of the hook runs already when a preview is made."""
+
+
+class InContainer(Setting):
+    """A command in a running container of a service."""
+
+    command: Command
+    service: str = Field("", description="whose container; the hook's own service if not said")
+    user: str = ""
+
+
+class OneOff(Setting):
+    """A one-off container of a service: `docker compose run`, removed when it has ended."""
+
+    command: Command
+    service: str = Field("", description="whose image and volumes; the hook's own if not said")
+    entrypoint: str | None = Field(None, description="in place of the image's own")
+
+
+class Call(Setting):
+    """An HTTP request, which any answer of 2xx (or one of `status`) lets pass."""
+
+    url: str = Field("", pattern=r"^(https?://.+)?$")
+    port: int | None = Field(None, description="in place of a url: a port of the service itself")
+    path: str = "/"
+    service: str = ""
+    method: Literal["POST", "PUT", "GET"] = "POST"
+    headers: dict[str, str] = Field({}, description="${NAME} is the value of secrets.NAME")
+    status: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if bool(self.url) == (self.port is not None):
+            raise ValueError("http needs either url, or port (and path) of a service")
+        return self
+
+
+class Hook(Setting):
+    """One hook: when, what, and what its failure means (docs/hooks.md)."""
+
+    at: Annotated[tuple[At, ...], Field(min_length=1)]
+    exec: InContainer | None = None
+    run: OneOff | None = None
+    http: Call | None = None
+    command: Command | None = Field(None, description="on the host; only in the stack's config")
+    service: str | None = Field(None, description="of one service; only in the stack's config")
+    dataset: str | None = Field(None, description="of one dataset; only in the stack's config")
+    on_failure: Failure | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    order: int = Field(0, description="hooks at one place run by this, then by name")
+    moves: tuple[Move, ...] = Field((), description="only with these moves; all if not said")
+    actions: tuple[Action, ...] = Field((), description="of a dataset: only with these actions")
+    world: Side | None = None
+    repeatable: bool = Field(False, description="may be run again after a crash")
+    preview: bool = Field(False, description="asked by a preview as well, with `dry: true`")
+    secrets: tuple[str, ...] = Field((), description="secrets whose values its facts have")
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _at_may_be_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        said = [k for k in ("exec", "run", "http", "command") if getattr(self, k) is not None]
+        if len(said) != 1:
+            raise ValueError("a hook has one of exec, run, http and command")
+        if self.service and self.dataset:
+            raise ValueError("a hook is of a service or of a dataset, not of both")
+        if self.actions and not self.dataset and self.service:
+            raise ValueError("actions are those of a dataset")
+        for at in self.at:
+            self._fits(at)
+        return self
+
+    def _fits(self, at: At) -> None:
+        place, side = PLACES[at], self.side(at)
+        if self.on_failure is not None and self.on_failure not in place.allowed:
+            allowed = " or ".join(place.allowed)
+            raise ValueError(f"on_failure at {at} is {allowed}: it {place.abort}")
+        if self.world is not None and self.world is not place.side and side not in place.runs:
+            raise ValueError(f"at {at} a hook is for the {place.side} world")
+        if self.exec is not None and side not in place.runs:
+            raise ValueError(f"at {at} no container of the {side} world runs: exec cannot be")
+        if self.run is not None and side not in place.one_off:
+            raise ValueError(f"at {at} nobody may write the {side} world's data: run cannot be")
+        if self.preview and (self.run is not None or (self.in_world and at not in _PREVIEWED)):
+            raise ValueError(f"at {at} a preview has no world to ask: preview cannot be")
+
+    @property
+    def in_world(self) -> bool:
+        """Whether it needs a container of the world."""
+        return self.exec is not None or (self.http is not None and not self.http.url)
+
+    def side(self, at: At) -> Side:
+        """The world that it works in."""
+        return self.world or PLACES[at].side
+
+    def failure(self, at: At) -> Failure:
+        return self.on_failure or PLACES[at].failure
+
+    def limit(self, at: At) -> float:
+        """Seconds."""
+        return self.timeout or PLACES[at].seconds
+
+    def container_of(self, own: str) -> str:
+        """The service whose container it works with; `own`: the service that it is a hook of."""
+        said = self.exec or self.run or self.http
+        return (said.service if said is not None else "") or own
