@@ -90,7 +90,7 @@ def proof(
         declared = compose.has_health_check(model, service)
         image = images.get(service)
         by_image = declared is None and image is not None and image.health is not None
-        if declared or by_image or compose.gate(model, stack.settings, service) is not None:
+        if declared or by_image or compose.gates(model, stack.settings, service):
             proving.append(service)
         elif (port := _tcp_port(body)) is not None and "." not in service:
             possible.append(Proposal(service, port))
