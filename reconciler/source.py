@@ -38,13 +38,25 @@ def read_model(
     stack: Stack, composer: Compose, warn: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """The compose model as it is now, with placeholders. Raises BadInput."""
-    return composer.model(
+    model = composer.model(
         files(stack),
         project=stack.project,
         env=environment(stack),
         profiles=stack.settings.profiles,
         warn=warn,
     )
+    _hide_what_env_files_give(model, stack.secret_values)
+    return model
+
+
+def _hide_what_env_files_give(model: dict[str, Any], secrets: Mapping[str, str]) -> None:
+    """A service that has a secret's variable from an `env_file`, as it stands in the config, gets
+    it from the config: Compose has put the file's value into the model."""
+    for body in compose.services(model).values():
+        environment = body.get("environment") or {}
+        for name in secrets.keys() & environment.keys():
+            if compose.plain(environment[name]) == secrets[name]:
+                environment[name] = compose.placeholder(name)
 
 
 def hashes(stack: Stack, composer: Compose) -> dict[str, str]:

@@ -247,3 +247,15 @@ def test_a_failure_while_recording_leaves_no_tag(trial: Trial) -> None:
         make(trial)
     assert nothing_made(trial)
     docker_cli("image", "inspect", PYTHON)
+
+
+def test_a_secret_that_an_env_file_gives_comes_from_the_config(trial: Trial) -> None:
+    """`env_file: .env` is what many projects have; the value is not recorded."""
+    (trial.folder / "secret.env").write_text("TOKEN='hush-hush-token'\nOTHER=plain\n")
+    trial.write({"web": web(env_file=["secret.env"])})
+    trial.new()
+    (record,) = trial.catalog.records()[0].values()
+    environment = record.model["services"]["web"]["environment"]
+    assert environment["TOKEN"] == "lockstep-secret:TOKEN:"
+    assert environment["OTHER"] == "plain"
+    assert "TOKEN" in record.secrets
