@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 
-from tests.docs import drivers, typed
+from reconciler import compose, config
+from reconciler.config import Settings
+from tests.docs import drivers, gates, typed
 from tests.stacks.harness import ROOT
 
 PAGE = """Some text.
@@ -97,3 +100,23 @@ def test_the_table_of_drivers_is_that_of_the_code() -> None:
     page = drivers.PAGE.read_text()
     assert drivers.written(page) == page
     assert "| postgres | yes |" in page
+
+
+def test_the_tables_of_gates_are_those_of_the_code() -> None:
+    page = gates.PAGE.read_text()
+    assert gates.written(page) == page
+    assert "| `certificate` | the certificate of a TLS port | 5 s |" in page
+
+
+def test_what_the_page_of_gates_shows_can_be_said(tmp_path: Path) -> None:
+    file, settings = (
+        yaml.safe_load(token.content)
+        for token in MarkdownIt().parse(gates.PAGE.read_text())
+        if token.type == "fence" and token.info == "yaml"
+    )
+    found = {service: compose.gates(file, Settings(), service) for service in file["services"]}
+    assert {service: len(said) for service, said in found.items()} == {"web": 4, "db": 1}
+    values = {key.removeprefix("shop:"): said for key, said in settings["config"].items()}
+    stack = config.read("shop", "prod", tmp_path, values)
+    (smoke,) = compose.stack_gates(file, stack.settings)
+    assert smoke.host == ("pytest", "-q", "smoke")
