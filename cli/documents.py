@@ -120,6 +120,7 @@ def _found(state: State, found: Found) -> Document:
         "incident": None,
         "gates": [],
         "hooks": [],
+        "logs": [],
     }
 
 
@@ -140,6 +141,7 @@ def _outcome(
         "incident": outcome.incident or None,
         "gates": [gate.model_dump(mode="json") for gate in outcome.gates],
         "hooks": [run.model_dump(exclude={"one_off"}) for run in (*outcome.hooks, *hooks_after)],
+        "logs": [f"releases/logs/{name}" for name in outcome.logs],
     }
 
 
@@ -198,7 +200,7 @@ def info(
 ) -> Document:
     """`info`: the whole record (of a pruned one only the name is left), the release's worlds,
     each time that it was left, its last drill, the gates of the last switch to it and, where that
-    was reverted, its story."""
+    was reverted, its story; and the incidents it had a part in."""
     outcomes = [o for _, o in state.outcomes if release_of(state, o.to_world) == name]
     told = story.last(state, name)
     return {
@@ -211,6 +213,12 @@ def info(
         "drill": drill,
         "gates": [g.model_dump(mode="json") for g in outcomes[-1].gates] if outcomes else [],
         "story": None if told is None else {"title": told.title, "parts": dict(told.parts)},
+        "incidents": [
+            {"incident": o.incident, "at": o.at, "result": o.kind, "reason": o.operator_reason}
+            for _, o in state.outcomes
+            if o.incident
+            and name in (release_of(state, o.from_world), release_of(state, o.to_world))
+        ],
     }
 
 

@@ -96,7 +96,7 @@ def log(entries: Sequence[Mapping[str, Any]], now: datetime) -> list[Table | Tex
             "" if down is None else f"{down:.2f} s",
             Text(actions({name: d["action"] for name, d in entry["datasets"].items()})),
         )
-    reasons = [_reason(entry) for entry in entries if entry["reason"]]
+    reasons = [_reason(entry) for entry in entries if _why(entry) or entry["incident"]]
     noted = [Text(line) for entry in entries for line in _noted(entry)]
     hooks = [
         _hook(entry, run)
@@ -126,8 +126,16 @@ def _hook(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Text:
 
 def _reason(entry: Mapping[str, Any]) -> Text:
     """Without the container's last words, which `log --json` has."""
-    first = entry["reason"].splitlines()[0]
-    return Text(f"{entry['to'] or entry['from']} {entry['result']}: {first}")
+    told = f"{entry['to'] or entry['from']} {entry['result']}"
+    told += f": {_why(entry)}" if _why(entry) else ""
+    if entry["incident"]:
+        told += f"\n  lockstep incident show {entry['incident']}"
+    return Text(told)
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    lines = [*entry["reason"].splitlines()[:1], *entry["operator_reason"].splitlines()[:1]]
+    return "; ".join(lines)
 
 
 def actions(datasets: Mapping[str, str]) -> str:
@@ -186,6 +194,7 @@ def _record(document: Document, now: datetime) -> Table:
         "secrets": ", ".join(record.get("secrets", [])),
         "dropped": ", ".join(record.get("dropped", [])),
         "last drill": _drilled(document.get("drill"), now),
+        "incidents": "\n".join(i["incident"] for i in document["incidents"]),
     }
     for name, value in rows.items():
         if value:

@@ -1,8 +1,8 @@
 """Work in a process and session of its own, which nobody's Ctrl-C, hang-up or death interrupts.
 
 The parent hands over one JSON document by standard input and the host lock by inheritance, then
-follows a file of JSON lines to which the child appends: `{"at", "say"}` for each sentence, and
-`{"at", "end", ...}` last.
+follows a file of JSON lines to which the child appends: `{"at", "say"}` for each sentence,
+`{"at", "step"}` where a step begins, and `{"at", "end", ...}` last.
 """
 
 from __future__ import annotations
@@ -70,12 +70,24 @@ class ProgressLog:
             os.write(self._descriptor, text.encode())
 
 
-def log_path(folder: Path, what: str) -> Path:
-    """A new progress file's path: `20261121T101500.081734-2113-switch-shop-prod-003.jsonl`.
+def log_path(folder: Path, operation: str, world: str = "") -> Path:
+    """A new progress file's path: `deploy-20261121T101500.081734-2113-shop-prod-003.jsonl`.
 
     To the microsecond: whoever tries again at once must not read how the first try ended.
     """
-    return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}-{what}.jsonl"
+    words = [operation, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", str(os.getpid()), world]
+    return folder / f"{'-'.join(filter(None, words))}.jsonl"
+
+
+def log_step(log: str, step: str) -> None:
+    """Write into a progress file that a step begins; nothing where it is not there."""
+    line = json.dumps({"at": datetime.now(UTC).isoformat(), "step": step}) + "\n"
+    with suppress(OSError):
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
 
 
 def carry_out(document: Mapping[str, Any], lock: HostLock, log: Path, progress: Say) -> list[str]:

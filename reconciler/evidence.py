@@ -276,9 +276,11 @@ class Evidence:
         return [told for told in in_parallel(one, waiting) if told is not None]
 
     def _copy_progress(self) -> None:
-        with suppress(OSError):
-            text = Path(self.intent.log).read_text(encoding="utf-8", errors="replace")
-            self._put("progress.jsonl", self.witness.hiding.text(text))
+        said = ""
+        for log in (*self.intent.earlier_logs, self.intent.log):
+            with suppress(OSError):
+                said += Path(log).read_text(encoding="utf-8", errors="replace")
+        self._put("progress.jsonl", self.witness.hiding.text(said))
 
     def _put(self, name: str, content: Any, *, compressed: bool = False) -> bool:
         """A file of the draft, unless the incident would be larger than it may be."""

@@ -62,7 +62,9 @@ class Intent(BaseModel):
     """The name of its incident, if it becomes one."""
     pid: int = 0
     log: str
-    """The progress file of this switch."""
+    """The progress file of this switch, or of its recovery."""
+    earlier_logs: tuple[str, ...] = ()
+    """Those of whoever carried it on before, in order."""
     wish: str | None = None
     step: str = "prepare"
     reverting: bool = False

@@ -103,6 +103,9 @@ class Outcome(Event):
     hooks: tuple[HookRun, ...] = Field((), description="the user's hooks that ran before it")
     incident: str = Field("", description="its folder below releases/incidents, if it has one")
     operator_reason: str = Field("", description="why, by who asked for it; never a secret")
+    logs: tuple[str, ...] = Field(
+        (), description="its progress files below releases/logs: several after a crash"
+    )
 
 
 class Committed(Outcome):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from failpoints import failpoint
-from reconciler import clock, hostnotes
+from reconciler import clock, detached, hostnotes
 from reconciler import docker as docker_module
 from reconciler.docker import Docker
 from reconciler.early import independent
@@ -159,6 +159,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     """
     with suppress(OSError):  # on a full disk what stands in the journal must do
         u.note(reverting=True)
+    detached.log_step(u.intent.log, "revert")
     failpoint("switch.revert")
     u.evidence.look_at_failed()
     u.services = u.new_services()
@@ -180,6 +181,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         unproved = u.services.masked(getattr(error, "message", None) or str(error))
         _patiently(u, partial(_insist_on_safe_return, u, way, why, unproved))
         way.start_regardless()
+    detached.log_step(u.intent.log, "reverted")
     failpoint("switch.reverted")
     _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
     says = _what_is_live(u, unproved, stays_stopped)

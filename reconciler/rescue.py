@@ -41,7 +41,8 @@ def finish_or_revert(
     u = Undertaking(stack, catalog, docker, intent, say)
     if log:
         with suppress(OSError):  # on a full disk nobody can attach
-            u.note(pid=os.getpid(), log=log)
+            earlier = (*intent.earlier_logs, intent.log)
+            u.note(pid=os.getpid(), log=log, earlier_logs=earlier)
     with suppress(LockstepError):
         u.hooks.clear()
     state, name = catalog.state(), intent.to_world

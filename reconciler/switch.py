@@ -63,6 +63,8 @@ Say = Callable[[str], None]
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _PROBE_SECONDS = 20.0
+_OPERATIONS = {Move.BACK: "rollback", Move.REPAIR: "repair"}
+"""What a switch's log is called by, where it is no deploy."""
 
 
 # What others call -------------------------------------------------------------------------------
@@ -78,7 +80,8 @@ def carry_out(stack: Stack, catalog: Catalog, plan: Plan, lock: HostLock, progre
         "plan": _PLAN.dump_python(plan, mode="json"),
         "asked": asdict(asked.found()),
     }
-    log = detached.log_path(catalog.logs(), f"switch-{plan.to_world}")
+    operation = _OPERATIONS.get(plan.move, "deploy")
+    log = detached.log_path(catalog.logs(), operation, str(plan.to_world))
     try:
         for warning in detached.carry_out(document, lock, log, progress):
             progress(warning)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from reconciler import clock
+from reconciler import clock, detached
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.data import Data
@@ -110,6 +111,7 @@ class Undertaking:
         with self._guard:
             if step is not None:
                 self.intent.step = step
+                detached.log_step(self.intent.log, step)
                 self.intent.steps[step] = round(time.monotonic() - self.began, 3)
             for name, value in changes.items():
                 setattr(self.intent, name, value)
@@ -144,6 +146,7 @@ class Undertaking:
             "expected_seconds": intent.expected_seconds,
             "set_aside": intent.set_aside,
             "operator_reason": intent.operator_reason,
+            "logs": tuple(Path(log).name for log in (*intent.earlier_logs, intent.log)),
         }
 
     def _evidence(self) -> Evidence:

@@ -100,7 +100,7 @@ def test_log_is_newest_first_and_speaks_of_releases(host: Host) -> None:
     assert list(newest) == [
         "at", "who", "move", "from", "to", "result", "reason", "downtime_seconds", "datasets",
         "operator_reason", "incident", "gates",
-        "hooks",
+        "hooks", "logs",
     ]  # fmt: skip
     assert (newest["move"], newest["from"], newest["to"]) == ("forward", "prod-005", "prod-006")
     assert (newest["result"], newest["reason"]) == ("reverted", "web never healthy")

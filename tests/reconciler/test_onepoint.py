@@ -151,7 +151,7 @@ def test_a_switch_seals_a_group_only_when_all_who_write_it_have_stopped(trial: T
     trial.new()
     trial.up()
     stopped = {c.service: trial.docker.inspect(c.id).finished for c in containers(trial)}
-    log = max(trial.catalog.logs().glob("*-switch-*.jsonl"))
+    log = max(trial.catalog.logs().glob("deploy-*.jsonl"))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (sealed,) = [line["at"] for line in lines if line.get("say", "").startswith("left: the last")]
     assert stopped["quick"] < stopped["slow"]

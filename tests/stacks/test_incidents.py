@@ -195,6 +195,10 @@ def test_going_back_is_an_incident_with_its_reason(
     assert before["worlds"][document["from"]["world"]][0]["stats"]["cpu_seconds"] > 0
     entry = next(e for e in past.project.entries() if e["incident"] == past.ids[what])
     assert entry["operator_reason"] == reason
+    (log,) = entry["logs"]
+    assert Path(log).name.startswith("rollback-")
+    steps = [json.loads(line).get("step") for line in (past.project.folder / log).open()]
+    assert [s for s in steps if s] == ["prepare", "stop", "start", "prove", "commit"]
     history = past.project.run("stack", "history", "--json").json()["entries"]
     assert any(e["message"].endswith(f": {reason}") for e in history)
 
@@ -202,6 +206,8 @@ def test_going_back_is_an_incident_with_its_reason(
 def test_a_crash_leaves_an_incident_too(past: Past) -> None:
     """The machine's end in the middle of a switch, and between its outcome and its incident."""
     crashed = past.document("crashed")
+    logs = crashed["outcome"]["logs"]
+    assert [name.partition("-")[0] for name in logs] == ["rollback", "recover"]
     assert (crashed["kind"], crashed["interrupted"], crashed["asked"]) == (
         "reverted",
         True,
