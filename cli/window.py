@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Release = Annotated[
     str, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
 ]
-KINDS = ("release", "world", "generation", "snapshot", "image")
+KINDS = ("release", "world", "generation", "snapshot", "image", "incident")
 
 
 def pin(context: typer.Context, release: Release, as_json: options.Json = False) -> None:
@@ -103,7 +104,7 @@ def prune(
     ] = False,
 ) -> None:
     """Remove what nothing keeps, as the next `up` would; everything is shown first, with why it
-    goes or stays: releases, worlds, generations, snapshots, images."""
+    goes or stays: releases, worlds, generations, snapshots, images, incidents."""
     from reconciler.plan import Move
 
     here = Context.of(context)
@@ -131,6 +132,10 @@ def prune(
     if plan.refusals:
         raise Refused("; ".join(r.message for r in plan.refusals), next_step="lockstep preview")
     ask.confirm(f"Remove {_counted(going)}?", yes=yes)
+    _prune_incidents(here)
+    if all(fate.kind == "incident" for fate in going):
+        typer.echo(f"{_counted(going)} removed")
+        return
     message = f"prune: {_counted(going)}"
     raise typer.Exit(moves.carry_out(here, message, yes=True, skip_preview=True))
 
@@ -153,9 +158,31 @@ def _fates(here: Context, program: Program) -> list[Fate]:
 
     plan = program.plan
     facts = program.now.facts
-    return pruning.fates(
+    things = pruning.fates(
         here.stack, program.state, plan, facts.records, facts.volumes, _stored(here), guard
     )
+    return [*things, *_incidents(here)]
+
+
+def _incidents(here: Context) -> Iterator[Fate]:
+    """By a retention of their own: `incidents` of the config."""
+    from reconciler import incidents
+    from reconciler.pruning import Fate
+
+    good, _ = incidents.every(here.catalog)
+    settings, state = here.stack.settings.incidents, here.catalog.state()
+    for kept in incidents.retain(settings, good, state, time.time()):
+        why = "; ".join(kept.reasons) or kept.why_not
+        yield Fate("incident", kept.incident.id, not kept.reasons, why, kept.incident.bytes)
+
+
+def _prune_incidents(here: Context) -> None:
+    from reconciler import incidents
+    from reconciler.hostlock import HostLock
+
+    with HostLock.acquire("prune", f"{here.project.name}/{here.stack_name}", wait=10):
+        settings, state = here.stack.settings.incidents, here.catalog.state()
+        incidents.prune(here.catalog, settings, state, time.time())
 
 
 def _stored(here: Context) -> dict[str, SnapshotRecord]:

@@ -183,7 +183,14 @@ class Catalog:
 
     def clear_drafts(self) -> None:
         """Remove what killed processes had begun to write. Below files/ are names of the user's."""
-        for pattern in (".*.new", "*/.*.new", "*/configs/.*.new", "work/*/.*.new", "work/*/.*.tmp"):
+        for pattern in (
+            ".*.new",
+            "*/.*.new",
+            "incidents/*/.*.new",
+            "*/configs/.*.new",
+            "work/*/.*.new",
+            "work/*/.*.tmp",
+        ):
             self._clear_drafts(pattern)
 
     def _clear_drafts(self, pattern: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reconciler import clock, hostfacts, incidents
 from reconciler.catalog import Catalog
@@ -31,12 +31,14 @@ from reconciler.release import Release
 from reconciler.witness import LOG_LINES, Witness, in_parallel
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 BEFORE, FAILING, AFTER = "before", "failing", "after"
 _BEFORE_SECONDS = 2.0
 _FAILING_SECONDS = 0.25
 """Longest wait for a look at the failed world, while nobody answers the stack's clients."""
-_CLOSING_SECONDS = 60.0
+_CLOSING_SECONDS = 30.0
+_TURN_SECONDS = 5.0
 _LEAST_LOG, _MOST_LOG = 16 << 10, 4 << 20
 _OWN = 128 << 10
 """Bytes for the incident's document and its text."""
@@ -115,7 +117,7 @@ class Evidence:
 
     def close(self) -> None:
         """After the outcome is in the ledger: make the incident of it, or drop the draft. Can be
-        done again. What hangs is left behind after a minute."""
+        done again. What hangs is left behind."""
         found = self._outcome()
         if found is None or not found[1].incident:
             self.drop()
@@ -140,12 +142,14 @@ class Evidence:
         return None
 
     def _close(self, seq: int, outcome: Committed | Reverted) -> None:
+        for torn in self.draft.glob(".*.new"):
+            torn.unlink()
         state = self.catalog.state()
         worlds = [w for w in (self.intent.from_world, self.intent.to_world) if w is not None]
-        containers = self._look(AFTER, worlds)
-        self._put("ps.txt", _tables(self.draft))
-        self._copy_progress()
-        logs = self._logs(containers)
+        containers = self._tried(partial(self._look, AFTER, worlds)) or {}
+        self._tried(lambda: self._put("ps.txt", _tables(self.draft)))
+        self._tried(self._copy_progress)
+        logs = self._tried(partial(self._logs, containers)) or []
         incidents.write(self.draft, self._document(seq, outcome, state, logs))
         incidents.promote(self.catalog, self.intent.incident)
 
@@ -208,13 +212,9 @@ class Evidence:
             inspects = [found.pop("inspect") for found in containers]
             if inspects:
                 self._put(f"inspect/{moment}-{world}.json", inspects)
-        host = hostfacts.look(
-            {
-                "releases": self.catalog.root,
-                "store": self.stack.store,
-                "docker": self.docker.info.root,
-            }
-        )
+        places = {"releases": self.catalog.root, "store": self.stack.store}
+        info = self.witness.told("docker info", lambda: self.docker.info)
+        host = hostfacts.look(places | ({"docker": info.root} if info is not None else {}))
         self._put(f"{moment}.json", {"at": clock.now("milliseconds"), "host": host, "worlds": seen})
         self._remember_events(worlds)
         return seen
@@ -309,15 +309,24 @@ class Evidence:
         """In a thread of its own; what goes wrong there is noted."""
 
         def safely() -> None:
+            mine = self._turn.acquire(timeout=_TURN_SECONDS)  # one that hangs keeps nobody
             try:
-                with self._turn:
-                    work()
-            except Exception as error:
-                said = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-                self.missing.append(self.witness.hiding.text(str(said)))
+                self._tried(work)
+            finally:
+                if mine:
+                    self._turn.release()
 
         self._looking = threading.Thread(target=safely, daemon=True)
         self._looking.start()
+
+    def _tried(self, act: Callable[[], T]) -> T | None:
+        """What it gives; what went wrong is noted."""
+        try:
+            return act()
+        except Exception as error:
+            said = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+            self.missing.append(self.witness.hiding.text(str(said)))
+            return None
 
 
 def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:

@@ -35,7 +35,7 @@ class Fate:
     """What becomes of one thing at the next `up`."""
 
     kind: str
-    """release, world, generation, snapshot or image."""
+    """release, world, generation, snapshot, image or incident."""
     name: str
     goes: bool
     why: str

@@ -18,7 +18,7 @@ import pytest
 
 from reconciler import incidents
 from tests.failing import Failing
-from tests.stacks.harness import Project, notes_project
+from tests.stacks.harness import Project, notes_project, python_image
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -35,6 +35,18 @@ if os.environ.get('BROKEN'):
     for place in ('/notes/notes.txt', '/uploads/list.txt'):
         with open(place, 'a') as file:
             file.write('by the failed one\\n')
+"""
+
+BESIDE = """
+  noisy:
+    image: IMAGE
+    command: ["sh", "-c", "seq 6000; exec sleep 1000"]
+    stop_signal: SIGKILL
+  mute:
+    image: IMAGE
+    command: ["sleep", "1000"]
+    stop_signal: SIGKILL
+    logging: {driver: none}
 """
 
 
@@ -86,6 +98,7 @@ def _happens(past: Past, base: Path) -> None:
     project.compose_file(
         a='      VERSION: "1"=>      VERSION: "1"\n      DB_PASSWORD: "${DB_PASSWORD}"\n'
         f'      API_TOKEN: "{PLAIN}"\n      CACHE: "redis://app:{PLAIN}@cache"',
+        c="\nvolumes:\n=>" + BESIDE.replace("IMAGE", python_image()) + "\nvolumes:\n",
         b="      - notes:/notes=>      - notes:/notes\n      - ./uploads:/uploads",
     )
     project.init()
@@ -125,7 +138,6 @@ def test_a_revert_can_be_understood_from_its_folder_alone(past: Past) -> None:
     assert "health check of app" in text
     assert document["who"]
     assert document["who"] in text
-    assert document["missing"] == []
     assert document["outcome"]["steps"].keys() >= {"prepare", "stop", "start", "prove"} - {"prove"}
     plan = json.loads((past.named("reverted") / "plan.json").read_text())
     assert (plan["move"], plan["target"]) == ("forward", "prod-003")
@@ -142,7 +154,7 @@ def test_it_has_what_was_there_while_the_worlds_ran(past: Past) -> None:
     folder, name = past.named("reverted"), past.project.name
     for moment, world in (("before", "prod-002"), ("failing", "prod-003")):
         seen = json.loads((folder / f"{moment}.json").read_text())
-        (app,) = seen["worlds"][f"{name}-{world}"]
+        (app,) = [c for c in seen["worlds"][f"{name}-{world}"] if c["service"] == "app"]
         assert app["state"] == "running"
         assert app["stats"]["memory_bytes"] > 0
         assert seen["host"]["memory"]["available_bytes"] > 0
@@ -155,11 +167,26 @@ def test_it_has_what_was_there_while_the_worlds_ran(past: Past) -> None:
     }
     assert (f"{name}-prod-003-app-1", "start") in actions
     assert (f"{name}-prod-003-app-1", "die") in actions
-    logs = {log["world"]: log for log in past.document("reverted")["logs"]}
-    assert logs.keys() == {f"{name}-prod-002", f"{name}-prod-003"}
+    logs = {
+        log["world"]: log for log in past.document("reverted")["logs"] if log["service"] == "app"
+    }
     assert all(log["whole"] for log in logs.values())
+    assert logs.keys() == {f"{name}-prod-002", f"{name}-prod-003"}
     said = gzip.decompress((folder / logs[f"{name}-prod-003"]["file"]).read_bytes()).decode()
     assert "I am version 3" in said
+
+
+def test_what_is_cut_or_could_not_be_had_is_said(past: Past) -> None:
+    """A log that is longer than may be kept, and one that Docker cannot read."""
+    document, text = past.document("reverted"), past.readme("reverted")
+    long = [log for log in document["logs"] if log["service"] == "noisy"]
+    assert [(log["lines"], log["whole"]) for log in long] == [(5000, False)] * len(long)
+    kept = gzip.decompress((past.named("reverted") / long[0]["file"]).read_bytes()).decode()
+    assert kept.splitlines()[-1].endswith(" 6000"), "the newest lines are kept"
+    assert f"{long[0]['file']}: the newest 5000 lines; older ones were left out" in text
+    assert document["missing"], "the log of mute"
+    assert all("mute" in why and "log" in why for why in document["missing"]), document["missing"]
+    assert document["missing"][0] in text
 
 
 def test_what_the_failed_world_wrote_can_be_had_by_the_command_that_is_named(past: Past) -> None:
@@ -192,7 +219,7 @@ def test_going_back_is_an_incident_with_its_reason(
     (left,) = [entry for entry in document["data"] if entry["dataset"] == "notes"]
     assert left["snapshot"], "what was left is in the store by then"
     before = json.loads((past.named(what) / "before.json").read_text())
-    assert before["worlds"][document["from"]["world"]][0]["stats"]["cpu_seconds"] > 0
+    assert all(c["stats"]["cpu_seconds"] > 0 for c in before["worlds"][document["from"]["world"]])
     entry = next(e for e in past.project.entries() if e["incident"] == past.ids[what])
     assert entry["operator_reason"] == reason
     (log,) = entry["logs"]
@@ -276,6 +303,15 @@ def test_the_commands_list_show_and_note(past: Past) -> None:
     document = run("incident", "show", past.ids["reverted"], "--json").json()
     assert document["remarks"][0]["text"] == "see 4711 ***"
     assert document["folder"] == str(past.named("reverted"))
+
+
+def test_prune_tells_why_each_stays(past: Past) -> None:
+    things = past.project.run("prune", "--json").json()["things"]
+    told = {thing["name"]: thing for thing in things if thing["kind"] == "incident"}
+    assert told.keys() == set(past.ids.values())
+    assert not any(thing["goes"] for thing in told.values())
+    world = f"{past.project.name}-prod-003"
+    assert f"its world {world} is still kept" in told[past.ids["reverted"]]["why"]
 
 
 def test_bad_input_is_told_as_such(past: Past) -> None:
