@@ -30,6 +30,8 @@ LONGEST_REASON = 4000
 """Characters of a failure's text: a container's last words can be long."""
 NEWEST = 5000
 """Switches in the page; `lockstep log` has all."""
+MOST_NAMED = 12
+"""Datasets of one switch, images and worlds of one release; of more their number."""
 NEWEST_RELEASES = 500
 """Likewise; `lockstep list` has all."""
 
@@ -67,6 +69,8 @@ class Entry:
     expected: float | None = None
     took: float | None = None
     data: tuple[DataLine, ...] = ()
+    more_data: int = 0
+    """Datasets that are not named."""
     steps: tuple[tuple[str, float], ...] = ()
     gates: tuple[tuple[str, str], ...] = ()
     """(result, the gate's line) of each that was asked."""
@@ -137,6 +141,9 @@ def _outcome(
     first, _, rest = outcome.reason[:LONGEST_REASON].partition("\n")
     failed = written(outcome)
     steps = list(outcome.steps.items())
+    # What lost or wrote something before the others.
+    changed = outcome.set_aside.keys() | failed.keys()
+    named = sorted(outcome.datasets, key=lambda d: (d not in changed, d))[:MOST_NAMED]
     return Entry(
         seq=seq,
         at=at,
@@ -154,13 +161,14 @@ def _outcome(
         data=tuple(
             DataLine(
                 name,
-                action,
+                outcome.datasets[name],
                 aside=words.counts(outcome.set_aside.get(name, {})),
                 left=words.counts(outcome.probes.get(name, {})),
                 written=words.counts(failed.get(name, {})),
             )
-            for name, action in sorted(outcome.datasets.items())
+            for name in named
         ),
+        more_data=len(outcome.datasets) - len(named),
         steps=tuple((name, round(then - begun, 3)) for (name, begun), (_, then) in pairwise(steps)),
         gates=tuple((str(gate.result), str(gate)) for gate in outcome.gates),
         incident=outcome.incident,

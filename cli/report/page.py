@@ -61,6 +61,7 @@ def render(material: Material, *, served: bool = False) -> str:
             rows=rows,
             rows_at_first=FIRST_ROWS,
             rows_each=MORE_ROWS,
+            most_named=history.MOST_NAMED,
             detailed=rows[min(DETAILED, len(rows)) - 1].seq if rows else 0,
             results=sorted({row.result for row in rows}),
             moves=sorted({row.move for row in rows}),

