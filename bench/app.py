@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+from typing import LiteralString
 
 import psycopg
 
@@ -34,15 +35,45 @@ class Database:
                     self._connection.close()
                 raise
 
+    def order(self, name: str) -> None:
+        """Take an order; it is durable when this returns."""
+        self._ask("CREATE TABLE IF NOT EXISTS orders (name text)")
+        self._ask("INSERT INTO orders VALUES (%s)", name)
+
+    def orders(self) -> list[str]:
+        return [name for (name,) in self._ask("SELECT name FROM orders")]
+
+    def _ask(self, query: LiteralString, *values: str) -> list[tuple[str]]:
+        with self._lock, psycopg.connect(connect_timeout=2, autocommit=True) as connection:
+            found = connection.execute(query, values)
+            return found.fetchall() if found.description else []
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     database = Database()
 
     def do_GET(self) -> None:
         try:
-            status, body = 200, f"{self.database.balance()}\n"
+            if self.path == "/orders":
+                status, body = 200, "\n".join(self.database.orders())
+            elif os.environ.get("BROKEN"):
+                status, body = 503, "never healthy\n"
+            else:
+                status, body = 200, f"{self.database.balance()}\n"
         except psycopg.Error as error:
             status, body = 503, f"{error}\n"
+        self._answer(status, body)
+
+    def do_POST(self) -> None:
+        name = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        try:
+            self.database.order(name)
+            status, body = 201, "taken\n"
+        except psycopg.Error as error:
+            status, body = 503, f"{error}\n"
+        self._answer(status, body)
+
+    def _answer(self, status: int, body: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from bench import sizes, stopping, storing
+from bench import ingress, sizes, stopping, storing
 from bench.grounds import LOOPED
 from bench.peers import COPY, OURS, RESTIC, TAR
 from bench.results import Figure, Results, Series
@@ -44,6 +44,7 @@ def goals(results: Results) -> list[Goal]:
     return [
         *_stopped(results),
         *_latency(results),
+        *_behind(results),
         *_against_restic(results),
         _store(results),
         *_memory(results),
@@ -63,6 +64,41 @@ def _stopped(results: Results) -> Iterator[Goal]:
             place = ground_name(results, kind)
             goal = Goal(f"{text}, {place}: of stop + start alone", bound, True, "x")
             yield _ratio(goal, ours, floor, "s")
+
+
+def _behind(results: Results) -> Iterator[Goal]:
+    for move in ingress.MOVES:
+        asked, failed = (
+            _of_ingress(results, move, what) for what in (ingress.ASKED, ingress.FAILED)
+        )
+        text = f"behind the ingress, {move}, at {ingress.RATE:.0f} requests/s: failed requests"
+        goal = Goal(text, 0.0, True, "")
+        if asked is not None and failed is not None:
+            longest, held = (
+                _of_ingress(results, move, what) for what in (ingress.LONGEST, ingress.HELD)
+            )
+            how = f"of {asked.value:.0f}"
+            if longest is not None and held is not None:
+                how += f"; longest wait {number(longest.value)} s, held {number(held.value)} s"
+            goal = replace(goal, measured=failed.value, how=how, n=failed.n)
+        yield goal
+    lost = _of_ingress(results, ingress.FAILING, ingress.LOST)
+    taken = _of_ingress(results, ingress.FAILING, ingress.ACKNOWLEDGED)
+    goal = Goal("behind the ingress, a failing release: acknowledged orders lost", 0.0, True, "")
+    if lost is not None and taken is not None:
+        goal = replace(goal, measured=lost.value, how=f"of {taken.value:.0f}", n=lost.n)
+    yield goal
+
+
+def _of_ingress(results: Results, move: str, what: str) -> Figure | None:
+    subject = largest(results, ingress.CHAPTER, "postgres-")
+    if subject is None:
+        return None
+    series = Series(ingress.CHAPTER, subject, OURS.name, f"{move}: {what}")
+    for measured, values in results.values():
+        if measured == series:
+            return Figure(max(values), len(values))  # one lost order is not made good by a median
+    return None
 
 
 def _latency(results: Results) -> Iterator[Goal]:

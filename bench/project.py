@@ -44,6 +44,7 @@ services:
       PGPASSWORD: ${{DB_PASSWORD:?}}
       ROWS: "{rows}"
       VERSION: "{version}"
+      BROKEN: "{broken}"
     volumes: ["./app.py:/app.py:ro"]
     ports: ["127.0.0.1:{port}:8000"]
     depends_on: [db]
@@ -94,6 +95,7 @@ class Project:
     """All that `lockstep` prints, with the seconds since the command began."""
     name: str = ""
     version: int = 1
+    broken: bool = False
     _waiting: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,6 +138,7 @@ class Project:
             user=images.USER,
             rows=self.rows,
             version=self.version,
+            broken="yes" if self.broken else "",
             port=self.port,
             command=command,
         )
@@ -173,9 +176,11 @@ class Project:
         self.lockstep("init", "--yes", "--name", self.name)
         self.lockstep("config", "set", "window", "20")
 
-    def new(self) -> None:
-        """The next release, with another environment."""
+    def new(self, *, broken: bool = False) -> None:
+        """The next release, with another environment; `broken`: it takes orders, and never gets
+        healthy."""
         self.version += 1
+        self.broken = broken
         self._write()
         self.lockstep("new", f"version {self.version}")
 

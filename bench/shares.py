@@ -18,7 +18,8 @@ PARTS = {
     "storing-sparse": 0.05,
     "sizes": 0.06,
     "helper": 0.01,
-    "stopping-disk": 0.24,
+    "ingress": 0.03,
+    "stopping-disk": 0.21,
     "stopping-xfs": 0.085,
     "stopping-btrfs": 0.085,
 }

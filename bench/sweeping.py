@@ -35,6 +35,11 @@ def sweep_docker(daemon: Daemon, project: str | None = None) -> None:
     wanted = f"label={label(daemon.owner)}"
     listed = docker("ps", "--all", "--filter", wanted, "--format", "{{.ID}} {{.Names}}")
     containers = [line.split() for line in listed.splitlines()]
+    # An ingress is no service of the project, so it does not have its label.
+    listed = docker(
+        "ps", "--all", "--filter", "label=lockstep.ingress", "--format", "{{.ID}} {{.Names}}"
+    )
+    containers += [c for c in map(str.split, listed.splitlines()) if c[1].startswith(f"{name}-")]
     if found := [c[0] for c in containers if project is None or c[1].startswith(f"{name}-")]:
         docker("rm", "--force", "--volumes", *found)
     for kind, form in (
@@ -43,5 +48,7 @@ def sweep_docker(daemon: Daemon, project: str | None = None) -> None:
         ("image", "{{.Repository}}:{{.Tag}}"),
     ):
         there = docker(kind, "ls", "--format", form).split()
-        if ours := [text for text in there if text.startswith((f"{name}-", f"{name}_"))]:
+        if ours := [
+            text for text in there if text.startswith((f"{name}-", f"{name}_", f"0-{name}-"))
+        ]:
             docker(kind, "rm", *ours)

@@ -313,6 +313,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("data", doctordata.data),
     ("images", doctordata.images),
     ("live world", _live),
+    ("ingress", doctordata.ingress_of_live),
     ("config files", doctordata.config_files),
     ("restart policies", _restart_policies),
     ("foreign starts", _foreign),

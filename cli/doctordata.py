@@ -83,3 +83,19 @@ def config_files(here: Context) -> Iterator[Finding]:
         )
     if not altered:
         yield Finding("config files", OK, f"{len(record.configs)} are as {record.name} has them")
+
+
+def ingress_of_live(here: Context) -> Iterator[Finding]:
+    """Whether the ingress has the ports of the live world, and serves it."""
+    from reconciler import ingress
+
+    state, units = here.catalog.state(), ingress.units(here.stack, here.docker)
+    if state.live is None or state.stopped:
+        return
+    live = here.docker.containers(project=state.live)
+    wrong = ingress.examine(here.catalog, units, live)
+    for text in wrong:
+        yield Finding("ingress", FAILED, text, "lockstep up   puts it right")
+    if units and not wrong:
+        ports = ", ".join(map(str, sorted(units)))
+        yield Finding("ingress", OK, f"has port {ports} and serves {state.live}")

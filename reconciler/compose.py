@@ -336,13 +336,15 @@ def labels(body: Mapping[str, Any] | None) -> dict[str, str]:
     return {str(key): "" if value is None else str(value) for key, value in said.items()}
 
 
-def not_early(model: Model) -> dict[str, str]:
-    """Services that may not run while another world of the stack does -> why."""
+def not_early(model: Model, behind: Mapping[str, int] = {}) -> dict[str, str]:
+    """Services that may not run while another world of the stack does -> why. `behind`: service ->
+    how many of its ports the ingress has."""
     shared = shared_networks(model)
     found = {}
     for service, body in services(model).items():
         networks: Mapping[str, Any] = body.get("networks") or {}
-        if any(port.get("published") for port in body.get("ports") or ()):
+        published = [port for port in body.get("ports") or () if port.get("published")]
+        if len(published) > behind.get(service, 0):
             found[service] = "it publishes a port"
         elif body.get("network_mode") == "host":
             found[service] = "it uses the host's network"

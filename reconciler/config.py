@@ -135,6 +135,40 @@ class CopyRate(Setting):
         return self
 
 
+Way = Literal["haproxy", "direct"]
+
+
+class Ingress(Setting):
+    """Who owns the published TCP ports: the stack's ingress, or the containers themselves.
+
+    May be written as one word, the `way` of all ports.
+    """
+
+    way: Way = "direct"
+    ports: dict[str, Way] = Field(
+        {}, description="SERVICE or SERVICE:PORT -> another way than that of the stack"
+    )
+    proxy: tuple[str, ...] = Field(
+        (), description="SERVICE or SERVICE:PORT that is told clients' addresses (PROXY protocol)"
+    )
+    hold: Annotated[float, Field(gt=0)] = Field(
+        300, description="seconds that a client waits at most while nothing is live"
+    )
+    drain: Annotated[float, Field(ge=0)] = Field(
+        2, description="seconds that open connections get to end before their world is stopped"
+    )
+    image: str = Field("lockstep-base/haproxy:2", description="a tag, or better name@sha256:...")
+
+    def way_of(self, service: str, port: int) -> Way:
+        """The way of one published port: its own, else its service's, else the stack's."""
+        of_service = self.ports.get(service, self.way)
+        return self.ports.get(f"{service}:{port}", of_service)
+
+    def tells_address(self, service: str, port: int) -> bool:
+        """Whether the service is sent the PROXY protocol's header at this published port."""
+        return service in self.proxy or f"{service}:{port}" in self.proxy
+
+
 class Settings(Setting):
     """Everything the stack's config says (`Pulumi.<stack>.yaml`), validated."""
 
@@ -164,6 +198,7 @@ class Settings(Setting):
         {}, description="service -> a gate or a list: what it must show before it is live"
     )
     stackGates: Gates = Field((), description="the same, for the stack as a whole")  # noqa: N815
+    ingress: Ingress = Field(Ingress(), description="haproxy or direct, or more about it")
     restore: Wish | None = None
     retry: str | None = Field(
         None, description="a failed world whose release may be tried once more"
@@ -236,6 +271,11 @@ class Settings(Setting):
     @classmethod
     def _window_may_be_a_number(cls, value: Any) -> Any:
         return {"last": value} if isinstance(value, int | str) else value
+
+    @field_validator("ingress", mode="before")
+    @classmethod
+    def _ingress_may_be_one_word(cls, value: Any) -> Any:
+        return {"way": value} if isinstance(value, str) else value
 
     @field_validator("compose", mode="before")
     @classmethod

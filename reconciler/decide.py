@@ -85,9 +85,10 @@ class _Decision:
             return Move.REPAIR
         if live.release != target:
             return Move.BACK if self.now.state.was_live(target) else Move.FORWARD
-        if self.now.wish is not None or self.now.secrets_changed(live):
+        if self.now.wish is not None or self.now.secrets_changed(live) or self.now.other_way(live):
             return Move.REFRESH
-        return Move.REPAIR if self.now.state.stopped or self.now.broken(live) else Move.STAY
+        down = self.now.state.stopped or self.now.broken(live) or self.now.facts.ingress
+        return Move.REPAIR if down else Move.STAY
 
     # standing still -------------------------------------------------------------------------
 
@@ -142,6 +143,9 @@ class _Decision:
             )
         if self.now.state.stopped:
             return f"{live.release} was stopped by hand: it is started again"
+        if not self.now.broken(live):
+            wrong = "; ".join(self.now.facts.ingress)
+            return f"{live.release} is live, but {wrong}: the ingress is put right"
         broken = ", ".join(self.now.broken(live))
         return f"{live.release} is live, but {broken} stand still or are missing: started again"
 
@@ -162,6 +166,7 @@ class _Decision:
             *refusals.quarantine(self.now, record),
             *refusals.foreign_users(self.now, datasets),
             *refusals.ports(self.now, record),
+            *refusals.ingress(self.now, record),
             *refusals.vanished(self.now, record, live),
             *refusals.dangers(self.now, record),
         ]
@@ -200,6 +205,8 @@ class _Decision:
             return False
         if self.now.made_anew_since(world) if world.adopted else world.failed is not None:
             return False
+        if self.now.other_way(world):
+            return False
         known = bool(self.now.facts.fingerprint) and not world.adopted
         return bool(self.now.facts.containers.get(world.name)) and (
             not known or world.fingerprint == self.now.facts.fingerprint
@@ -215,7 +222,7 @@ class _Decision:
         """
         if world.removed or world.touched or world.fingerprint != self.now.facts.fingerprint:
             return None
-        if world.failed is not None or self.now.ran(world):
+        if world.failed is not None or self.now.ran(world) or self.now.other_way(world):
             return None
         made: dict[str, DatasetPlan] = {}
         for name, planned in datasets.items():
@@ -471,6 +478,8 @@ class _Decision:
                 return f"{live} -> {record.name}: back, with the data {record.name} left"
             case _ if self.now.wish is not None:
                 return f"{record.name} stays live; a restore of its data was asked for"
+            case _ if self.now.live is not None and self.now.other_way(self.now.live):
+                return f"{record.name} stays live and its ports change hands, as `ingress` says"
             case _:
                 return f"{record.name} stays live and gets its changed secrets"
 

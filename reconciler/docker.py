@@ -291,6 +291,79 @@ class Docker:
             )
         return str(said["Id"])
 
+    def create_server(
+        self,
+        name: str,
+        image_id: str,
+        *,
+        command: Sequence[str],
+        labels: Mapping[str, str],
+        user: str,
+        network: str,
+        publish: Published,
+        folders: Mapping[str, tuple[str, bool]],
+        sysctls: Mapping[str, str],
+    ) -> str:
+        """A container that serves one port for us, not started; its id. It may do nothing but that:
+        no root, no capability, nothing to write. `folders`: of the host -> (inside, writable)."""
+        from docker.types import LogConfig
+
+        with _mapped(f"container {name}"):
+            api: Any = self._api
+            config = api.inspect_image(image_id)["Config"] or {}
+            address = (publish.host_ip, publish.port) if publish.host_ip else publish.port
+            said = api.create_container(
+                image_id,
+                name=name,
+                entrypoint=[command[0]],
+                command=list(command[1:]),
+                user=user,
+                labels={**dict.fromkeys((PROJECT, SERVICE), ""), **labels},
+                ports=[publish.container_port],
+                stop_signal="SIGKILL",  # nothing of it is worth waiting for
+                healthcheck={"test": ["NONE"]},
+                host_config=api.create_host_config(
+                    network_mode=network,
+                    port_bindings={publish.container_port: address},
+                    binds={
+                        folder: {"bind": inside, "mode": "rw" if writable else "ro"}
+                        for folder, (inside, writable) in folders.items()
+                    },
+                    read_only=True,
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    sysctls=dict(sysctls),
+                    log_config=LogConfig(type="json-file", config={"max-size": "1m"}),
+                    tmpfs=dict.fromkeys(config.get("Volumes") or (), "size=4k"),
+                ),
+            )
+        return str(said["Id"])
+
+    def join_network(self, container_id: str, network: str, address: str | None = None) -> None:
+        """Connect a container to a network, running or not; there already is fine. `address`: if
+        the network lets one be chosen."""
+        from docker.errors import APIError
+
+        api: Any = self._api  # its stubs want to know no addresses
+        with self._mapped_container("connect", container_id), _suppress_there(APIError):
+            try:
+                api.connect_container_to_network(container_id, network, ipv4_address=address)
+            except APIError as error:
+                if address is None or "user configured subnets" not in str(error):
+                    raise
+                api.connect_container_to_network(container_id, network)
+
+    def leave_network(self, container_id: str, network: str) -> None:
+        """Disconnect a container from a network; not connected, or gone, is fine."""
+        from docker.errors import APIError, NotFound
+
+        with self._mapped_container("disconnect", container_id), suppress(NotFound):
+            try:
+                self._api.disconnect_container_from_network(container_id, network)
+            except APIError as error:
+                if "is not connected" not in str(error):
+                    raise
+
     def remove_container(self, container_id: str, force: bool = False) -> None:
         """Remove it with its anonymous volumes; named ones stay. Gone already is fine."""
         from docker.errors import NotFound
@@ -719,6 +792,16 @@ def _suppress_conflict(api_error: type[Exception]) -> Iterator[None]:
         yield
     except api_error as error:
         if getattr(error, "status_code", None) != 409:
+            raise
+
+
+@contextmanager
+def _suppress_there(api_error: type[Exception]) -> Iterator[None]:
+    """Swallow Docker's answer that a container is in a network already."""
+    try:
+        yield
+    except api_error as error:
+        if "already exists in network" not in str(error):
             raise
 
 

@@ -20,6 +20,8 @@ OUR_STACK = "lockstep.stack"
 OUR_WORLD = "lockstep.world"
 OUR_DATASET = "lockstep.dataset"
 OUR_GENERATION = "lockstep.generation"
+BEHIND = "lockstep.behind-ingress"
+"""Label of a world's container: the ports that the ingress has in its stead (ingressports)."""
 
 _DEFAULT_GRACE = 10.0
 _NANOSECONDS = 1_000_000_000
@@ -103,6 +105,8 @@ class ContainerDetails:
     """Docker's verdict in a word: starting, healthy, unhealthy; "" without a health check."""
     restarts: int = 0
     """How often Docker itself started it again."""
+    behind: str = ""
+    """The ports that the ingress has in its stead, as its label says it (ingressports)."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,7 @@ def container(said: Mapping[str, Any]) -> Container:
         one_off=labels.get(ONE_OFF) == "True",
         started=said["State"].get("StartedAt") or "",
         created=said.get("Created") or "",
+        behind=labels.get(BEHIND, ""),
     )
 
 
@@ -308,6 +313,7 @@ def details(said: Mapping[str, Any]) -> ContainerDetails:
         ),
         health_status=(state.get("Health") or {}).get("Status") or "",
         restarts=int(said.get("RestartCount") or 0),
+        behind=labels.get(BEHIND, ""),
     )
 
 

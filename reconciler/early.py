@@ -15,7 +15,8 @@ def early(
 ) -> frozenset[str]:
     """Services whose data is complete, that hold nothing which the old world holds, and that
     need no service which comes later."""
-    candidates = coming.only(coming.services.keys() - not_early(record.model).keys())
+    behind = {s.name: len(s.behind) for s in coming.services.values()}
+    candidates = coming.only(coming.services.keys() - not_early(record.model, behind).keys())
     found = set(independent(candidates, old, unsettled(planned)))
     while True:
         waiting = {

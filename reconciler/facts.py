@@ -28,6 +28,8 @@ class Container:
     """When it was last started, as Docker says it (ISO 8601); "" if unknown."""
     created: str = ""
     """When it was made, likewise."""
+    behind: str = ""
+    """The ports that the ingress has in its stead, as its label says it (ingressports)."""
 
 
 @dataclass(frozen=True)
@@ -136,5 +138,7 @@ class Facts:
     """Services of the live world; only looked for when a move is to be shown."""
     restored: tuple[Restored, ...] = ()
     """What others did to data that this stack shares, and no switch of it has been told."""
+    ingress: tuple[str, ...] = ()
+    """What is not as it should be with the ingress of the live world, as sentences."""
     unfinished: str | None = None
     """The world of an unfinished switch in the journal."""

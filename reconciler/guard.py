@@ -11,7 +11,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reconciler import decide, hostlock, journal, observe, switch, trust, worlds
+from reconciler import (
+    decide,
+    hostlock,
+    ingress,
+    ingressports,
+    journal,
+    observe,
+    switch,
+    trust,
+    worlds,
+)
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Settings, Stack
 from reconciler.docker import Compose, Docker
@@ -44,7 +54,9 @@ def what_is_wrong(catalog: Catalog, docker: Docker) -> str | None:
     if state.live is None or state.stopped:
         return None
     down = _down(catalog, state, docker)
-    return f"{', '.join(down)} of {state.live} stood still or were missing" if down else None
+    if down:
+        return f"{', '.join(down)} of {state.live} stood still or were missing"
+    return "; ".join(_ingress(catalog, state, docker)) or None
 
 
 def put_right(
@@ -65,15 +77,19 @@ def put_right(
     if state.live is None or state.stopped:
         return done
     down = _down(catalog, state, docker)
-    if not down:
+    wrong = _ingress(catalog, state, docker)
+    if not down and not wrong:
         return done
     # By an older copy of the ledger another world was live, and the one that runs would be stopped.
     left = trust.examine(anchor, catalog, state, stack.settings.trust)
     if left.ledger:
         raise Refused(left.ledger, next_step=left.remedy)
+    stack = _as_made(stack, state.live, docker)
     plan = _plan(stack, catalog, state, docker)
     worlds.make(stack, catalog, docker, composer, plan, say)
     switch.carry_out(stack, catalog, plan, lock, say)
+    if not down:
+        return [*done, f"{'; '.join(wrong)}: put right"]
     return [*done, f"{', '.join(down)} of {state.live} run again"]
 
 
@@ -88,6 +104,20 @@ def _down(catalog: Catalog, state: State, docker: Docker) -> tuple[str, ...]:
     record = catalog.record(world.release)
     facts = Facts(now=0.0, containers={world.name: found}, records={record.name: record})
     return Situation(catalog.stack, state, facts).broken(world)
+
+
+def _ingress(catalog: Catalog, state: State, docker: Docker) -> tuple[str, ...]:
+    """What is wrong with the ingress of the live world."""
+    units = ingress.units(catalog.stack, docker)
+    return ingress.examine(catalog, units, docker.containers(project=state.live))
+
+
+def _as_made(stack: Stack, live: str, docker: Docker) -> Stack:
+    """Ports are not handed over by a guard: another setting than the live world was made with is
+    for an `up`."""
+    made = ingressports.as_made(stack.settings.ingress, docker.containers(project=live))
+    settings = stack.settings.model_copy(update={"ingress": made})
+    return stack.model_copy(update={"settings": settings})
 
 
 def _plan(stack: Stack, catalog: Catalog, state: State, docker: Docker) -> Plan:

@@ -53,6 +53,8 @@ class HandOver:
     on_answer: Callable[[Service], None] = lambda _: None
     """Told when a service of the coming world is ready."""
     on_stop: Callable[[Service], None] = lambda _: None
+    ports_free: Callable[[], None] = lambda: None
+    """Told when nobody of the leaving world holds a port any more."""
     at_rest: Callable[[], None] = lambda: None
     """Told when the leaving world is down and the data is as it must be."""
     hooks: Hooks | None = None
@@ -67,7 +69,7 @@ class HandOver:
 
     def _stops(self) -> list[Act]:
         if self.leaving is None:
-            return [Act(PORTS_FREE, self._clock_starts)]
+            return [Act(PORTS_FREE, self._ports_are_free)]
         services = self.leaving.services
         in_advance = self._port_holders() if self.independent else frozenset()
         acts = []
@@ -77,7 +79,7 @@ class HandOver:
             acts.append(Act(f"stop {service.name}", partial(self._stop, service), after))
         strays = partial(self.services.stop_containers, self.leaving.strays)
         holders = frozenset(f"stop {name}" for name in self._port_holders())
-        return [*acts, Act(STRAYS, strays), Act(PORTS_FREE, self._clock_starts, holders)]
+        return [*acts, Act(STRAYS, strays), Act(PORTS_FREE, self._ports_are_free, holders)]
 
     def _stop(self, service: Service) -> None:
         hooks = self.hooks if service.up else None
@@ -116,6 +118,10 @@ class HandOver:
     def _all_at_rest(self) -> None:
         self._clock_starts()
         self.at_rest()
+
+    def _ports_are_free(self) -> None:
+        self._clock_starts()
+        self.ports_free()
 
     def _clock_starts(self) -> None:
         """The proof has its time from the moment that nothing but the start is waited for."""

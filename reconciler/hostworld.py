@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from reconciler import compose
+from reconciler import compose, ingressports
 from reconciler.config import Settings
 from reconciler.docker import ONE_OFF, PROJECT, ContainerDetails, Docker, Published
 from reconciler.gates import model as gate_model
 from reconciler.gates.model import Gate
+from reconciler.ingressports import Behind
 from reconciler.release import Release
 
 DEPENDS_ON = "com.docker.compose.depends_on"
@@ -59,6 +60,16 @@ class Service:
     def ports(self) -> frozenset[Published]:
         """What it publishes on the host."""
         return frozenset(port for c in self.containers for port in c.ports)
+
+    @property
+    def behind(self) -> tuple[Behind, ...]:
+        """What of it is reached through the stack's ingress."""
+        return tuple(b for c in self.containers for b in ingressports.read(c.behind))
+
+    @property
+    def outward(self) -> bool:
+        """Whether anybody outside the world can reach it."""
+        return bool(self.ports or self.behind)
 
     @property
     def networks(self) -> frozenset[str]:

@@ -82,6 +82,8 @@ class Intent(BaseModel):
     steps: dict[str, float] = {}
     hooks: dict[str, HookRun] = {}
     """The user's hooks that were run, or begun, by what they are run once under."""
+    ingress: dict[str, dict[str, float]] = {}
+    """port -> HAProxy's figures of the world that is left, and of the wait."""
     downtime_seconds: float | None = None
     gates: tuple[GateResult, ...] = ()
     """What became of the gates that were asked so far."""

@@ -95,6 +95,9 @@ class Outcome(Event):
     )
     steps: dict[str, float] = Field({}, description="step -> seconds")
     gates: tuple[GateResult, ...] = Field((), description="what became of each gate asked")
+    ingress: dict[str, dict[str, float]] = Field(
+        {}, description="port -> HAProxy's own figures of the world that was left, and of the wait"
+    )
     planned: str = Field("", description="when the facts were read that the plan was made from")
     expected_seconds: float | None = Field(None, description="the downtime that the plan foresaw")
     set_aside: dict[str, dict[str, int]] = Field(

@@ -15,6 +15,8 @@ from reconciler import (
     compose,
     deaf,
     hostnotes,
+    ingress,
+    ingressports,
     journal,
     names,
     places,
@@ -80,6 +82,7 @@ class _Observation:
             missing_mounts=self._missing_mounts() if self.docker.is_local else {},
             deaf=self._deaf() if self._moving else (),
             restored=self._restored(),
+            ingress=self._ingress(),
             unfinished=journal.unfinished(self.catalog.journal),
         )
 
@@ -108,7 +111,15 @@ class _Observation:
         wished = wish is not None and wish.key not in self.state.wishes
         given = self.state.worlds[self.state.live].fingerprint if self.state.live else ""
         rotated = bool(given and self._fingerprint) and given != self._fingerprint
-        return settings.release != self.state.live_release or wished or rotated
+        return settings.release != self.state.live_release or wished or rotated or self._other_way
+
+    @property
+    def _other_way(self) -> bool:
+        """Whether the ports of the live world are to go to the ingress, or back."""
+        if self._live is None or self._live.adopted:
+            return False
+        live = self._containers.get(self.state.live or "", ())
+        return ingressports.changed(self._live.model, live, self.stack.settings.ingress)
 
     # containers -----------------------------------------------------------------------------
 
@@ -168,7 +179,17 @@ class _Observation:
         leaving = self.state.live or self.stack.project
         running = [c for c in self._listed if c.state == "running"]
         wanted = compose.published_ports(self._target.model)
-        return ports.holders(wanted, running, lambda c: c.project == leaving and self._is_ours(c))
+        return ports.holders(
+            wanted,
+            running,
+            lambda c: (c.project == leaving and self._is_ours(c)) or ingress.is_of(c, self.stack),
+        )
+
+    def _ingress(self) -> tuple[str, ...]:
+        if self.state.live is None or self.state.stopped:
+            return ()
+        units = ingress.among(self._listed, self.stack)
+        return ingress.examine(self.catalog, units, self._containers.get(self.state.live, ()))
 
     # images, data, disk ---------------------------------------------------------------------
 

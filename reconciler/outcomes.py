@@ -79,6 +79,8 @@ def complete(u: Undertaking) -> list[str]:
     """
     warnings: list[str] = []
     old, new = u.look_old(), u.look_new()
+    _warned(warnings, partial(_patiently, u, partial(u.ingress.serve, new)))
+    failpoint("switch.repointed")
     if old is not None:
         leaving = partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no"))
         _warned(warnings, partial(_patiently, u, leaving))
@@ -174,6 +176,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     touched = _touched(u, new)
     u.evidence.wait_before_way_back()
     way = _WayBack(u, new, _coming_back(u, old, stays_stopped), touched)
+    _patiently(u, partial(u.ingress.make_way, old))
     unproved = ""
     try:
         _patiently(u, way.go)
@@ -181,6 +184,8 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         unproved = u.services.masked(getattr(error, "message", None) or str(error))
         _patiently(u, partial(_insist_on_safe_return, u, way, why, unproved))
         way.start_regardless()
+    if not stays_stopped:
+        _let_in_again(u, old)
     detached.log_step(u.intent.log, "reverted")
     failpoint("switch.reverted")
     _patiently(u, partial(set_policies, u.docker, new, dict.fromkeys(new.services, "no")))
@@ -188,7 +193,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     event = Reverted(
         **u.outcome(),
         reason=why + (f"; {says}" if unproved else ""),
-        downtime_seconds=u.gap.seconds,
+        downtime_seconds=u.away_seconds,
         sealed=_touched_generations(u, new) if touched else {},
         snapshots=way.set_aside,
         touched=touched,
@@ -212,6 +217,14 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     if unproved:
         raise LockstepError(f"{why}\n{says}", next_step="lockstep compose ps   shows how it stands")
     return says
+
+
+def _let_in_again(u: Undertaking, old: HostWorld | None) -> None:
+    """Who was held meets the old world. An ingress that fails does not keep it from being live."""
+    try:
+        _patiently(u, partial(u.ingress.serve, old))
+    except LockstepError as error:
+        u.say(str(error))
 
 
 def disk_is_full(u: Undertaking) -> bool:

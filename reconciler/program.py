@@ -31,6 +31,7 @@ from reconciler import (
     hostnotes,
     imagehold,
     impact,
+    ingress,
     observe,
     reach,
     switch,
@@ -202,6 +203,7 @@ class Program:
         hooks = hookpreview.refusals(self.stack, plan, facts.records)
         plan = replace(plan, refusals=(*plan.refusals, *unfit, *hooks))
         record = facts.records.get(plan.target or "")
+        plan = ingress.insisting_on_image(self.stack, self.docker, plan, record)
         return foresight.added(self.catalog, self.state, self.docker, plan, record)
 
     @property
@@ -401,6 +403,7 @@ class Program:
                 )
             kept = [kept.release for kept in self.plan.keep]
             held = imagehold.to_hold(self.now, kept, self.plan.target)
+            held |= ingress.images_in_use(self.stack, self.docker)
             for warning in imagehold.hold(self.stack, self.docker, held):
                 pulumi.log.warn(warning)
             hostnotes.mark_seen(self.catalog, self.now.facts.restored)

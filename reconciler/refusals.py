@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from reconciler import compose, lineage
+from reconciler import compose, ingressports, lineage
 from reconciler.dangers import find as find_dangers
 from reconciler.dangers import refused, remedy
 from reconciler.errors import Exit
@@ -222,6 +222,22 @@ def ports(now: Situation, record: Release) -> list[Refusal]:
         )
         for held in now.facts.ports
         if (held.port, held.protocol) in published
+    ]
+
+
+def ingress(now: Situation, record: Release) -> list[Refusal]:
+    """Services of which several containers would stand behind one door."""
+    settings = now.stack.settings.ingress
+    return [
+        Refusal(
+            f"service {service} of {record.name} has {compose.replicas(record.model, service)} "
+            "containers behind one published port, and the ingress serves one",
+            f"lockstep config set --path ingress.ports.{service} direct   or let a balancer of "
+            "your own stand before them",
+        )
+        for service in compose.services(record.model)
+        if compose.replicas(record.model, service) > 1
+        and ingressports.of_service(record.model, service, settings)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from failpoints import failpoint
-from reconciler import clock, evidence, journal, places
+from reconciler import clock, evidence, ingress, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -108,7 +108,9 @@ def remove_containers(stack: Stack, docker: Docker, composer: Compose, world: st
                 f"container {container.name} of {world} runs: not removed",
                 next_step=f"docker compose -p {world} stop   stops what somebody started",
             )
-    if found or docker.networks_of(world):
+    networks = docker.networks_of(world)
+    if found or networks:
+        ingress.leave(docker, stack, networks)
         composer.down(world)
 
 

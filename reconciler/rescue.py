@@ -111,6 +111,7 @@ def repair(u: Undertaking) -> None:
             f"{world.name} is live, but cannot be brought to stand: {error.message}",
             next_step="lockstep compose logs   shows more; lockstep rollback   goes back",
         ) from None
+    u.ingress.serve(world)
     failpoint("switch.repaired")
     outcomes.set_policies(u.docker, world, outcomes.own_policies(world))
     u.catalog.ledger.append(Recovered(**u.outcome(), reason=_was_down(down)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler import compose, names
+from reconciler import compose, ingressports, names
 from reconciler.config import Stack, Wish
 from reconciler.facts import Container, Facts
 from reconciler.ledger import Departure, State, World
@@ -46,6 +46,15 @@ class Situation:
         """Whether the world was given other secrets than the stack has now, as far as known."""
         known = bool(self.facts.fingerprint and world.fingerprint)
         return known and world.fingerprint != self.facts.fingerprint
+
+    def other_way(self, world: World) -> bool:
+        """Whether the config wants other ports of a world behind the ingress than it was made
+        with. What was adopted keeps its ports: its containers are not ours to make."""
+        record = self.facts.records.get(world.release)
+        if record is None or world.adopted or world.removed:
+            return False
+        containers = self.facts.containers.get(world.name, ())
+        return ingressports.changed(record.model, containers, self.stack.settings.ingress)
 
     def broken(self, world: World) -> tuple[str, ...]:
         """Services of a world whose containers are missing or stand still."""

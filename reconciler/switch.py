@@ -223,6 +223,7 @@ class Switch:
                 self.data.advance(planned, self._tags())
         for planned in self._planned(Action.IN_PLACE):
             self.data.insist_on_whole(planned)
+        self.u.ingress.prepare(self.old, self.new)
         if self.old is not None:
             self._bring_forks_up_to_date(self.old)
         self.u.hooks.boundary(At.POST_PREPARE)
@@ -309,6 +310,7 @@ class Switch:
             self.u.hooks.boundary(At.PRE_STOP)
             self.say(f"stopping {self.old.name} ({len(self.old.services)} services)")
         self.u.note("stop")
+        self.u.note(ingress=self.u.ingress.hold(self.old, self.new))
         HandOver(
             services=self.services,
             leaving=self.old,
@@ -330,6 +332,7 @@ class Switch:
             gates=self.proof.acts(self._before(), self.early, self._on_answer),
             on_answer=self._on_answer,
             on_stop=self._on_stop,
+            ports_free=partial(self.u.ingress.open, self.new),
             at_rest=self._at_rest,
             hooks=self.u.hooks,
         ).carry_out()
@@ -433,7 +436,9 @@ class Switch:
         self.proof.last_look(self._before())
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.hooks.boundary(At.POST_PROVE)
-        self.u.intent.downtime_seconds = self.u.gap.seconds
+        self.u.intent.downtime_seconds = self.u.away_seconds
+        for port, waiting in self.u.ingress.waiting().items():
+            self.u.intent.ingress.setdefault(port, {}).update(waiting)
         failpoint("switch.proved")
 
     def _reverted(self, failure: Exception) -> LockstepError:

@@ -21,6 +21,7 @@ from reconciler.gates.results import GateResult
 from reconciler.hooks import Hooks
 from reconciler.hookscene import Scene
 from reconciler.hostworld import HostWorld, Service, look
+from reconciler.ingress import Ingress
 from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import World
 from reconciler.release import Release
@@ -30,7 +31,8 @@ from reconciler.services import Services
 @dataclass
 class Gap:
     """The time in which nobody answered: from the first outward service that was told to stop to
-    the last one that was ready again. Outward is what publishes ports; if nothing does, all."""
+    the last one that was ready again. Outward is what publishes ports, itself
+    or by the ingress; if nothing does, all."""
 
     _stopped: float | None = None
     _ready: float | None = None
@@ -54,7 +56,7 @@ class Gap:
 
 
 def _outward(service: Service, world: HostWorld | None) -> bool:
-    return bool(service.ports) or world is None or not world.ports
+    return service.outward or world is None or not any(s.outward for s in world.services.values())
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Undertaking:
             note=lambda hooks: self.note(hooks=hooks),
             extend=lambda seconds: self.services.extend(seconds),
         )
+        self.ingress = Ingress(self.stack, self.catalog, self.docker, self.say)
 
     def new_services(self) -> Services:
         """Hands that have not given up anything yet."""
@@ -127,6 +130,12 @@ class Undertaking:
             with suppress(OSError):  # a full disk stops the switch at its next step
                 self.note()
 
+    @property
+    def away_seconds(self) -> float | None:
+        """How long nobody was answered: by a closed port, or by an ingress that held him."""
+        held = self.ingress.held_seconds
+        return self.gap.seconds if held is None else held
+
     def outcome(self) -> dict[str, Any]:
         """What every kind of outcome in the ledger says of this switch."""
         intent = self.intent
@@ -142,6 +151,7 @@ class Undertaking:
             "steps": intent.steps,
             "gates": intent.gates,
             "hooks": tuple(intent.hooks.values()),
+            "ingress": intent.ingress,
             "planned": intent.planned,
             "expected_seconds": intent.expected_seconds,
             "set_aside": intent.set_aside,

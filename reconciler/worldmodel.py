@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler import compose, dockervalues
+from reconciler import compose, dockervalues, ingressports
+from reconciler.config import Ingress
 from reconciler.release import ConfigFile, Dataset, Kind, Release
 
 _START_INTERVAL = (1, 44)
 _ANNOTATIONS = (1, 43)
+_NO_INGRESS = Ingress()
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def world_model(
     secrets: Mapping[str, str],
     engine_api: str,
     one_off: bool = False,
+    ingress: Ingress = _NO_INGRESS,
 ) -> dict[str, Any]:
     """What `docker compose create` gets for this world, or (`one_off`) `docker compose run`, which
     itself gives its container the files that are given by content.
@@ -57,6 +60,7 @@ def world_model(
         _pin(body, release.images[service].tag)
         _leave_out_unknown_needs(body, services)
         _label(body, project, stack, world)
+        ingressports.put_behind(body, service, ingress)
         _fit_to_engine(body, engine_api)
         _mount_generations(service, body, release.datasets, volumes, created)
         _mount_files(body, release.configs, files)

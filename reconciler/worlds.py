@@ -327,6 +327,7 @@ class _Making:
             files=places.files(self.catalog, world),
             secrets=secrets,
             engine_api=self.docker.api_version,
+            ingress=self.stack.settings.ingress,
         )
         self.composer.create(world, model, hide=secrets.values())
         failpoint("worlds.containers")

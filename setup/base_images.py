@@ -1,7 +1,8 @@
 """The images that demo and tests stand on: official ones if they can be pulled, else local ones.
 
-Either way they have the same names afterwards: lockstep-base/postgres:15, lockstep-base/redis:7
-and lockstep-base/python:3 (Python with the clients of both).
+Either way they have the same names afterwards: lockstep-base/postgres:15, lockstep-base/redis:7,
+lockstep-base/python:3 (Python with the clients of both) and lockstep-base/haproxy:2, which is also
+what a stack's ingress runs unless its config names another.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class BaseImage:
 IMAGES = [
     BaseImage("lockstep-base/redis:7", "redis:7", "redis"),
     BaseImage("lockstep-base/postgres:15", "postgres:15", "postgres"),
+    BaseImage("lockstep-base/haproxy:2", "haproxy:2.8", "haproxy"),
     BaseImage("lockstep-base/python:3", "python:3.11-slim", "python", always_built=True),
 ]
 

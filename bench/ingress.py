@@ -1,0 +1,186 @@
+"""Chapter `ingress`: what clients notice of a switch when the stack's ingress holds them.
+
+python -m bench.ingress [--scale 0.1]   measures one round and prints it
+
+Clients ask a web service 500 times a second, each over a connection of its own, while a PostgreSQL
+of 1 GiB goes forward on a fork and back again. Then a release comes that acknowledges every order
+and never gets healthy; what was acknowledged meanwhile is looked for in the database afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import prober
+from bench.daemons import Daemon
+from bench.errors import BenchError
+from bench.grounds import disk
+from bench.images import mark
+from bench.peers import OURS, ROOT
+from bench.project import Project, free_port
+from bench.results import Results, Series
+from bench.shares import Share
+from bench.subjects import GIB, Subject, postgres, rows_in
+
+CHAPTER = "ingress"
+RATE, ORDERS_RATE = 500.0, 50.0
+MOVES = ("forward", "back")
+ASKED, FAILED, LONGEST, HELD = "requests", "failed requests", "seconds longest wait", "seconds held"
+ACKNOWLEDGED, LOST = "orders acknowledged", "acknowledged orders lost"
+FAILING = "failing release"
+SIZE = GIB
+_BEFORE, _AFTER = 2.0, 2.0
+_DEADLINE = "6"
+
+
+@dataclass
+class Ingress:
+    """Measures one PostgreSQL behind a HAProxy."""
+
+    subject: Subject
+    size: int
+    results: Results
+    work: Path
+    owner: str
+    say: Callable[[str], None]
+
+    def carry_out(self, rounds: int, share: Share) -> None:
+        """All rounds that are not there yet."""
+        missing = [
+            n for n in range(1, rounds + 1) if not self.results.has(CHAPTER, self.subject.name, n)
+        ]
+        if not missing:
+            return
+        self.subject.state(1)
+        share.start()
+        with disk(self.work / "stop") as ground, self._project(ground.path) as project:
+            for number in missing:
+                if number > 1 and not share.lasts():
+                    return
+                self.say(f"behind the ingress, round {number}")
+                with self.results.round(CHAPTER, self.subject.name, number):
+                    self._round(project)
+
+    @contextmanager
+    def _project(self, ground: Path) -> Iterator[Project]:
+        """Under Lockstep, adopted, with its port in the ingress's hands."""
+        folder, daemon = ground / "ingress", Daemon(self.owner)
+        log = self.work / "lockstep.log"
+        project = Project(folder, daemon, self.size, rows_in(self.size), free_port(), log)
+        try:
+            project.make(self.subject.state(1))
+            project.init()
+            project.lockstep("config", "set", "ingress", "haproxy")
+            project.new()
+            project.lockstep("up", "--yes")
+            yield project
+        finally:
+            project.remove()
+
+    def _round(self, project: Project) -> None:
+        project.new()
+        self._move(project, "forward", lambda: project.lockstep("up", "--yes"))
+        self._move(project, "back", lambda: project.lockstep("rollback", "--yes"))
+        self._failing(project)
+
+    def _move(self, project: Project, name: str, move: Callable[[], None]) -> None:
+        answers = self.work / "answers.txt"
+        with clients(project, RATE, answers):
+            time.sleep(_BEFORE)
+            move()
+            time.sleep(_AFTER)
+        attempts = prober.read(answers)
+        self._add(name, ASKED, len(attempts))
+        self._add(name, FAILED, sum(not a.good for a in attempts))
+        self._add(name, LONGEST, max((a.ended - a.sent for a in attempts), default=0.0))
+        self._add(name, HELD, held(project))
+
+    def _failing(self, project: Project) -> None:
+        answers, orders = self.work / "answers.txt", self.work / "orders.txt"
+        project.lockstep("config", "set", "deadline", _DEADLINE)
+        project.new(broken=True)
+        with clients(project, ORDERS_RATE, answers, orders):
+            time.sleep(_BEFORE)
+            try:
+                project.lockstep("up", "--yes")
+            except BenchError as error:
+                if "ended with 4" not in str(error):
+                    raise
+            else:
+                raise BenchError("a release that never gets healthy went live")
+            time.sleep(_AFTER)
+        project.lockstep("config", "rm", "deadline")
+        acknowledged = orders.read_text().split()
+        with urllib.request.urlopen(f"{project.url}orders", timeout=30) as answer:
+            there = set(answer.read().decode().split())
+        self._add(FAILING, ACKNOWLEDGED, len(acknowledged))
+        self._add(FAILING, LOST, len(set(acknowledged) - there))
+        self._add(FAILING, FAILED, sum(not a.good for a in prober.read(answers)))
+
+    def _add(self, move: str, what: str, value: float) -> None:
+        series = Series(CHAPTER, self.subject.name, OURS.name, f"{move}: {what}")
+        self.results.add(series, value)
+        self.say(
+            f"  {move}: {what} {value:g}"
+            if value == int(value)
+            else f"  {move}: {what} {value:.2f}"
+        )
+
+
+@contextmanager
+def clients(project: Project, rate: float, *notes: Path) -> Iterator[None]:
+    """Clients for the time of a `with` block; each gets its answer before it ends."""
+    for note in notes:
+        note.unlink(missing_ok=True)
+    address = f"127.0.0.1:{project.port}"
+    process = subprocess.Popen(
+        [
+            *project.daemon.inside,
+            sys.executable,
+            "-m",
+            "bench.fresh",
+            address,
+            str(rate),
+            *map(str, notes),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.communicate(timeout=90)
+
+
+def held(project: Project) -> float:
+    """Seconds for which the last switch held connections, as the log has it."""
+    heard: list[str] = []
+    project.lockstep("log", "--json", heard=heard.append)
+    return float(json.loads("\n".join(heard))["entries"][0]["downtime_seconds"] or 0.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.ingress", description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of 1 GiB (1.0)")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where it works")
+    options = parser.parse_args(argv)
+    folder = options.folder.resolve()
+    owner, size = mark(folder), round(SIZE * options.scale)
+    results = Results.begin(folder / "ingress.jsonl", {"scale": options.scale})
+    subject = postgres(folder / "cache", size, owner)
+    Ingress(subject, size, results, folder, owner, print).carry_out(1, Share(600))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

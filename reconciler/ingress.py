@@ -1,0 +1,548 @@
+"""The stack's ingress: a HAProxy of its own for every published port that it owns.
+
+    prepare     make what is missing and join the target's networks, while the old world runs
+    hold        whoever connects from now on waits; open connections get time to end
+    open        take the ports that the old world has just given up
+    serve       after the commit, or on the way back: point at the live world, let who waits in
+
+Before the commit no configuration names the new world as one to serve, so nobody but its gates
+reaches it. `serve` can be repeated at any time: recovery, repair and the guard do. Nothing here
+decides what is live: the ledger does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from failpoints import failpoint
+from reconciler import compose, ingresssocket
+from reconciler import ingressfile as file
+from reconciler.catalog import Catalog
+from reconciler.config import Stack
+from reconciler.docker import (
+    OUR_PROJECT,
+    OUR_STACK,
+    ContainerDetails,
+    Docker,
+    Listed,
+    PortTaken,
+    Published,
+)
+from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
+from reconciler.facts import Container
+from reconciler.hostworld import HostWorld
+from reconciler.ingressfile import Pointing
+from reconciler.ingressports import Behind, Door, of_service, read
+from reconciler.plan import Move, Plan, Refusal
+from reconciler.release import Release
+from snapshots import fs
+from snapshots.private import make_folder
+
+OF_STACK = "lockstep.ingress"
+"""Label of an ingress container: the stack that it is of."""
+DOOR = "lockstep.ingress-port"
+
+_USER = 61000
+"""Who HAProxy is where Lockstep itself is root: nobody else's number."""
+_LOCAL = "lockstep-base/"
+"""What set-up makes or pulls, and no registry has by this name."""
+_GET_IMAGE = "make setup   makes it; or lockstep config set --path ingress.image haproxy@sha256:..."
+_PORT_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
+_LOOK = 0.02
+_SYSCTLS = {"net.core.somaxconn": "65535"}
+
+
+@dataclass(frozen=True)
+class _Back:
+    """What stands behind a door."""
+
+    behind: Behind
+    container: ContainerDetails
+
+    @property
+    def pointing(self) -> Pointing:
+        return Pointing(self.container.name, self.behind.target, self.behind.proxy)
+
+
+class Ingress:
+    """The ingress of one stack. Needs the host lock for whatever changes something."""
+
+    def __init__(
+        self, stack: Stack, catalog: Catalog, docker: Docker, say: Callable[[str], None]
+    ) -> None:
+        self.stack = stack
+        self.catalog = catalog
+        self.docker = docker
+        self.say = say
+        self._held_since: float | None = None
+        self._held_seconds: float | None = None
+
+    # while the old world runs -----------------------------------------------------------------
+
+    def prepare(self, old: HostWorld | None, new: HostWorld) -> None:
+        """Make the containers that the new world needs, and join its networks. Nobody notices.
+
+        Raises Refused when there is no image of HAProxy.
+        """
+        backs, units = _backs(new), self._units()
+        serving = _backs(old).keys() if old is not None else ()
+        for door in units.keys() - serving:
+            self._remove(units.pop(door))
+        for door, back in backs.items():
+            unit = units.get(door)
+            made = unit.id if unit is not None else self._make(door, back, serving=False)
+            self._join(made, back)
+
+    def hold(self, old: HostWorld | None, new: HostWorld) -> dict[str, dict[str, float]]:
+        """Whoever connects waits from now on; connections that are open get `ingress.drain`
+        seconds to end. Ports that the new world wants for itself are given up.
+
+        Returns HAProxy's figures of the old world by port.
+        """
+        units = self._units()
+        doors = sorted(_backs(old).keys() & units.keys()) if old is not None else []
+        for door in doors:
+            with self._said():
+                self._ask(door, *file.hold())
+        if doors:
+            self._held_since = time.monotonic()
+            self.say(f"holding connections to {', '.join(map(str, doors))}")
+            failpoint("ingress.held")
+            self._drain(doors)
+        figures = {str(door): self._figures(door) for door in doors}
+        self._give_up(units, _backs(new))
+        return {door: found for door, found in figures.items() if found}
+
+    def _drain(self, doors: list[Door]) -> None:
+        give_up = time.monotonic() + self.stack.settings.ingress.drain
+        for door in doors:
+            with self._said():
+                while (left := file.counted(self._ask(door, "show stat")).open) > 0:
+                    if time.monotonic() >= give_up:
+                        self.say(f"{left} connections to {door} did not end: they are cut")
+                        break
+                    time.sleep(_LOOK)
+
+    def _figures(self, door: Door) -> dict[str, float]:
+        with self._said():
+            found = file.counted(self._ask(door, "show stat"))
+            return {
+                "connections": found.connections,
+                "errors": found.errors,
+                "retries": found.retries,
+                "connect_ms": found.connect_ms,
+                "total_ms": found.total_ms,
+            }
+        return {}
+
+    def waiting(self) -> dict[str, dict[str, float]]:
+        """By port, how many are held at this moment and since when, in seconds."""
+        if self._held_since is None:
+            return {}
+        found = {}
+        for door in self._units():
+            with self._said():
+                count = file.counted(self._ask(door, "show stat")).waiting
+                found[str(door)] = {"held": float(count), "held_seconds": self.held_seconds or 0.0}
+        return found
+
+    @property
+    def held_seconds(self) -> float | None:
+        """For how long connections are, or were, held; None when none were."""
+        if self._held_since is None:
+            return self._held_seconds
+        return round(time.monotonic() - self._held_since, 3)
+
+    def make_way(self, world: HostWorld | None) -> None:
+        """Give up the ports that a world publishes itself."""
+        self._give_up(self._units(), _backs(world) if world is not None else {})
+
+    def _give_up(self, units: Mapping[Door, Listed], kept: Mapping[Door, _Back]) -> None:
+        for door in units.keys() - kept.keys():
+            if units[door].state == "running":
+                self.say(f"the ingress gives up port {door}")
+            # What it was told before would bring it back in the middle of another's turn.
+            self.docker.set_restart(units[door].id, "no")
+            self.docker.stop(units[door].id)
+
+    def open(self, new: HostWorld) -> None:
+        """Take the ports that were given up; whoever connects waits. Raises PortTaken."""
+        units = self._units()
+        for door in _backs(new):
+            if door in units and units[door].state != "running":
+                self._start(units[door].id)
+                self.say(f"the ingress has port {door}")
+
+    # when it is decided -----------------------------------------------------------------------
+
+    def serve(self, live: HostWorld | None) -> None:
+        """Make the ingress what the live world needs: its ports and no others, pointing at it, with
+        nobody held. `live` None: nothing is. Raises DockerFailed, Unavailable."""
+        units = self._units()
+        backs = _backs(live) if live is not None else {}
+        for door in units.keys() - backs.keys():
+            self._remove(units.pop(door))
+        unserved = []
+        for door, back in backs.items():
+            try:
+                self._serve(door, back, units.get(door))
+            except LockstepError as error:
+                # One port that cannot be had must not keep the others shut.
+                unserved.append(f"port {door}: {error.message}")
+        self._held_seconds, self._held_since = self.held_seconds, None
+        if unserved:
+            raise DockerFailed(
+                "; ".join(unserved), next_step="lockstep up   puts the ingress right"
+            )
+        if not backs:
+            self.docker.remove_network(self._network, labels=self._labels)
+        for door, back in backs.items():
+            self._leave_others(self._units()[door].id, back)
+
+    def _serve(self, door: Door, back: _Back, unit: Listed | None) -> None:
+        if unit is not None and not self._is_ours_as_made(unit):
+            self._remove(unit)
+            unit = None
+        # First: should HAProxy die now, it comes back with the world that the ledger names.
+        self._write(door, back, serving=True)
+        failpoint("ingress.written")
+        unit_id = unit.id if unit is not None else self._make(door, back, serving=True)
+        self._join(unit_id, back)
+        if unit is None or unit.state != "running":
+            unit_id = self._start_anyhow(door, back, unit_id)
+        try:
+            self._point(door, back)
+        except Unavailable:
+            self.say(f"the ingress of port {door} does not answer: it is started again")
+            self.docker.stop(unit_id, grace=0)
+            self._start(unit_id)
+            self._point(door, back)
+        if self.docker.inspect(unit_id).restart_policy != "always":
+            self.docker.set_restart(unit_id, "always")
+
+    def _start_anyhow(self, door: Door, back: _Back, unit_id: str) -> str:
+        """One whose networks are gone cannot be started, and is made anew."""
+        try:
+            self._start(unit_id)
+            return unit_id
+        except PortTaken:
+            raise
+        except DockerFailed:
+            self.docker.remove_container(unit_id, force=True)
+            made = self._make(door, back, serving=True)
+            self._join(made, back)
+            self._start(made)
+            return made
+
+    def _point(self, door: Door, back: _Back) -> None:
+        """Tell the running HAProxy, and see that it is so before anybody is let in."""
+        pointing = back.pointing
+        address = _address(self.docker.inspect(back.container.id))
+        if address is not None:
+            told = file.servers(self._ask(door, "show servers state world"))
+            if not (file.serves(told, pointing) and told[pointing.server].address == address):
+                self._ask(door, *file.hold())
+                self._ask(door, *file.point(pointing, address, self._name(door)))
+                self._await_address(door, pointing, address)
+        self._ask(door, *file.serve(pointing), "clear counters all")
+        failpoint("ingress.pointed")
+
+    def _await_address(self, door: Door, pointing: Pointing, address: str) -> None:
+        give_up = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            found = file.servers(self._ask(door, "show servers state world"))
+            server = found.get(pointing.server)
+            if server is not None and server.known and server.address == address:
+                return
+            if time.monotonic() > give_up:
+                raise Unavailable(f"the ingress of port {door} does not find {pointing.container}")
+            time.sleep(_LOOK)
+
+    # the containers ---------------------------------------------------------------------------
+
+    def _units(self) -> dict[Door, Listed]:
+        return units(self.stack, self.docker)
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        # As the worlds' own: `lockstep stop` stops it with them.
+        return {OUR_PROJECT: self.stack.project, OUR_STACK: self.stack.name}
+
+    @property
+    def _network(self) -> str:
+        # Docker publishes ports through the network whose name comes first, and moves them, with
+        # every connection lost, when another takes its place.
+        return f"0-{self.stack.project}-{self.stack.name}-ingress"
+
+    @cached_property
+    def _gate(self) -> str:
+        found = self.docker.network(self._network)
+        if found is None:
+            self.docker.create_network(self._network, self._labels, {})
+            found = self.docker.network(self._network)
+        if found is None or not found.subnets:
+            raise DockerFailed(f"network {self._network} has no addresses")
+        return file.unused_address(next(s for s in found.subnets if ":" not in s))
+
+    @cached_property
+    def _image(self) -> str:
+        name = self.stack.settings.ingress.image
+        found = self.docker.image(name)
+        if found is None and not name.startswith(_LOCAL):
+            found = self.docker.pull(name, self.say)
+        if found is None:
+            raise Refused(f"the image of the ingress, {name}, is missing", next_step=_GET_IMAGE)
+        return found.id
+
+    def _name(self, door: Door) -> str:
+        return f"{self.stack.project}-{self.stack.name}-ingress-{door.slug}"
+
+    def _folder(self, door: Door) -> Path:
+        return folder(self.catalog, door)
+
+    def _is_ours_as_made(self, unit: Listed) -> bool:
+        """By today's image, if that can be had."""
+        with suppress(LockstepError):
+            return unit.image_id == self._image
+        return True
+
+    def _make(self, door: Door, back: _Back, *, serving: bool) -> str:
+        image = self._image
+        self._write(door, back, serving=serving)
+        here = self._folder(door).resolve()
+        self.say(f"making the ingress of port {door}")
+        made = self.docker.create_server(
+            self._name(door),
+            image,
+            command=("haproxy", "-db", "-f", f"{file.INSIDE}/{file.FILE}"),
+            labels={**self._labels, OF_STACK: _of(self.stack), DOOR: f"{door.ip} {door.port}"},
+            user=self._user[1],
+            network=self._network,
+            publish=Published(door.ip, door.port, "tcp", file.PORT),
+            folders={
+                str(here / "config"): (file.INSIDE, False),
+                str(here / "run"): (file.RUN_INSIDE, True),
+            },
+            sysctls=_SYSCTLS,
+        )
+        failpoint("ingress.made")
+        return made
+
+    @property
+    def _user(self) -> tuple[int | None, str]:
+        """Whose the files are (None: ours), and who HAProxy is. Only they may read them."""
+        if self.docker.info.rootless:
+            return None, "0:0"  # inside; on the host it is the daemon's own user
+        if os.geteuid() == 0:
+            return _USER, f"{_USER}:{_USER}"
+        return None, f"{os.geteuid()}:{os.getegid()}"
+
+    def _write(self, door: Door, back: _Back, *, serving: bool) -> None:
+        here, (owner, _) = self._folder(door), self._user
+        for part in (here / "config", here / "run"):
+            make_folder(part)
+            if owner is not None:
+                os.chown(part, owner, owner)
+        settings = self.stack.settings.ingress
+        content = file.text(back.pointing, settings, self._gate, serving=serving)
+        path = here / "config" / file.FILE
+        draft = path.with_name(f".{file.FILE}.new")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as writing:
+            if owner is not None:
+                os.fchown(writing.fileno(), owner, owner)
+            writing.write(content)
+            writing.flush()
+            os.fsync(writing.fileno())
+        draft.replace(path)
+        fs.sync_folder(path.parent)
+
+    def _start(self, unit_id: str) -> None:
+        """Start it, and wait until it answers. Raises PortTaken when the port stays taken."""
+        give_up = time.monotonic() + _PORT_SECONDS
+        while True:
+            try:
+                self.docker.start(unit_id)
+                break
+            except PortTaken:
+                # A port is free only when Docker has cleaned up after its last holder.
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
+        details = self.docker.inspect(unit_id)
+        ip, _, port = details.labels[DOOR].rpartition(" ")
+        give_up = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            try:
+                self._ask(Door(ip, int(port)), "show info")
+                return
+            except Unavailable:
+                now = self.docker.inspect(unit_id)
+                if now.state not in ("running", "restarting") or time.monotonic() > give_up:
+                    said = self.docker.logs(unit_id, tail=3).strip()
+                    raise DockerFailed(f"{now.name} does not work: {said}") from None
+                time.sleep(_LOOK)
+
+    def _remove(self, unit: Listed) -> None:
+        self.docker.remove_container(unit.id, force=True)
+        shutil.rmtree(self._folder(_door(unit)), ignore_errors=True)
+
+    def _join(self, unit_id: str, back: _Back) -> None:
+        network = _network_of(back.container)
+        if network in self.docker.inspect(unit_id).networks:
+            return
+        found = self.docker.network(network)
+        # In a network that all worlds share a container may ask for a low address of its own.
+        subnets = found.subnets if found is not None else ()
+        v4 = next((s for s in subnets if ":" not in s), None)
+        address = file.unused_address(v4) if v4 is not None else None
+        self.docker.join_network(unit_id, network, address)
+
+    def _leave_others(self, unit_id: str, back: _Back) -> None:
+        for network in self.docker.inspect(unit_id).networks - {
+            self._network,
+            _network_of(back.container),
+        }:
+            self.docker.leave_network(unit_id, network)
+
+    def _ask(self, door: Door, *commands: str) -> str:
+        return ingresssocket.ask(self._folder(door) / "run" / file.SOCKET, *commands)
+
+    def _said(self) -> _Said:
+        return _Said(self.say)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An ingress that does not answer is said, and keeps nobody from anything."""
+
+    say: Callable[[str], None]
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> bool:
+        if not isinstance(error, LockstepError):
+            return False
+        self.say(error.message)
+        return True
+
+
+# What others ask --------------------------------------------------------------------------------
+
+
+def units(stack: Stack, docker: Docker) -> dict[Door, Listed]:
+    """The stack's ingress containers by what they own, running or not."""
+    return among(docker.listing(labels=[f"{OF_STACK}={_of(stack)}"]), stack)
+
+
+def among(listed: Iterable[Listed], stack: Stack) -> dict[Door, Listed]:
+    """The same, of containers that were listed already."""
+    return {_door(unit): unit for unit in listed if is_of(unit, stack)}
+
+
+def is_of(unit: Listed, stack: Stack) -> bool:
+    """Whether a container is the stack's ingress."""
+    return unit.labels.get(OF_STACK) == _of(stack)
+
+
+def folder(catalog: Catalog, door: Door) -> Path:
+    """Where the configuration and the socket of a door lie."""
+    return catalog.root / "ingress" / catalog.stack.name / door.slug
+
+
+def examine(
+    catalog: Catalog, listed: Mapping[Door, Listed], live: tuple[Container, ...]
+) -> tuple[str, ...]:
+    """What is not as it should be, as sentences. `listed`: the ingress containers there are."""
+    wanted = {b.door: Pointing(c.name, b.target, b.proxy) for c in live for b in read(c.behind)}
+    wrong = [
+        f"port {door} is held by an ingress that the live world does not need"
+        for door in sorted(listed.keys() - wanted.keys())
+    ]
+    for door, pointing in sorted(wanted.items()):
+        said = _wrong(catalog, door, pointing, listed.get(door))
+        if said is not None:
+            wrong.append(f"the ingress of port {door} {said}")
+    return tuple(wrong)
+
+
+def _wrong(catalog: Catalog, door: Door, pointing: Pointing, unit: Listed | None) -> str | None:
+    if unit is None:
+        return "is missing"
+    if unit.state != "running":
+        return f"does not run ({unit.state})"
+    here = folder(catalog, door)
+    try:
+        if file.pointing_of((here / "config" / file.FILE).read_text()) != pointing:
+            return f"is not configured for {pointing.container}"
+        said = ingresssocket.ask(here / "run" / file.SOCKET, "show servers state world")
+    except PermissionError:
+        return None  # another user's: he cannot put it right either
+    except (OSError, LockstepError):
+        return "does not answer"
+    if not file.serves(file.servers(said), pointing):
+        return f"does not serve {pointing.container}"
+    return None
+
+
+def leave(docker: Docker, stack: Stack, networks: tuple[str, ...]) -> None:
+    """Disconnect the ingress from networks that are about to be removed."""
+    for unit in units(stack, docker).values():
+        for network in docker.inspect(unit.id).networks & set(networks):
+            docker.leave_network(unit.id, network)
+
+
+def images_in_use(stack: Stack, docker: Docker) -> dict[str, str]:
+    """Id -> name, of what the ingress runs: a stopped one would not hold it against a prune."""
+    name = stack.settings.ingress.image
+    return {unit.image_id: name for unit in units(stack, docker).values()}
+
+
+def insisting_on_image(stack: Stack, docker: Docker, plan: Plan, record: Release | None) -> Plan:
+    """The plan, refused when it needs an image of HAProxy that is not here and no registry has."""
+    settings = stack.settings.ingress
+    if record is None or plan.move is Move.STAY or not settings.image.startswith(_LOCAL):
+        return plan
+    services = compose.services(record.model)
+    if not any(of_service(record.model, service, settings) for service in services):
+        return plan
+    if docker.image(settings.image) is not None:
+        return plan
+    refusal = Refusal(f"the image of the ingress, {settings.image}, is missing", _GET_IMAGE)
+    return replace(plan, refusals=(*plan.refusals, refusal))
+
+
+def _of(stack: Stack) -> str:
+    return f"{stack.project}/{stack.name}"
+
+
+def _door(unit: Listed) -> Door:
+    ip, _, port = unit.labels[DOOR].rpartition(" ")
+    return Door(ip, int(port))
+
+
+def _backs(world: HostWorld) -> dict[Door, _Back]:
+    found = (
+        (behind.door, _Back(behind, container))
+        for service in world.services.values()
+        for container in service.containers
+        for behind in read(container.behind)
+    )
+    return dict(sorted(found, key=lambda entry: entry[0]))
+
+
+def _network_of(container: ContainerDetails) -> str:
+    return min(container.networks)
+
+
+def _address(container: ContainerDetails) -> str | None:
+    """Where it answers, in the network that the ingress shares with it; None while it is down."""
+    return container.addresses.get(_network_of(container))
