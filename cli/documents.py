@@ -6,12 +6,12 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler import story
+from reconciler import impact, story
 from reconciler.catalog import status
 from reconciler.hookrecord import HookRun
 from reconciler.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
 from reconciler.names import release_number
-from reconciler.plan import Kept, Plan
+from reconciler.plan import Plan
 from reconciler.release import Release
 
 SCHEMA = 1
@@ -152,43 +152,8 @@ def release_of(state: State, world: str | None) -> str | None:
 
 
 def preview(plan: Plan, state: State) -> Document:
-    """`preview`: the move, what each dataset gets, and what it costs. `from` and `to` are
-    releases; times are in seconds, sizes in bytes."""
-    return {
-        "schema": SCHEMA,
-        "move": plan.move.value,
-        "from": release_of(state, plan.from_world) or plan.adopted_release,
-        "to": plan.target,
-        "datasets": {
-            name: {
-                "action": planned.action.value,
-                "source": planned.source_text,
-                "age_seconds": planned.age_seconds,
-                "bytes": planned.bytes,
-                "set_aside": dict(planned.set_aside),
-            }
-            for name, planned in plan.datasets.items()
-        },
-        "downtime_estimate_seconds": plan.downtime_estimate_seconds,
-        "disk": {
-            "needed_bytes": plan.disk.needed,
-            "free_bytes": plan.disk.free,
-            "store_free_bytes": plan.disk.store_free,
-        },
-        "hooks": list(plan.hooks),
-        "prune": list(plan.prune),
-        "keep": kept(plan.keep),
-        "warnings": list(plan.warnings),
-        "refusals": [
-            {"message": r.message, "remedy": r.remedy, "exit_code": int(r.code)}
-            for r in plan.refusals
-        ],
-    }
-
-
-def kept(releases: Sequence[Kept]) -> list[Document]:
-    """Releases with the reasons why they are kept."""
-    return [{"release": k.release, "reasons": list(k.reasons)} for k in releases]
+    """`preview`: the move, what each dataset gets, and what it costs (docs/preview.md)."""
+    return impact.document(plan, release_of(state, plan.from_world))
 
 
 def info(

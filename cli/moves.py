@@ -90,7 +90,9 @@ def rollback(
         )
     check_release(target, here.stack_name, {*good, *damaged}, state.pruned)
     text = f"rollback from {state.live_release} to {target}"
-    _go(here, target, None, Asking("rollback", reason, message, text), yes=yes)
+    asking = Asking("rollback", reason, message, text)
+    others = _other_ways(here, target) if release is None else {}
+    _go(here, target, None, asking, yes=yes, others=others)
 
 
 def undo(
@@ -145,8 +147,43 @@ class Asking:
         return self.message or told
 
 
-def _go(here: Context, release: str, wish: Wish | None, asking: Asking, *, yes: bool) -> None:
-    """Show what going there does, ask, declare it, carry it out.
+def _other_ways(here: Context, target: str) -> dict[str, Stack]:
+    """What one could type instead of a rollback, and the stack as it would be then."""
+    from reconciler import decide
+
+    other = "keep" if here.stack.settings.data == "restore" else "restore"
+    settings = here.stack.settings.model_copy(update={"data": other, "release": target})
+    ways = {
+        f"lockstep config set data {other} && lockstep rollback": here.stack.model_copy(
+            update={"settings": settings}
+        )
+    }
+    undone = decide.undo_target(here.catalog.state(), here.stack.settings.data)
+    if undone is not None and undone != (target, None):
+        ways["lockstep undo"] = declaring(here.stack, *undone)
+    return ways
+
+
+def _compare(plan: Plan, others: Mapping[str, Stack]) -> None:
+    """The proposed rollback beside the other ways, as the same facts have them."""
+    from cli import impact, tables
+    from reconciler import program
+
+    ways = [("lockstep rollback (this)", plan)]
+    ways += [(command, program.weighed(stack)) for command, stack in others.items()]
+    impact.compare(ways, tables.console())
+
+
+def _go(
+    here: Context,
+    release: str,
+    wish: Wish | None,
+    asking: Asking,
+    *,
+    yes: bool,
+    others: Mapping[str, Stack] = {},
+) -> None:
+    """Show what going there does, beside the `others`; ask, declare it, carry it out.
 
     The config is written only after the yes; where nothing was switched, it is put back.
     """
@@ -155,6 +192,8 @@ def _go(here: Context, release: str, wish: Wish | None, asking: Asking, *, yes: 
     insist_on_nothing_unfinished(here)
     plan = plan_of(here, declaring(here.stack, release, wish))
     show(plan)
+    if others:
+        _compare(plan, others)
     if plan.refusals:
         print(f"error: refused as said above; {release} was not declared", file=sys.stderr)
         raise typer.Exit(refusal_code(plan))

@@ -374,20 +374,25 @@ def replicas(model: Model, service: str) -> int:
 
 def differences(before: Release, after: Release) -> list[str]:
     """What the second release defines differently, one line each; secrets show as placeholders."""
+    return changed(comparable(before), comparable(after))
+
+
+def changed(before: Any, after: Any) -> list[str]:
+    """How a definition, or a part of one, differs from another: `place: old -> new`."""
+    if before == after:
+        return []
     from deepdiff import DeepDiff
 
-    found = DeepDiff(
-        _comparable(before), _comparable(after), ignore_order=True, view="tree", verbose_level=2
-    )
+    found = DeepDiff(before, after, ignore_order=True, view="tree", verbose_level=2)
     lines = []
     for levels in found.values():
         for level in levels:
             place = ".".join(str(part) for part in level.path(output_format="list"))
-            lines.append(f"{place}: {_shown(level.t1)} -> {_shown(level.t2)}")
+            lines.append(f"{place}: {_shown(level.t1)} -> {_shown(level.t2)}".removeprefix(": "))
     return sorted(lines)
 
 
-def _comparable(release: Release) -> dict[str, Any]:
+def comparable(release: Release) -> dict[str, Any]:
     """The release as a reader compares it: no tags or paths that differ in every release."""
     model = plain({k: v for k, v in release.model.items() if k != "name"})
     return {

@@ -191,6 +191,9 @@ class Settings(Setting):
         {}, description="datasets that belong together: sealed, and captured, at one point"
     )
     dropped: tuple[str, ...] = Field((), description="datasets that were taken out on purpose")
+    migrations: tuple[str, ...] = Field(
+        (), description="folders of the project whose files the preview compares between releases"
+    )
     allow: tuple[str, ...] = Field(
         (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
     )

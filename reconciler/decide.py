@@ -57,6 +57,16 @@ def _before_first_arrival(state: State, release: str) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Downtime:
+    """How long a move stops the service, as far as can be told."""
+
+    seconds: float
+    basis: str
+    worst: float | None = None
+    measured: int = 0
+
+
 @dataclass
 class _Decision:
     """The working memory of one decision; every method is a pure function of the three inputs."""
@@ -282,7 +292,7 @@ class _Decision:
         worlds = self._declared_worlds(to_world, from_world, moving, adopted)
         leftovers = () if moving else self._leftovers(worlds)
         kept, prune = self._window(target if moving else self.now.state.live_release, moving)
-        estimate, basis = self._downtime(move, datasets)
+        downtime = self._downtime(move, datasets)
         wish = self.now.wish
         usable = tuple(
             k.release
@@ -309,8 +319,10 @@ class _Decision:
             says=says,
             warnings=self._warnings(move, datasets),
             refusals=(*problems, *no_space),
-            downtime_estimate_seconds=estimate,
-            downtime_basis=basis,
+            downtime_estimate_seconds=downtime.seconds,
+            downtime_basis=downtime.basis,
+            downtime_worst_seconds=downtime.worst,
+            downtime_measured=downtime.measured,
             made=datetime.fromtimestamp(self.now.facts.now, UTC).isoformat(timespec="milliseconds"),
             disk=disk,
         )
@@ -383,29 +395,27 @@ class _Decision:
         unreadable = [Kept(r, ("its record cannot be read",)) for r in self.now.facts.damaged]
         return (*kept, *unreadable), pruned
 
-    def _downtime(
-        self, move: Move, datasets: Mapping[str, DatasetPlan]
-    ) -> tuple[float | None, str]:
+    def _downtime(self, move: Move, datasets: Mapping[str, DatasetPlan]) -> _Downtime:
         if move in (Move.STAY, Move.FIRST):
-            return (0.0, "nothing is stopped")
+            return _Downtime(0.0, "nothing is stopped")
         measured = [
             outcome.downtime_seconds
             for _, outcome in self.now.state.outcomes
             if outcome.kind != "reverted"
             and outcome.downtime_seconds is not None
             and outcome.move == move.value
-        ]
-        if measured:
-            recent = measured[-10:]
-            worst = max(recent)
-            return round(median(recent), 2), (
-                f"median of this stack's last {len(recent)} switches {move.value}, "
-                f"worst {worst:.1f} s"
-                if len(recent) > 1
-                else f"what this stack's last switch {move.value} took"
-            )
-        copied = sum(d.bytes or 0 for d in datasets.values() if d.action is Action.FORK)
-        return round(2.0 + copied / (1 << 30), 1), "a guess from sizes: no such switch was measured"
+        ][-10:]
+        if not measured:
+            copied = sum(d.bytes or 0 for d in datasets.values() if d.action is Action.FORK)
+            guess = round(2.0 + copied / (1 << 30), 1)
+            return _Downtime(guess, "a guess from sizes: no such switch was measured")
+        worst, count = max(measured), len(measured)
+        says = (
+            f"median of this stack's last {count} switches {move.value}, worst {worst:.1f} s"
+            if count > 1
+            else f"what this stack's last switch {move.value} took"
+        )
+        return _Downtime(round(median(measured), 2), says, round(worst, 2), count)
 
     def _warnings(self, move: Move, datasets: Mapping[str, DatasetPlan]) -> tuple[str, ...]:
         found: list[str] = []

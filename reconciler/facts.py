@@ -132,6 +132,8 @@ class Facts:
     """Keyed hash of the stack's secrets as they are now; "" when the key is missing."""
     live_probe: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """dataset -> data probe of the live world now; only looked up when a move is to be shown."""
+    estimated: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """dataset -> what of it the engine only guessed."""
     missing_mounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """world -> paths of this host that its containers mount and that do not exist."""
     deaf: tuple[Deaf, ...] = ()

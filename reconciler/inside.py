@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reconciler.docker import Docker
 from reconciler.masking import masked
+from snapshots.counts import Counts
 from snapshots.drivers import ExecResult, Session
 from snapshots.errors import EngineFailed, shown
 
@@ -19,7 +20,14 @@ def counted(counts: Mapping[str, int]) -> dict[str, int]:
     may say anything. Raises EngineFailed for more of them than anybody has."""
     if len(counts) > MOST_COUNTS:
         raise EngineFailed(f"it names {len(counts)} things to count")
-    return {masked(shown(name.encode()))[:LONGEST_NAME]: n for name, n in counts.items()}
+    guessed = counts.estimated if isinstance(counts, Counts) else ()
+    found = Counts({_name(name): number for name, number in counts.items()})
+    found.estimated = frozenset(_name(name) for name in guessed)
+    return found
+
+
+def _name(said: str) -> str:
+    return masked(shown(said.encode()))[:LONGEST_NAME]
 
 
 @dataclass(frozen=True)

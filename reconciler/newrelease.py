@@ -14,6 +14,7 @@ from reconciler import (
     compose,
     definition,
     gitfacts,
+    migrations,
     names,
     places,
     source,
@@ -100,6 +101,7 @@ def make(
             configs=defined.configs,
             secrets=defined.secrets,
             dropped=defined.dropped,
+            migrations=migrations.recorded(stack.root, stack.settings.migrations),
         )
         _insist_on_no_secret(stack, release, defined.contents)
         _record(catalog, docker, release, defined.contents)

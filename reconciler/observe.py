@@ -32,6 +32,7 @@ from reconciler.facts import Container, Deaf, Disk, Facts, PortHolder, Restored,
 from reconciler.ledger import State
 from reconciler.reach import can_reflink, measure
 from reconciler.release import Release
+from snapshots.counts import Counts
 from snapshots.errors import Damaged, UnknownSnapshot
 
 _PROBE_SECONDS = 5.0
@@ -64,6 +65,7 @@ class _Observation:
         records, damaged = self._records
         if self._moving:
             self._insist_on_store()
+        counted = self._live_probe() if probe and self._moving else {}
         return Facts(
             now=time.time(),
             containers=self._containers,
@@ -78,7 +80,12 @@ class _Observation:
             damaged=damaged,
             snapshots=self._snapshots,
             fingerprint=self._fingerprint,
-            live_probe=self._live_probe() if probe and self._moving else {},
+            live_probe=counted,
+            estimated={
+                name: counts.estimated
+                for name, counts in counted.items()
+                if isinstance(counts, Counts) and counts.estimated
+            },
             missing_mounts=self._missing_mounts() if self.docker.is_local else {},
             deaf=self._deaf() if self._moving else (),
             restored=self._restored(),

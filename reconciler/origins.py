@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler import lineage, names, retention
 from reconciler.config import Wish
 from reconciler.errors import Exit
 from reconciler.ledger import Departure
-from reconciler.plan import Action, DatasetPlan, Move, Refusal
+from reconciler.plan import Action, Count, DatasetPlan, Move, Refusal
 from reconciler.release import Dataset, Release, Strategy
 from reconciler.situation import Situation
 
@@ -116,6 +117,7 @@ class Origins:
             source_release=release,
             age_seconds=0.0,
             bytes=self.now.facts.volumes.get(before),
+            counts=self._counts(dataset, None),
             driver=dataset.driver,
         )
 
@@ -144,6 +146,7 @@ class Origins:
                     age_seconds=self.now.age(source),
                     bytes=self.now.facts.volumes.get(generation),
                     set_aside=self._set_aside(dataset, source),
+                    counts=self._counts(dataset, source),
                     driver=dataset.driver,
                 )
         snapshot = source.snapshots.get(dataset.name)
@@ -188,6 +191,7 @@ class Origins:
             age_seconds=self.now.age(source) if source else None,
             bytes=self.now.facts.snapshots[snapshot].bytes,
             set_aside=self._set_aside(dataset, source) if source else {},
+            counts=self._counts(dataset, source),
             driver=dataset.driver,
         )
 
@@ -235,6 +239,7 @@ class Origins:
             age_seconds=self.now.age(source) if source else None,
             bytes=size,
             set_aside=self._set_aside(dataset, source) if source else {},
+            counts=self._counts(dataset, source),
             driver=dataset.driver,
             stop_owner=self._may_stop_owner(dataset),
         )
@@ -286,6 +291,7 @@ class Origins:
             age_seconds=self.now.age(source) if source else None,
             bytes=self.now.facts.snapshots[snapshot].bytes,
             set_aside=self._set_aside(dataset, source) if source else {},
+            counts=self._counts(dataset, source),
             driver=dataset.driver,
             shared=True,
             stop_owner=self._may_stop_owner(dataset),
@@ -298,12 +304,27 @@ class Origins:
 
     def _set_aside(self, dataset: Dataset, source: Departure) -> dict[str, int]:
         """What only the live data has: all that came into it since it and the source parted."""
-        now = self.now.facts.live_probe.get(dataset.name, {})
-        generation = self.now.live.generations.get(dataset.name) if self.now.live else None
-        parted = lineage.parting(self.now.state, dataset.name, generation or "", source) or source
-        then = parted.probes.get(dataset.name, {})
-        more = {what: count - then.get(what, 0) for what, count in now.items()}
+        counts = self._counts(dataset, source)
+        more = {what: count.now - (count.then or 0) for what, count in counts.items()}
         return {what: count for what, count in more.items() if count > 0}
+
+    def _counts(self, dataset: Dataset, source: Departure | None) -> dict[str, Count]:
+        """What is in the live data, and what was in the source when both parted."""
+        now = self.now.facts.live_probe.get(dataset.name, {})
+        guessed = self.now.facts.estimated.get(dataset.name, frozenset())
+        then: Mapping[str, int] = {}
+        if source is not None:
+            generation = self.now.live.generations.get(dataset.name) if self.now.live else None
+            line = lineage.parting(self.now.state, dataset.name, generation or "", source)
+            then = (line or source).probes.get(dataset.name, {})
+        return {
+            what: Count(
+                now.get(what, 0),
+                then.get(what, 0) if then else None,
+                estimated=what in guessed,
+            )
+            for what in sorted({*now, *then})
+        }
 
     def _next_number(self, dataset: str) -> int:
         known = [g.number for g in self.now.state.generations.values() if g.dataset == dataset]

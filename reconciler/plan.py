@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reconciler.outlook import Outlook
+
 
 class Move(StrEnum):
     """The moves Lockstep knows."""
@@ -31,6 +33,18 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
+class Count:
+    """One thing that a probe counts: rows of a table, keys, files, bytes."""
+
+    now: int
+    """In the live data."""
+    then: int | None = None
+    """In the source, when it and the live data parted; None where the live data goes along."""
+    estimated: bool = False
+    """The engine guessed, for counting would take long."""
+
+
+@dataclass(frozen=True)
 class DatasetPlan:
     """One dataset of the target world."""
 
@@ -52,6 +66,8 @@ class DatasetPlan:
     bytes: int | None = None
     set_aside: Mapping[str, int] = field(default_factory=dict)
     """What the live world has more than the source, by the driver's probe: table -> rows."""
+    counts: Mapping[str, Count] = field(default_factory=dict)
+    """What the driver's probe counts in the live data, and what it counted in the source."""
     driver: str = "directory"
     shared: bool = False
     stop_owner: bool = False
@@ -122,6 +138,12 @@ class Plan:
     """The user's hooks that will run, and what they say to it beforehand: for the reader."""
     downtime_estimate_seconds: float | None = None
     downtime_basis: str = ""
+    downtime_worst_seconds: float | None = None
+    """Of the measured switches."""
+    downtime_measured: int = 0
+    """How many switches the estimate is of; 0: a guess, or nothing is stopped."""
     made: str = ""
     """When its facts were read; UTC, ISO 8601."""
     disk: DiskNeed = DiskNeed(0, 0, 0)
+    outlook: Outlook = field(default_factory=Outlook)
+    """What differs between both releases; only looked at when the plan is to be shown."""

@@ -34,6 +34,7 @@ from reconciler import (
     ingress,
     observe,
     reach,
+    releasediff,
     switch,
     trust,
     worlds,
@@ -102,6 +103,13 @@ def facts_and_plan(
     global _shown
     _shown = Program(stack, probe=probe, anchor=anchor)
     return _shown.plan_for_readers if probe else _shown.plan
+
+
+def weighed(stack: config.Stack) -> Plan:
+    """The decision for other wishes, on the facts of the plan that this process made last: to be
+    compared with it, never to be carried out."""
+    assert _shown is not None
+    return decide.decide(stack, _shown.state, _shown.now.facts)
 
 
 def _last_head() -> Mapping[str, Any] | None:
@@ -204,7 +212,11 @@ class Program:
         plan = replace(plan, refusals=(*plan.refusals, *unfit, *hooks))
         record = facts.records.get(plan.target or "")
         plan = ingress.insisting_on_image(self.stack, self.docker, plan, record)
-        return foresight.added(self.catalog, self.state, self.docker, plan, record)
+        plan = foresight.added(self.catalog, self.state, self.docker, plan, record)
+        if record is None or plan.move in (Move.STAY, Move.REPAIR):
+            return plan
+        live = facts.records.get(self.state.live_release or "")
+        return replace(plan, outlook=releasediff.between(live, record))
 
     @property
     def plan_for_readers(self) -> Plan:

@@ -113,4 +113,7 @@ class Release(Frozen):
     configs: dict[str, ConfigFile] = {}
     secrets: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    migrations: dict[str, str] | None = Field(
+        None, description="path -> sha256 of the files in the folders that the config names"
+    )
     adopted: bool = Field(False, description="the compose project that ran before Lockstep came")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from snapshots.counts import Counts
 from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name, read_small, understood
 from snapshots.drivers.mysqlclient import CLIENT, align_passwords, query
 from snapshots.errors import EngineFailed, Unsupported
@@ -134,7 +135,7 @@ class MysqlDriver(DirectoryDriver):
     @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table as "schema.table"; estimated above EXACT_BELOW bytes."""
-        rows: dict[str, int] = {}
+        rows = Counts()
         count = [_LIMITED.format(CHECK_SECONDS), "START TRANSACTION READ ONLY;"]
         exact = []
         for schema, table, size, estimate in _tables(run):
@@ -144,6 +145,7 @@ class MysqlDriver(DirectoryDriver):
                 count.append(f"SELECT COUNT(*) FROM {_named(schema, table)};")
         output = query(run, "\n".join(count), "counting rows", timeout=CHECK_SECONDS * 2)
         rows.update(zip(exact, map(int, output.split()), strict=True))
+        rows.estimated = frozenset(rows) - set(exact)
         return rows
 
     def version(self, path: Path) -> str | None:

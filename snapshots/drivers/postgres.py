@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from snapshots.counts import Counts
 from snapshots.drivers import pgchecks, pgfiles, pglive
 from snapshots.drivers.base import Ask, DirectoryDriver, Exec, image_name, understood
 from snapshots.drivers.pgclient import databases, psql, rows
@@ -57,9 +58,9 @@ SET lock_timeout = '2s';
 SET statement_timeout = '60s';
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT CASE WHEN pg_table_size(c.oid) <= {EXACT_BELOW}
-  THEN format('SELECT json_build_array(%L, count(*)) FROM %I.%I',
+  THEN format('SELECT json_build_array(%L, count(*), 0) FROM %I.%I',
               n.nspname || '.' || c.relname, n.nspname, c.relname)
-  ELSE format('SELECT json_build_array(%L, %s)',
+  ELSE format('SELECT json_build_array(%L, %s, 1)',
               n.nspname || '.' || c.relname, greatest(c.reltuples, 0)::bigint)
   END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -107,11 +108,14 @@ class PostgresDriver(DirectoryDriver):
     @understood
     def probe(self, run: Exec) -> dict[str, int]:
         """Rows of each table as "database.schema.table"; estimated above EXACT_BELOW bytes."""
-        counted: dict[str, int] = {}
+        counted = Counts()
+        guessed: set[str] = set()
         for database in databases(run):
             doing = f"counting the rows of {database}"
-            for table, count in rows(run, _ROWS, doing, database, timeout=120):
+            for table, count, estimated in rows(run, _ROWS, doing, database, timeout=120):
                 counted[f"{database}.{table}"] = int(count)
+                guessed |= {f"{database}.{table}"} if estimated else set()
+        counted.estimated = frozenset(guessed)
         return counted
 
     @understood

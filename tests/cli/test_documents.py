@@ -14,6 +14,7 @@ from reconciler.hookrecord import HookRun
 from reconciler.ledger import Hooked
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
 from tests.reconciler.hostmodel import Host
+from tests.stacks.harness import ROOT
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -132,19 +133,30 @@ def test_log_has_the_hooks_of_each_switch(host: Host) -> None:
 def test_preview_has_the_whole_plan(host: Host) -> None:
     host.release = "prod-003"
     document = documents.preview(host.plan(), host.state)
-    assert list(document) == [
-        "schema", "move", "from", "to", "datasets", "downtime_estimate_seconds", "disk", "hooks",
-        "prune", "keep", "warnings", "refusals",
-    ]  # fmt: skip
+    described = (ROOT / "docs" / "preview.md").read_text()
+    assert [key for key in document if f"`{key}`" not in described] == []
+    assert document["schema"] == 1
     assert (document["move"], document["from"], document["to"]) == ("back", "prod-005", "prod-003")
     assert set(document["datasets"]) == {"db", "files"}
     for entry in document["datasets"].values():
-        assert list(entry) == ["action", "source", "age_seconds", "bytes", "set_aside"]
+        assert [key for key in entry if f"`{key}`" not in described] == []
         assert entry["action"] == "restore"
         assert entry["age_seconds"] > 0
     assert {k["release"] for k in document["keep"]} >= {"prod-003", "prod-005"}
     assert all(k["reasons"] for k in document["keep"])
     json.dumps(document)
+
+
+def test_the_downtime_is_measured_or_marked_as_a_guess(host: Host) -> None:
+    host.new()
+    measured = documents.preview(host.plan(), host.state)["downtime"]
+    assert measured["measured_switches"] > 1
+    assert measured["worst_seconds"] >= measured["seconds"] > 0
+    assert measured["guess"] is False
+    host.release = "prod-003"
+    guessed = documents.preview(host.plan(), host.state)["downtime"]
+    assert (guessed["measured_switches"], guessed["worst_seconds"]) == (0, None)
+    assert guessed["guess"] is True
 
 
 def test_a_refused_preview_says_why_and_with_which_code(host: Host) -> None:

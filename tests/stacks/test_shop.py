@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,8 +75,10 @@ def test_adopted_forward_failed_and_back_under_load(shop: Shop, tmp_path: Path) 
     shop.order("only in prod-002")
     preview_target = "prod-001"
     shop.declare(preview_target)
-    aside = shop.preview()["datasets"]["db-data"]["set_aside"]
+    told = shop.preview()
+    aside = told["datasets"]["db-data"]["set_aside"]
     assert any("orders" in table and count > 0 for table, count in aside.items()), aside
+    the_screen_tells_what_the_document_has(shop.run("preview", "--impact-only").out, told)
     shop.up()
     left_by_one = {a.token for a in by_version(record, "v1")}
     assert "only in prod-002" not in shop.tokens()
@@ -242,3 +245,22 @@ def test_a_shared_redis_is_left_alone_unless_it_is_named(
     notes.up()
     assert [w for w in notes.preview()["warnings"] if "restored" in w] == []
     assert said in notes.run("log").text
+
+
+def the_screen_tells_what_the_document_has(screen: str, told: dict[str, Any]) -> None:
+    """The facts of one real move, in both of their forms."""
+    assert screen.splitlines()[0] == told["says"]
+    shown = " ".join(screen.split())
+    for dataset, planned in told["datasets"].items():
+        assert dataset in shown
+        assert planned["counts"], dataset
+    orders = told["datasets"]["db-data"]["counts"]["shop.public.orders"]
+    assert orders["now"] > orders["then"] > 0
+    assert orders["estimated"] is False
+    assert f"(now {orders['now']}, then {orders['then']})" in shown
+    assert {s["service"] for s in told["services"]} == {"web", "worker"}
+    assert set(told["unchanged_services"]) == {"postgres", "redis"}
+    for service in told["services"]:
+        assert service["image"]["to"] in shown
+    assert told["downtime"]["basis"] in shown
+    assert told["migrations"] is None, "no folder of migrations was named"
