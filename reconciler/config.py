@@ -144,7 +144,7 @@ class Ingress(Setting):
     May be written as one word, the `way` of all ports.
     """
 
-    way: Way = "direct"
+    way: Way = Field("direct", description="of all published TCP ports but those named in `ports`")
     ports: dict[str, Way] = Field(
         {}, description="SERVICE or SERVICE:PORT -> another way than that of the stack"
     )

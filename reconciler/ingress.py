@@ -82,6 +82,8 @@ class Ingress:
         self.catalog = catalog
         self.docker = docker
         self.say = say
+        self._before: dict[Door, Listed] = {}
+        """Its containers before the switch."""
         self._held_since: float | None = None
         self._held_seconds: float | None = None
 
@@ -96,6 +98,7 @@ class Ingress:
         serving = _backs(old).keys() if old is not None else ()
         for door in units.keys() - serving:
             self._remove(units.pop(door))
+        self._before = units
         for door, back in backs.items():
             unit = units.get(door)
             made = unit.id if unit is not None else self._make(door, back, serving=False)
@@ -107,7 +110,7 @@ class Ingress:
 
         Returns HAProxy's figures of the old world by port.
         """
-        units = self._units()
+        units = self._before
         doors = sorted(_backs(old).keys() & units.keys()) if old is not None else []
         for door in doors:
             with self._said():
@@ -161,9 +164,11 @@ class Ingress:
             return self._held_seconds
         return round(time.monotonic() - self._held_since, 3)
 
-    def make_way(self, world: HostWorld | None) -> None:
-        """Give up the ports that a world publishes itself."""
-        self._give_up(self._units(), _backs(world) if world is not None else {})
+    def make_way(self, old: HostWorld | None, new: HostWorld) -> None:
+        """Give up the ports that the old world publishes itself: it comes back."""
+        backs = _backs(old) if old is not None else {}
+        if backs or _backs(new):
+            self._give_up(self._units(), backs)
 
     def _give_up(self, units: Mapping[Door, Listed], kept: Mapping[Door, _Back]) -> None:
         for door in units.keys() - kept.keys():
@@ -175,8 +180,9 @@ class Ingress:
 
     def open(self, new: HostWorld) -> None:
         """Take the ports that were given up; whoever connects waits. Raises PortTaken."""
-        units = self._units()
-        for door in _backs(new):
+        backs = _backs(new)
+        units = self._units() if backs else {}
+        for door in backs:
             if door in units and units[door].state != "running":
                 self._start(units[door].id)
                 self.say(f"the ingress has port {door}")
@@ -188,7 +194,8 @@ class Ingress:
         nobody held. `live` None: nothing is. Raises DockerFailed, Unavailable."""
         units = self._units()
         backs = _backs(live) if live is not None else {}
-        for door in units.keys() - backs.keys():
+        unneeded = units.keys() - backs.keys()
+        for door in unneeded:
             self._remove(units.pop(door))
         unserved = []
         for door, back in backs.items():
@@ -202,7 +209,7 @@ class Ingress:
             raise DockerFailed(
                 "; ".join(unserved), next_step="lockstep up   puts the ingress right"
             )
-        if not backs:
+        if unneeded and not backs:
             self.docker.remove_network(self._network, labels=self._labels)
         for door, back in backs.items():
             self._leave_others(self._units()[door].id, back)

@@ -99,12 +99,13 @@ def changed(model: compose.Model, containers: Iterable[Container], settings: Ing
 
 
 def as_made(settings: Ingress, containers: Iterable[Container]) -> Ingress:
-    """The settings by which containers of a world that are missing fit those that are there."""
-    found = [(c.service, b) for c in containers for b in read(c.behind)]
-    return settings.model_copy(
-        update={
-            "way": "direct",
-            "ports": {f"{service}:{b.door.port}": "haproxy" for service, b in found},
-            "proxy": tuple(f"{service}:{b.door.port}" for service, b in found if b.proxy),
-        }
-    )
+    """The settings by which containers of a world that are missing fit those that are there: what
+    is known of a service by its containers comes before what the settings say of it today."""
+    by_service = {c.service: read(c.behind) for c in containers if not c.one_off}
+    ports = {k: w for k, w in settings.ports.items() if k.partition(":")[0] not in by_service}
+    proxy = [name for name in settings.proxy if name.partition(":")[0] not in by_service]
+    for service, found in by_service.items():
+        ports[service] = "direct"
+        ports |= {f"{service}:{b.door.port}": "haproxy" for b in found}
+        proxy += [f"{service}:{b.door.port}" for b in found if b.proxy]
+    return settings.model_copy(update={"ports": ports, "proxy": tuple(proxy)})

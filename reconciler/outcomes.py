@@ -176,7 +176,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
     touched = _touched(u, new)
     u.evidence.wait_before_way_back()
     way = _WayBack(u, new, _coming_back(u, old, stays_stopped), touched)
-    _patiently(u, partial(u.ingress.make_way, old))
+    _patiently(u, partial(u.ingress.make_way, old, new))
     unproved = ""
     try:
         _patiently(u, way.go)

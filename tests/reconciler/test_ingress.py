@@ -87,7 +87,9 @@ def test_a_world_that_was_made_with_another_setting_is_seen_and_can_be_made_as_i
     assert ingressports.changed(model, made, Ingress())
     assert ingressports.changed(model, made, half.model_copy(update={"proxy": ()}))
     assert not ingressports.changed(model, made, half)
-    assert not ingressports.changed(model, made, ingressports.as_made(HAPROXY, made))
+    again = ingressports.as_made(HAPROXY, made)
+    assert not ingressports.changed(model, made, again)
+    assert again.way_of("another, of which nothing is left", 80) == "haproxy"
 
 
 @given(
