@@ -95,13 +95,21 @@ def proof(
         elif (port := _tcp_port(body)) is not None and "." not in service:
             possible.append(Proposal(service, port))
     if proving:
-        return f"proof: {', '.join(sorted(proving))} (health check or gate)", None
+        said = f"proof: {', '.join(sorted(proving))} (health check or gate)"
+        return "".join([said, *(_by_running(p) for p in possible)]), None
     if possible:
         return "proof: no service has a health check or a gate", possible[0]
     return (
         "proof: no service has a health check or a gate, and none publishes a port: `lockstep new` "
         "will ask for one",
         None,
+    )
+
+
+def _by_running(found: Proposal) -> str:
+    return (
+        f"\n  {found.service} by running alone; to ask its port as well: "
+        f"lockstep config set --path gates.{found.service}.tcp {found.port}"
     )
 
 

@@ -169,6 +169,11 @@ class Setup:
             yield self._proof[0]
             for warning in definition.warnings:
                 yield f"warning: {warning}"
+        if self._running and self._model is not None:
+            from reconciler import jobs
+
+            for line in jobs.unmarked(self._model, self._docker.containers(project=self.name)):
+                yield f"warning: {line}"
         with suppress(LockstepError, OSError):
             if self._docker.is_local:
                 yield from findings.disk_lines(self._stack, self._docker, definition)

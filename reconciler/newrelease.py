@@ -14,6 +14,7 @@ from reconciler import (
     compose,
     definition,
     gitfacts,
+    jobs,
     migrations,
     names,
     places,
@@ -70,6 +71,7 @@ def make(
     )
     warnings += defined.warnings
     warnings += worldmodel.engine_warnings(model, docker.api_version)
+    warnings += jobs.unmarked(model, docker.containers(project=state.live or stack.project))
     _insist_on_drivers(stack, defined)
     _insist_on_groups(stack, defined)
     _insist_on_proof(stack, defined.model, found)

@@ -110,7 +110,7 @@ REFUSED = (
         _APP + "    x-lockstep: {jobs: true}\n",
         5,
         "services.app.x-lockstep.jobs in the compose file",
-        "x-lockstep may say here: driver, gate, gates, job, start",
+        "x-lockstep may say here: ",
     ),
     Refused(
         "what asks for the host: `privileged`, `docker.sock`, `/etc` ... ([more](security.md))",
