@@ -272,13 +272,13 @@ class Project:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return str(answer.read().decode())
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, timeout: float = 5.0) -> None:
         url = f"http://127.0.0.1:{self.port}/notes"
         if self.inside:
-            self._fetch(url, 5, text)
+            self._fetch(url, timeout, text)
             return
         request = urllib.request.Request(url, data=text.encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             assert answer.status == 201
 
     def _fetch(self, url: str, timeout: float, *posted: str) -> str:
