@@ -22,7 +22,6 @@ from pulumi.runtime import invoke
 
 from reconciler import (
     config,
-    debts,
     decide,
     fitness,
     foresight,
@@ -35,9 +34,7 @@ from reconciler import (
     observe,
     reach,
     releasediff,
-    switch,
     trust,
-    worlds,
 )
 from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
@@ -231,6 +228,8 @@ class Program:
         dead process left. Only an update may do so."""
         if pulumi.runtime.is_dry_run():
             return
+        from reconciler import debts, switch
+
         self.catalog.clear_drafts()
         debts.clear_drafts(self.stack)
         if not self.catalog.journal.exists():
@@ -366,6 +365,8 @@ class Program:
 
     def make_world(self, world: str) -> None:
         """before_create of a World: the slow part, while the old world runs."""
+        from reconciler import worlds
+
         with self._lock("up"):
             if world == self.plan.to_world:
                 worlds.make(
@@ -374,16 +375,22 @@ class Program:
 
     def remove_world(self, world: str) -> None:
         """before_delete of a World: the guard, then containers, networks, generations."""
+        from reconciler import worlds
+
         with self._lock("remove"):
             worlds.remove(self.stack, self.catalog, self.docker, self.compose, world)
 
     def guard_images(self, release: str) -> None:
         """before_delete of a RemoteImage."""
+        from reconciler import worlds
+
         if release not in self.plan.prune:
             worlds.guard_images(self.stack, self.catalog, self.docker, release)
 
     def switch(self) -> None:
         """before_create and before_update of `live`."""
+        from reconciler import debts, switch, worlds
+
         with self._lock("switch") as lock:
             # Pulumi may know a world whose containers somebody removed since.
             worlds.make(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
@@ -399,12 +406,16 @@ class Program:
                 raise
 
     def _keep_what_failed(self) -> None:
+        from reconciler import debts
+
         warning = debts.keep_failed(self.stack, self.catalog, self.docker, _progress)
         if warning:
             pulumi.log.warn(warning)
 
     def pay(self) -> None:
         """before_create and before_update of `kept`."""
+        from reconciler import debts
+
         with self._lock("pay debts"):
             live = self.catalog.state().live
             if live != self.plan.to_world:
