@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from bench import ingress, machine, tools
+from bench import catalog, ingress, machine, tools
 from bench.errors import BenchError
 from bench.helping import Helping
 from bench.images import mark
@@ -30,7 +30,7 @@ from bench.subjects import sparse as sparse_file
 from bench.sweeping import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ("storing", "sizes", "helper", "ingress", "stopping")
+CHAPTERS = ("storing", "sizes", "helper", "catalog", "ingress", "stopping")
 DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
 
 
@@ -216,6 +216,9 @@ class Bench:
             small = self._postgres(0.25)
             helping = Helping(small, *common, self.owner, self.say)
             return [("helper", small.name)], helping.carry_out
+        if chapter == "catalog":
+            subjects = [("catalog", size.name) for size in catalog.SIZES]
+            return subjects, catalog.Cataloguing(self.results, self.say).carry_out
         if chapter == "ingress":
             size = round(ingress.SIZE * self.scale)
             behind = ingress.Ingress(self._postgres(0.5), size, *common, self.owner, self.say)

@@ -1,8 +1,8 @@
-"""How long `list` and `preview` take with a catalog that has grown for years.
+"""Chapter `catalog`: how long `list` and `preview` take when the catalog has grown for years.
 
-`python -m bench.catalog [RUNS]`: a plausible catalog and ledger of each size are written, and the
-commands are run on them as a person types them, in processes of their own; the medians of RUNS (5)
-are told in seconds. Everything is removed afterwards.
+`python -m bench.catalog [RUNS]` measures it alone. A plausible catalog and ledger of each size are
+written, and the commands run on them as a person types them, in processes of their own. All
+releases are kept, so that all that grows has grown; everything is removed afterwards.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bench.peers import OURS
+from bench.results import Results, Series
+from bench.shares import Share
 from reconciler import names
 from reconciler.ledger import (
     GENESIS,
@@ -47,7 +50,19 @@ class Size:
     services: int = 3
     datasets: int = 3
 
+    @property
+    def name(self) -> str:
+        """`catalog-10000-3-3`: what the results call it."""
+        return f"catalog-{self.releases}-{self.services}-{self.datasets}"
 
+
+CHAPTER = "catalog"
+COMMANDS = {
+    "list": ["list"],
+    "list --json": ["list", "--json"],
+    "preview": ["preview", "--impact-only"],
+    "preview --json": ["preview", "--json"],
+}
 SIZES = (Size(100), Size(1_000), Size(10_000), Size(100, 200, 100), Size(1_000, 20, 10))
 
 
@@ -252,15 +267,9 @@ def _times(ground: Ground, runs: int) -> dict[str, list[float]]:
         "PYTHONPATH": str(REPOSITORY),
     }
     (ground.folder / "locks").mkdir()
-    commands = {
-        "list": ["list"],
-        "list --json": ["list", "--json"],
-        "preview": ["preview", "--impact-only"],
-        "preview --json": ["preview", "--json"],
-    }
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    found: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(runs):
-        for name, words in commands.items():
+        for name, words in COMMANDS.items():
             began = time.monotonic()
             done = subprocess.run(
                 [sys.executable, "-m", "cli.main", *words],
@@ -273,6 +282,51 @@ def _times(ground: Ground, runs: int) -> dict[str, list[float]]:
             if done.returncode:
                 raise RuntimeError(f"lockstep {' '.join(words)}: {done.stdout}{done.stderr}")
     return found
+
+
+@dataclass
+class Cataloguing:
+    """All sizes, for the bench."""
+
+    results: Results
+    say: Callable[[str], None]
+
+    def carry_out(self, rounds: int, share: Share) -> None:
+        """Every round that is not there yet; all of a size at once."""
+        share.start()
+        for size in SIZES:
+            missing = [
+                n for n in range(1, rounds + 1) if not self.results.has(CHAPTER, size.name, n)
+            ]
+            self.say(f"{size.releases} releases, {size.services} services")
+            times = measure(size, len(missing)) if missing else {}
+            for at, number in enumerate(missing):
+                with self.results.round(CHAPTER, size.name, number):
+                    for what, seconds in times.items():
+                        self.results.add(Series(CHAPTER, size.name, OURS.name, what), seconds[at])
+
+
+def page(results: Results) -> Iterator[str]:
+    """Its part of the report."""
+    figures = {
+        size: [results.figure(Series(CHAPTER, size.name, OURS.name, what)) for what in COMMANDS]
+        for size in SIZES
+    }
+    if not any(any(row) for row in figures.values()):
+        return
+    yield "## A catalog that has grown"
+    yield ""
+    yield (
+        "Seconds of whole commands. Every release was live once and is kept; `list` shows a person "
+        "the newest 50, `preview` is without Pulumi's resources."
+    )
+    yield ""
+    yield f"| releases | services | datasets | {' | '.join(COMMANDS)} |"
+    yield f"| ---: | ---: | ---: |{' ---: |' * len(COMMANDS)}"
+    for size, row in figures.items():
+        shown = " | ".join("-" if f is None else f"{f.value:.2f}, {f.n}" for f in row)
+        yield f"| {size.releases} | {size.services} | {size.datasets} | {shown} |"
+    yield ""
 
 
 def _docker(*words: str) -> str:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from bench import ingress, sizes, stopping, storing
+from bench import catalog, ingress, sizes, stopping, storing
 from bench.grounds import LOOPED
 from bench.peers import COPY, OURS, RESTIC, TAR
 from bench.results import Figure, Results, Series
@@ -49,7 +49,20 @@ def goals(results: Results) -> list[Goal]:
         _store(results),
         *_memory(results),
         *_reflink(results),
+        *_grown(results),
     ]
+
+
+def _grown(results: Results) -> Iterator[Goal]:
+    """The largest catalog, in whole commands."""
+    size = max(catalog.SIZES, key=lambda size: size.releases)
+    for command, bound in (("list", 0.5), ("preview", 3.0)):
+        text = f"`{command}` with {size.releases:,} releases".replace(",", " ")
+        figure = results.figure(Series(catalog.CHAPTER, size.name, OURS.name, command))
+        if figure is None:
+            yield Goal(text, bound, True, "s")
+        else:
+            yield Goal(text, bound, True, "s", figure.value, "", figure.n)
 
 
 def _stopped(results: Results) -> Iterator[Goal]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import helping, stopping, storing
+from bench import catalog, helping, stopping, storing
 from bench.goals import Goal, goals, ground_name, largest, number
 from bench.grounds import LOOPED
 from bench.plot import svg
@@ -59,6 +59,7 @@ def page(results: Results) -> Iterator[str]:
         if subject is not None:
             yield from _storing(results, title(subject), subject)
     yield from _helping(results)
+    yield from catalog.page(results)
     yield from _method(machine, facts, results.parts)
 
 

@@ -18,8 +18,9 @@ PARTS = {
     "storing-sparse": 0.05,
     "sizes": 0.06,
     "helper": 0.01,
+    "catalog": 0.02,
     "ingress": 0.03,
-    "stopping-disk": 0.21,
+    "stopping-disk": 0.19,
     "stopping-xfs": 0.085,
     "stopping-btrfs": 0.085,
 }

@@ -108,10 +108,11 @@ def list_releases(
     here = Context.of(context)
     warn_of_mended(here)
     state = here.catalog.state()
-    good, damaged = here.catalog.records(state)
+    every = here.catalog.names(state)
+    shown = number or (max(len(every), 1) if as_json else SHOWN)
+    older = len(every[:-shown])
+    good, damaged = here.catalog.records(state, set(every[-shown:]))
     document = documents.releases(state, good, {**_without_images(here, good), **damaged})
-    shown = number or (len(document["releases"]) if as_json else SHOWN)
-    older = len(document["releases"][:-shown])
     document["releases"] = document["releases"][-shown:]
     if as_json:
         print_json(document)

@@ -10,7 +10,7 @@ import os
 import secrets as entropy
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,25 +95,36 @@ class Catalog:
         make_folder(path)
         return path
 
-    def records(self, state: State | None = None) -> tuple[dict[str, Release], dict[str, str]]:
+    def records(
+        self, state: State | None = None, among: Collection[str] | None = None
+    ) -> tuple[dict[str, Release], dict[str, str]]:
         """(release -> record, release -> why its record cannot be used), in order.
 
         With the ledger's state, a release that has a world and was not pruned, but whose record
-        is gone, is among the latter.
+        is gone, is among the latter. `among`: only these are read; None: all.
         """
         good: dict[str, Release] = {}
         damaged: dict[str, str] = {}
         for path in self.record_paths():
             name = path.parent.name
+            if among is not None and name not in among:
+                continue
             try:
                 good[name] = self._load(path, name)
             except CatalogDamaged as error:
                 damaged[name] = error.message
         state = state or State()
         for name in {w.release for w in state.worlds.values()} - set(state.pruned):
-            if name not in good and name not in damaged:
+            wanted = among is None or name in among
+            if wanted and name not in good and name not in damaged:
                 damaged[name] = f"the record of {name} is missing: {self.root / name / RECORD}"
         return good, damaged
+
+    def names(self, state: State) -> list[str]:
+        """Every release there ever was, in the order of their numbers."""
+        recorded = {path.parent.name for path in self.record_paths()}
+        lived = {world.release for world in state.worlds.values()}
+        return sorted({*recorded, *lived, *state.pruned}, key=names.release_number)
 
     def record(self, release: str) -> Release:
         """One record. Raises CatalogDamaged when it cannot be used or does not exist."""
