@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reconciler.config import Setting, Settings
 from reconciler.errors import BadInput
-from reconciler.gates import model as gate_model
-from reconciler.gates.model import Gate, Gates
+from reconciler.gates import written
+from reconciler.gates.written import Gates
 from reconciler.hooksettings import Hook
 from reconciler.release import Release, Strategy
 
@@ -51,12 +51,12 @@ class ServiceNote(Setting):
     _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
 
     @property
-    def all_gates(self) -> tuple[Gate, ...]:
-        return (*gate_model.listed(self.gate), *gate_model.listed(self.gates))
+    def all_gates(self) -> Gates:
+        return (*self.gate, *self.gates)
 
     @model_validator(mode="after")
     def _gates_are_in_their_place(self) -> Self:
-        gate_model.insist_on_place("this service", self.all_gates)
+        written.insist_on_place("this service", self.all_gates)
         return self
 
 
@@ -83,9 +83,8 @@ class TopNote(Setting):
 
     @model_validator(mode="after")
     def _gates_are_in_their_place(self) -> Self:
-        found = gate_model.listed(self.gates)
-        gate_model.insist_on_place("", found)
-        if any(gate.host for gate in found):
+        written.insist_on_place("", self.gates)
+        if any(gate.host for gate in self.gates):
             raise ValueError("a command on the host is said in the config, as stackGates")
         return self
 
@@ -202,8 +201,7 @@ def _note(kind: type[_Note], body: Mapping[str, Any], *place: str) -> _Note:
         return kind.model_validate(said)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        inner = (str(p) for p in problem["loc"] if p not in gate_model.FORMS)
-        where = ".".join([*place, NOTE, *inner])
+        where = ".".join([*place, NOTE, *written.place(problem)])
         known = ", ".join(sorted(kind.model_fields))
         raise Unfit(
             f"{where} in the compose file: {problem['msg']}",
@@ -272,10 +270,9 @@ def after_commit(model: Model) -> set[str]:
     return {s for s in services(model) if service_note(model, s).start == "after-commit"}
 
 
-def gates(model: Model, settings: Settings, service: str) -> tuple[Gate, ...]:
+def gates(model: Model, settings: Settings, service: str) -> Gates:
     """How a service is proved besides its health check: the config's word before the file's."""
-    said = settings.gates.get(service)
-    return gate_model.listed(said) if said else service_note(model, service).all_gates
+    return settings.gates.get(service) or service_note(model, service).all_gates
 
 
 def runs_on_host(model: Model, service: str) -> bool:
@@ -283,9 +280,9 @@ def runs_on_host(model: Model, service: str) -> bool:
     return any(gate.host for gate in service_note(model, service).all_gates)
 
 
-def stack_gates(model: Model, settings: Settings) -> tuple[Gate, ...]:
+def stack_gates(model: Model, settings: Settings) -> Gates:
     """What the stack as a whole must show: the config's word before the file's."""
-    return gate_model.listed(settings.stackGates) or gate_model.listed(top_note(model).gates)
+    return settings.stackGates or top_note(model).gates
 
 
 def has_health_check(model: Model, service: str) -> bool | None:

@@ -17,8 +17,8 @@ from pydantic import (
 
 from reconciler import masking, names
 from reconciler.errors import BadInput
-from reconciler.gates import model as gate_model
-from reconciler.gates.model import Gates
+from reconciler.gates import written
+from reconciler.gates.written import Gates
 from reconciler.hooksettings import Hook
 from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
@@ -241,8 +241,8 @@ class Settings(Setting):
     @model_validator(mode="after")
     def _gates_are_in_their_place(self) -> Self:
         for service, gates in self.gates.items():
-            gate_model.insist_on_place(service, gate_model.listed(gates))
-        gate_model.insist_on_place("", gate_model.listed(self.stackGates))
+            written.insist_on_place(service, gates)
+        written.insist_on_place("", self.stackGates)
         return self
 
     def commands(self, dataset: str) -> dict[str, str]:
@@ -355,7 +355,7 @@ def _as_text(value: Any) -> Any:
 def _explain(error: ValidationError, stack: str) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in problem["loc"] if part not in gate_model.FORMS)
+        key = ".".join(written.place(problem))
         lines.append(f"config {key} of stack {stack}: {problem['msg']}")
     known = ", ".join(sorted(Settings.model_fields))
     return "\n".join(lines) + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from reconciler import compose, ingressports
 from reconciler.config import Settings
 from reconciler.docker import ONE_OFF, PROJECT, ContainerDetails, Docker, Published
-from reconciler.gates import model as gate_model
-from reconciler.gates.model import Gate
+from reconciler.gates.written import Gates
 from reconciler.ingressports import Behind
 from reconciler.release import Release
 
@@ -32,7 +31,7 @@ class Service:
     containers: tuple[ContainerDetails, ...]
     needs: Mapping[str, str]
     """Services of this world that come first -> Compose's condition."""
-    gates: tuple[Gate, ...]
+    gates: Gates
     job: bool
     """Ends by itself: proved by exit code 0."""
     after_commit: bool
@@ -158,9 +157,9 @@ def _needs(name: str, labels: Mapping[str, str], record: Release | None) -> dict
     return {entry[0]: entry[1] if len(entry) > 1 else STARTED for entry in entries}
 
 
-def _gates(name: str, record: Release | None, settings: Settings) -> tuple[Gate, ...]:
+def _gates(name: str, record: Release | None, settings: Settings) -> Gates:
     if record is None or name not in record.model["services"]:
-        return gate_model.listed(settings.gates.get(name))
+        return settings.gates.get(name, ())
     return compose.gates(record.model, settings, name)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import compose
 from reconciler.config import Stack
 from reconciler.docker import ContainerDetails
-from reconciler.gates.asking import Ground, Question, questions
-from reconciler.gates.keeper import Keeper
 from reconciler.gates.results import GateResult
 from reconciler.graph import Act, perform
 from reconciler.handover import AT_REST
@@ -19,6 +17,10 @@ from reconciler.hostworld import HostWorld, Service
 from reconciler.plan import Action, DatasetPlan
 from reconciler.release import Release
 from reconciler.services import Services
+
+if TYPE_CHECKING:
+    from reconciler.gates.asking import Question
+    from reconciler.gates.keeper import Keeper
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -39,21 +41,20 @@ class Proof:
     ) -> None:
         """`returned`: services with data from the past; `facts`: for commands on the host; `tell`
         is told what became of each gate."""
-        self.services = services
-        self.proving = proving
-        self._returned = returned
-        self._tell = tell
-        self._ground = Ground(
-            services.docker,
-            secrets=stack.secret_values,
-            folder=stack.root,
-            facts=facts,
-            restarts=lambda container_id: services.restarts.get(container_id, 0),
-            given_up=services.abandoned,
-        )
-        of_stack = questions("", compose.stack_gates(record.model, stack.settings))
-        of_services = [q for s in proving.services.values() for q in questions(s.name, s.gates)]
-        self.questions = [q for q in (*of_services, *of_stack) if self._is_asked(q)]
+        self.stack, self.services, self.proving = stack, services, proving
+        self._returned, self._facts, self._tell = returned, facts, tell
+        self.questions = self._all_questions(record)
+
+    def _all_questions(self, record: Release) -> list[Question]:
+        """A gate of the stack that names a service which starts after the commit is not asked."""
+        by_service = {s.name: s.gates for s in self.proving.services.values()}
+        by_service[""] = compose.stack_gates(record.model, self.stack.settings)
+        if not any(by_service.values()):
+            return []  # what asks them need not be loaded
+        from reconciler.gates.asking import questions
+
+        found = [q for name, gates in by_service.items() for q in questions(name, gates)]
+        return [q for q in found if not q.service or q.service in self.proving.services]
 
     @property
     def resetting(self) -> frozenset[str]:
@@ -75,6 +76,8 @@ class Proof:
         `early`: services that were ready before the hand-over; `on_answer` is told of each
         service that a gate let pass.
         """
+        if not self.questions:
+            return []
         keeper = self._keeper(before)
         return [
             Act(
@@ -92,8 +95,10 @@ class Proof:
 
     def last_look(self, before: Counts) -> None:
         """Ask once more what may have become wrong since. Raises NotProved."""
-        keeper = self._keeper(before)
         again = [q for question in self.questions if (q := question.again) is not None]
+        if not again:
+            return
+        keeper = self._keeper(before)
         acts = [
             Act(f"{n}", partial(keeper.insist, q, self._service(q), quiet=True))
             for n, q in enumerate(again)
@@ -108,10 +113,6 @@ class Proof:
         if service is not None and question.gate.severity == "must":
             on_answer(service)
 
-    def _is_asked(self, question: Question) -> bool:
-        """A gate of the stack may name a service that starts after the commit, or none has."""
-        return not question.service or question.service in self.proving.services
-
     def _service(self, question: Question) -> Service | None:
         return self.proving.services.get(question.service)
 
@@ -123,7 +124,20 @@ class Proof:
         ]
 
     def _keeper(self, before: Counts) -> Keeper:
-        return Keeper(self.services, replace(self._ground, before=before), self._tell)
+        from reconciler.gates.asking import Ground
+        from reconciler.gates.keeper import Keeper
+
+        services = self.services
+        ground = Ground(
+            services.docker,
+            secrets=self.stack.secret_values,
+            folder=self.stack.root,
+            facts=self._facts,
+            before=before,
+            restarts=lambda container_id: services.restarts.get(container_id, 0),
+            given_up=services.abandoned,
+        )
+        return Keeper(services, ground, self._tell)
 
 
 def returned(record: Release, planned: Mapping[str, DatasetPlan]) -> frozenset[str]:

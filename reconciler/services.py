@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from reconciler import clock, masking
 from reconciler.docker import ContainerDetails, Docker, PortTaken
 from reconciler.errors import DockerFailed, LockstepError, Unavailable
-from reconciler.gates.inside import unhealthy
+from reconciler.gates.health import unhealthy
 from reconciler.gates.results import LOG_LINE, LOG_LINES, GateResult, Result, bounded
 from reconciler.hostworld import HostWorld, Service
 

@@ -3,13 +3,6 @@
 model      what a gate may say in the compose file and in the config
 judging    what an answer is worth, and when enough was asked; pure
 results    what became of each gate, for the ledger and for people
-asking     one question, asked once; by kind in web, inside, watching, onhost
+asking     one question, asked once; by kind in web, inside, watching, onhost; health beside it
 keeper     asking until a gate lets pass or its limits are reached
 """
-
-from __future__ import annotations
-
-from reconciler.gates.model import Gate, HttpGate
-from reconciler.gates.results import GateResult
-
-__all__ = ["Gate", "GateResult", "HttpGate"]

@@ -8,16 +8,14 @@ from collections.abc import Collection, Mapping
 
 from reconciler.docker import ContainerDetails, Docker
 from reconciler.errors import DockerFailed
+from reconciler.gates.health import ended, last_line
 from reconciler.gates.judging import Answer, failed, passed, rows_before, silent, unsure, wrong
 from reconciler.gates.model import RedisGate, SqlGate
 from reconciler.inside import Inside
 from snapshots.drivers import ExecResult
 from snapshots.errors import EngineFailed
 
-LEAST_SECONDS = 1.0
-"""What a test gets at least, however little is left: a shorter one would say nothing."""
 _CANNOT_RUN = (126, 127)
-_TOO_LATE = 124
 _CLIENTS = ("psql", "mariadb", "mysql")
 _WHICH = r"""
 for client in psql mariadb mysql; do
@@ -32,19 +30,6 @@ done
 _AWAY = re.compile(r"(?i)connect|starting up|shutting down|recovery mode|ERROR 20(02|03|13)")
 _REDIS_ERROR = re.compile(r"\A(\(error\) .*|Could not connect.*|Error:.*|AUTH failed.*)", re.S)
 _INTEGER = re.compile(r"\(integer\) (-?\d+)")
-
-
-def unhealthy(docker: Docker, container: ContainerDetails, limit: float) -> str | None:
-    """Run the health check's own test once, for at most its timeout or `limit` seconds; what is
-    wrong, or None."""
-    if container.health is None:
-        return None
-    timeout = max(LEAST_SECONDS, min(container.health.timeout, limit))
-    try:
-        result = docker.exec(container.id, container.health.argv, timeout=timeout)
-    except DockerFailed as error:
-        return error.message
-    return None if result.code == 0 else _ended(result)
 
 
 def ask_command(
@@ -68,10 +53,10 @@ def judge_exit(result: ExecResult, unsure_codes: Collection[int]) -> Answer:
     if result.code == 0:
         return passed(said)
     if result.code in unsure_codes:
-        return unsure(_ended(result), said, final=False)
+        return unsure(ended(result), said, final=False)
     if result.code in _CANNOT_RUN:
-        return unsure(f"could not be run: {_last_line(result)}", said)
-    return failed(_ended(result), said)
+        return unsure(f"could not be run: {last_line(result)}", said)
+    return failed(ended(result), said)
 
 
 def ask_sql(
@@ -192,15 +177,3 @@ def _redis(
 
 def _quoted(word: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"'
-
-
-def _ended(result: ExecResult) -> str:
-    last = _last_line(result)
-    if result.code == _TOO_LATE and not result.stdout.strip():
-        return last
-    return f"ended with exit code {result.code}" + (f" ({last})" if last else "")
-
-
-def _last_line(result: ExecResult) -> str:
-    lines = [line.strip() for line in f"{result.stdout}\n{result.stderr}".splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:200]

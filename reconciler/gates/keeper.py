@@ -15,7 +15,8 @@ from reconciler.docker import ContainerDetails
 from reconciler.errors import DockerFailed
 from reconciler.gates import asking
 from reconciler.gates.asking import Ground, Question
-from reconciler.gates.inside import LEAST_SECONDS, reset
+from reconciler.gates.health import LEAST_SECONDS
+from reconciler.gates.inside import reset
 from reconciler.gates.judging import Answer, Counting, Verdict, silent
 from reconciler.gates.model import Gate
 from reconciler.gates.results import GateResult, Result, bounded

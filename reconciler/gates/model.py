@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    ByteSize,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from reconciler.setting import Setting
 
@@ -294,17 +302,12 @@ def _form(value: Any) -> str:
     return SEVERAL if isinstance(value, list | tuple) else ONE
 
 
-Gates = Annotated[
-    Annotated[Gate, Tag(ONE)] | Annotated[tuple[Gate, ...], Tag(SEVERAL)], Discriminator(_form)
-]
+WRITTEN: TypeAdapter[Gate | tuple[Gate, ...]] = TypeAdapter(
+    Annotated[
+        Annotated[Gate, Tag(ONE)] | Annotated[tuple[Gate, ...], Tag(SEVERAL)], Discriminator(_form)
+    ]
+)
 """As it may be written: one gate, or a list."""
-
-
-def listed(gates: Gate | tuple[Gate, ...] | None) -> tuple[Gate, ...]:
-    """Either form as a tuple."""
-    if gates is None:
-        return ()
-    return gates if isinstance(gates, tuple) else (gates,)
 
 
 def insist_on_place(service: str, gates: tuple[Gate, ...]) -> None:

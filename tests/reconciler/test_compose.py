@@ -140,7 +140,7 @@ def test_the_stacks_gate_comes_before_the_files() -> None:
     found = model(web={"x-lockstep": {"gate": {"command": ["sh", "-c", "test $$A"]}}}, db={})
     ours = Gate(http=HttpGate(port=80))
     assert compose.gates(found, Settings(), "web") == (Gate(command=("sh", "-c", "test $A")),)
-    assert compose.gates(found, Settings(gates={"web": ours}), "web") == (ours,)
+    assert compose.gates(found, Settings(gates={"web": (ours,)}), "web") == (ours,)
     assert compose.gates(found, Settings(gates={"web": (ours, ours)}), "web") == (ours, ours)
     assert compose.gates(found, Settings(), "db") == ()
 
