@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from failpoints import failpoint
-from reconciler import clock, evidence, ingress, journal, places
+from reconciler import clock, ingress, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -32,6 +32,8 @@ def remove(stack: Stack, catalog: Catalog, docker: Docker, composer: Compose, wo
     if known is not None:
         guard_world(catalog, docker, state, known)
         _insist_on_copies(stack, state, known)
+    from reconciler import evidence  # nothing else in a preview needs it
+
     evidence.keep(stack, catalog, docker, world)
     failpoint("worlds.remove")
     remove_containers(stack, docker, composer, world)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import clock, detached
 from reconciler.catalog import Catalog
@@ -16,7 +16,6 @@ from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged
-from reconciler.evidence import Evidence
 from reconciler.gates.results import GateResult
 from reconciler.hooks import Hooks
 from reconciler.hookscene import Scene
@@ -26,6 +25,9 @@ from reconciler.journal import Intent, JournalFile
 from reconciler.ledger import World
 from reconciler.release import Release
 from reconciler.services import Services
+
+if TYPE_CHECKING:
+    from reconciler.evidence import Evidence
 
 
 @dataclass
@@ -160,6 +162,8 @@ class Undertaking:
         }
 
     def _evidence(self) -> Evidence:
+        from reconciler.evidence import Evidence  # a preview does not need it
+
         worlds = {self.to_world.name: self.new_record}
         if self.from_world is not None:
             worlds[self.from_world.name] = self.old_record

@@ -42,11 +42,13 @@ BESIDE = """
     image: IMAGE
     command: ["sh", "-c", "seq 6000; exec sleep 1000"]
     stop_signal: SIGKILL
+    network_mode: none
   mute:
     image: IMAGE
     command: ["sleep", "1000"]
     stop_signal: SIGKILL
     logging: {driver: none}
+    network_mode: none
 """
 
 
@@ -97,7 +99,8 @@ def _happens(past: Past, base: Path) -> None:
     (project.folder / "uploads").mkdir()
     project.compose_file(
         a='      VERSION: "1"=>      VERSION: "1"\n      DB_PASSWORD: "${DB_PASSWORD}"\n'
-        f'      API_TOKEN: "{PLAIN}"\n      CACHE: "redis://app:{PLAIN}@cache"',
+        f'      API_TOKEN: "{PLAIN}"\n      CACHE: "redis://app:{PLAIN}@cache"\n'
+        "    network_mode: bridge",
         c="\nvolumes:\n=>" + BESIDE.replace("IMAGE", python_image()) + "\nvolumes:\n",
         b="      - notes:/notes=>      - notes:/notes\n      - ./uploads:/uploads",
     )
