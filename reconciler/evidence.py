@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 BEFORE, FAILING, AFTER = "before", "failing", "after"
-_BEFORE_SECONDS = 2.0
+_BEFORE_SECONDS = 1.0
 _FAILING_SECONDS = 0.25
 """Longest wait for a look at the failed world, while nobody answers the stack's clients."""
 _CLOSING_SECONDS = 30.0

@@ -268,7 +268,7 @@ def test_no_secret_is_in_an_incident_or_its_export(past: Past, tmp_path: Path) -
                 content = gzip.decompress(content) if name.endswith(".gz") else content
                 found += [(f"{target}:{name}", v) for v in GIVEN if v.encode() in content]
     assert found == []
-    said = next(past.named("reverted").rglob("logs/*prod-003*/*.gz"))
+    said = next(past.named("reverted").rglob("logs/*prod-003*/*-app-*.gz"))
     assert "with ***" in gzip.decompress(said.read_bytes()).decode()
 
 
