@@ -406,5 +406,5 @@ def comparable(release: Release) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     text = "nothing" if type(value).__name__ == "NotPresent" else repr(value)
-    text = _DIGEST.sub(r"\1", text)
+    text = _PLACEHOLDER.sub(r"[secret \1]", _DIGEST.sub(r"\1", text))
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -213,7 +213,9 @@ class Program:
         if record is None or plan.move in (Move.STAY, Move.REPAIR):
             return plan
         live = facts.records.get(self.state.live_release or "")
-        return replace(plan, outlook=releasediff.between(live, record))
+        differs = releasediff.between(live, record)
+        warnings = (*plan.warnings, *releasediff.warnings(plan, differs))
+        return replace(plan, outlook=differs, warnings=warnings)
 
     @property
     def plan_for_readers(self) -> Plan:

@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler import compose
 from reconciler.outlook import EngineJump, Migrations, Outlook, ServiceChange
+from reconciler.plan import Action, Move, Plan
 from reconciler.release import Image, Release
 
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)*)")
@@ -100,3 +101,16 @@ def _migrations(before: Release, after: Release) -> Migrations | None:
         unknown=tuple(sorted(was.keys() - will.keys())),
         altered=tuple(sorted(f for f in was.keys() & will.keys() if was[f] != will[f])),
     )
+
+
+def warnings(plan: Plan, outlook: Outlook) -> tuple[str, ...]:
+    """What in the differences may do harm to the data."""
+    found = []
+    migrations = outlook.migrations
+    along = sorted(n for n, d in plan.datasets.items() if d.action is Action.FORK)
+    if plan.move is Move.BACK and along and migrations is not None and migrations.unknown:
+        found.append(
+            f"{', '.join(along)} goes along to {plan.target} as it is now, after "
+            f"{len(migrations.unknown)} migrations that {plan.target} does not know"
+        )
+    return tuple(found)

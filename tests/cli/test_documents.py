@@ -325,3 +325,19 @@ def test_the_impact_screen_of_standing_still_is_short() -> None:
     assert "nothing to do" in shown
     assert "downtime" not in shown
     assert "dataset" not in shown
+
+
+def test_a_rollback_is_shown_beside_the_other_ways() -> None:
+    console = Console(width=tables.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    refused = a_plan(refusals=(Refusal("there is too little room"),))
+    keeping = a_plan(datasets={}, downtime_measured=3)
+    ways = [("lockstep rollback (this)", a_plan()), ("keep", keeping), ("lockstep undo", refused)]
+    impact.compare(ways, console)
+    shown = console.export_text()
+    assert all(len(line) <= tables.WIDTH for line in shown.splitlines())
+    this, keep, undo = (next(r for r in shown.splitlines() if r.startswith(w)) for w, _ in ways)
+    assert "~1.4 s" in this
+    assert "412 shop.orders" in this
+    assert "~" not in keep
+    assert "nothing" in keep
+    assert "refused" in undo
