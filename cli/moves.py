@@ -120,7 +120,7 @@ def undo(
 def _begin(context: typer.Context) -> Context:
     """The context of a command that decides: its imports go on while the key is derived."""
     here = Context.of(context)
-    assert here.backend
+    _ = here.backend
     from reconciler import program  # noqa: F401
 
     return here
