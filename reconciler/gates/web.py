@@ -7,19 +7,22 @@ import json
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.message import Message
 from typing import Any
 
 from reconciler.docker import ContainerDetails, Docker
-from reconciler.gates.judging import Answer, failed, passed, silent, wrong_in_json
+from reconciler.gates.judging import Answer, failed, passed, silent, unsure, wrong_in_json
 from reconciler.gates.model import CertificateGate, HttpGate
 
 _BODY_BYTES = 1 << 20
 _EXCERPT = 300
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _DAY = 86400.0
+_LATE = "did not answer in time"
 
 
 def ask_http(
@@ -36,15 +39,22 @@ def ask_http(
         connection = _connection(host, port, gate, timeout)
         began = time.monotonic()
         try:
-            connection.request(gate.verb, gate.path, body=body, headers=headers)
-            response = connection.getresponse()
-            text = response.read(_BODY_BYTES).decode(errors="replace")
+            connection.connect()
+            with _cut_off(connection.sock, timeout):
+                connection.request(gate.verb, gate.path, body=body, headers=headers)
+                response = connection.getresponse()
+                text = response.read(_BODY_BYTES).decode(errors="replace")
+            took = time.monotonic() - began
+            if took < timeout:
+                return judge_http(gate, response.status, response.headers, text, took)
+        except (http.client.InvalidURL, UnicodeError) as error:
+            return unsure(f"cannot be asked: {error}")
         except (OSError, http.client.HTTPException) as error:
             answer = silent(_refused(error))
-            continue
         finally:
             connection.close()
-        return judge_http(gate, response.status, response.headers, text, time.monotonic() - began)
+        if time.monotonic() - began >= timeout:
+            answer = silent(_LATE)
     return answer
 
 
@@ -159,7 +169,7 @@ def _wrong_body(gate: HttpGate, status: int, body: str) -> str | None:
         return None
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"answered {status} with a body that is no JSON"
     found = filter(None, (wrong_in_json(document, value) for value in gate.expected))
     said = "; ".join(found)
@@ -193,12 +203,30 @@ def _certificate(address: tuple[str, int], gate: CertificateGate, timeout: float
     return passed(excerpt)
 
 
+@contextmanager
+def _cut_off(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """Who answers a byte at a time never runs into a time limit: the whole has one, too."""
+
+    def end() -> None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _handshake(
     address: tuple[str, int], context: ssl.SSLContext, host: str, timeout: float
 ) -> tuple[bytes, str]:
     """The certificate that is shown, and, if the context verifies it, until when it is valid."""
     with (
         socket.create_connection(address, timeout=timeout) as plain,
+        _cut_off(plain, timeout),
         context.wrap_socket(plain, server_hostname=host or None) as secure,
     ):
         verified = secure.getpeercert() or {}
@@ -207,7 +235,7 @@ def _handshake(
 
 def _refused(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "did not answer in time"
+        return _LATE
     if isinstance(error, ConnectionRefusedError):
         return "refused the connection"
     return f"did not answer: {error or type(error).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.server
 import json
@@ -170,6 +171,32 @@ def test_nobody_there(docker: Docker, closed: int, silent: int) -> None:
     mute = ask(docker, {"http": {"port": silent}}, timeout=0.1)
     assert (mute.verdict, mute.said) == (Verdict.SILENT, "did not answer in time")
     assert ask(docker, {"tcp": silent}).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+def test_who_answers_a_byte_at_a_time_is_not_waited_for(docker: Docker, first: bytes) -> None:
+    given_up = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        talk, _ = server.accept()
+        with talk, contextlib.suppress(OSError):
+            talk.sendall(first)
+            while not given_up.wait(0.02):
+                talk.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        try:
+            answer = ask(docker, {"http": {"port": server.getsockname()[1]}}, timeout=0.5)
+        finally:
+            given_up.set()
+    assert (answer.verdict, answer.said) == (Verdict.SILENT, "did not answer in time")
+
+
+def test_what_cannot_be_asked_says_neither_yes_nor_no(docker: Docker, port: int) -> None:
+    for asked in ({"path": "/a b"}, {"path": "/200", "headers": {"X": "\u2713"}}):
+        answer = ask(docker, {"http": {"port": port, **asked}})
+        assert (answer.verdict, answer.final) == (Verdict.UNSURE, True), answer
 
 
 def test_a_published_port_is_asked_when_the_container_has_no_address(
