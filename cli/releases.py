@@ -176,19 +176,13 @@ def reasons_to_keep(here: Context, release: str) -> tuple[str, ...]:
 
     from reconciler import retention
 
-    state = here.catalog.state()
-    records, _ = here.catalog.records()
-    previous = state.worlds[state.previous].release if state.previous else None
-    kept, _ = retention.retain(
+    kept = retention.as_it_stands(
         here.stack.settings.window,
-        records,
-        state,
-        live=state.live_release,
-        previous=previous,
-        unfinished=(),
-        now=time.time(),
+        here.catalog.records()[0],
+        here.catalog.state(),
+        time.time(),
     )
-    return next((k.reasons for k in kept if k.release == release), ())
+    return kept.get(release, ())
 
 
 def log(

@@ -56,6 +56,23 @@ def retain(
     return kept, tuple(r for r, why in reasons.items() if not why)
 
 
+def as_it_stands(
+    window: Window, releases: Collection[str], state: State, now: float
+) -> dict[str, tuple[str, ...]]:
+    """release -> its reasons, of those that are kept while nothing moves."""
+    previous = state.worlds[state.previous].release if state.previous else None
+    kept, _ = retain(
+        window,
+        releases,
+        state,
+        live=state.live_release,
+        previous=previous,
+        unfinished=(),
+        now=now,
+    )
+    return {k.release: k.reasons for k in kept}
+
+
 def needed_snapshots(state: State, keep: Collection[str]) -> set[str]:
     """Snapshots that releases in `keep` reference: their departures and their arrivals."""
     arrived = {

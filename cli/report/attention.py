@@ -34,7 +34,7 @@ def notices(material: Material) -> list[Notice]:
 def _what_runs(material: Material) -> Iterator[Notice]:
     state, declared = material.state, material.declared
     if material.interrupted is not None:
-        text = f"A switch to {material.interrupted} is under way, or was interrupted."
+        text = f"A switch was interrupted: {material.interrupted}"
         yield Notice("error", text, "lockstep recover")
     if state.stopped:
         yield Notice("error", "The stack was stopped by hand.", "lockstep up")

@@ -68,7 +68,7 @@ def timeline(found: Sequence[Visit], now: datetime) -> Drawing | None:
         x = 4 + number * (_PILL + _GAP)
         if number:
             made.line(x - _GAP, middle, x, middle, "ribbon")
-        if visit.release in places and visit.arrived in ("back", "refresh"):
+        if visit.release in places and visit.arrived == "back":
             low = middle + _HIGH / 2
             deepest = _returned(made, visit, places[visit.release], x, low)
             made.height = max(made.height, deepest + 8)
@@ -104,13 +104,19 @@ def _returned(made: Drawing, visit: Visit, before: float, x: float, low: float) 
     begin, end = before + _PILL / 2, x + _PILL / 2
     depth = min(64.0, 22 + (end - begin) / 14)
     style = "arc restored" if "restore" in visit.actions else "arc"
-    how = "restored from the store" if "restore" in visit.actions else "attached again"
+    how = _how(visit.actions)
     way = f"C{at(begin)} {at(low + depth)} {at(end)} {at(low + depth)} {at(end)} {at(low)}"
     made.path(f"M{at(begin)} {at(low)}{way}", style, f"{visit.release} came back, its data {how}")
     made.path(f"M{at(end - 4)} {at(low + 8)}L{at(end)} {at(low + 1)}l4 7", "arc")
     lowest = low + depth * 0.75 + 13
     made.text((begin + end) / 2, lowest, how, "small", "middle")
     return lowest
+
+
+def _how(actions: frozenset[str]) -> str:
+    if "restore" in actions:
+        return "restored from the store"
+    return "attached again" if "attach" in actions else "a fork of what was live"
 
 
 def _told(shown: Sequence[Visit], before: int) -> str:

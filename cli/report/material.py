@@ -63,7 +63,8 @@ class Material:
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     declared: str | None = None
     interrupted: str | None = None
-    """The world that a switch which is under way, or was interrupted, was to make live."""
+    """The world that a switch which was interrupted was to make live, or what is wrong with its
+    journal."""
     chain: str = ""
     host: str = ""
     store: StoreFacts = StoreFacts()
@@ -91,7 +92,7 @@ def gather(stack: Stack, catalog: Catalog) -> Material:
         metrics=measure(state),
         records=records,
         damaged=damaged,
-        kept=_kept(stack, state, records),
+        kept=retention.as_it_stands(stack.settings.window, records, state, time.time()),
         declared=stack.settings.release,
         interrupted=_interrupted(catalog),
         chain=chain,
@@ -103,30 +104,19 @@ def gather(stack: Stack, catalog: Catalog) -> Material:
     )
 
 
-def _kept(
-    stack: Stack, state: State, records: Mapping[str, Release]
-) -> Mapping[str, tuple[str, ...]]:
-    previous = state.worlds[state.previous].release if state.previous else None
-    kept, _ = retention.retain(
-        stack.settings.window,
-        records,
-        state,
-        live=state.live_release,
-        previous=previous,
-        unfinished=(),
-        now=time.time(),
-    )
-    return {k.release: k.reasons for k in kept}
-
-
 def _interrupted(catalog: Catalog) -> str | None:
+    """None as well while it runs: there is nothing to recover then."""
+    if not catalog.journal.exists():
+        return None
+    from reconciler import switch
     from reconciler.errors import CatalogDamaged
 
     try:
         intent = JournalFile(catalog.journal).read()
+        running = switch.running(catalog) is not None
     except CatalogDamaged as error:
         return error.message
-    return intent.to_world if intent is not None else None
+    return intent.to_world if intent is not None and not running else None
 
 
 def _store(stack: Stack) -> StoreFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from cli.report.material import Held, Material, StoreFacts
 from reconciler import retention
@@ -34,7 +34,9 @@ def moment(history: History, window: int = 5, hours: float = 7) -> Material:
         events=history.events,
         metrics=measure(state),
         records=records,
-        kept=_kept(history, window, made),
+        kept=retention.as_it_stands(
+            Window(last=window, pinned=("prod-003",)), records, state, made.timestamp()
+        ),
         declared=state.live_release,
         chain="5eed" * 16,
         host="web-1",
@@ -112,18 +114,3 @@ def hostile() -> Material:
         store=replace(found.store, problem=HOSTILE),
         incidents=({**dict.fromkeys(found.incidents[0], HOSTILE), "remarks": [{"text": HOSTILE}]},),
     )
-
-
-def _kept(history: History, window: int, made: datetime) -> dict[str, tuple[str, ...]]:
-    state = history.state
-    previous = state.worlds[state.previous].release if state.previous else None
-    kept, _ = retention.retain(
-        Window(last=window, pinned=("prod-003",)),
-        [name for name in history.records if name not in state.pruned],
-        state,
-        live=state.live_release,
-        previous=previous,
-        unfinished=(),
-        now=made.timestamp(),
-    )
-    return {k.release: k.reasons for k in kept}

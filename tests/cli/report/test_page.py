@@ -207,6 +207,19 @@ def test_the_ribbon_shows_what_was_live_and_what_came_back() -> None:
     ]
 
 
+def test_going_back_with_the_live_data_is_not_called_attached() -> None:
+    made = History()
+    made.forward()
+    made.forward()
+    made.back("prod-001")
+    found = charts.visits(history.entries(moment(made)))
+    for action, said in (("fork", "a fork of what was live"), ("attach", "attached again")):
+        found[-1].actions = frozenset({action})
+        drawing = charts.timeline(found, made.now)
+        assert drawing is not None
+        assert said in [s.text for s in drawing.shapes]
+
+
 def test_bars_are_as_tall_as_the_downtime() -> None:
     rows = history.entries(moment(a_dozen()))
     drawing = charts.downtime(rows)

@@ -178,6 +178,7 @@ def test_the_running_switch_is_followed_and_its_end_is_shown(
         assert "forward: prod-011 to prod-012" in page.locator("#running-says").inner_text()
         assert page.locator("#running-log").inner_text() == "stopping <b>shop-prod-011</b>"
         assert shown.complaints(page) == []
+        assert "interrupted" not in served.ask(f"/{served.token}/")[2]
         history.forward()
         served.write()
         expect(page.locator("h1")).to_have_text("prod-013 is live")
