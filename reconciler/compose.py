@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from reconciler.config import Setting, Settings
 from reconciler.errors import BadInput
 from reconciler.gates import written
 from reconciler.gates.written import Gates
-from reconciler.hooksettings import Hook
 from reconciler.release import Release, Strategy
+from reconciler.setting import Hooks
 
 Model = Mapping[str, Any]
 NOTE = "x-lockstep"
@@ -27,14 +27,17 @@ _FILE_SECRET = "file:"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
-def _insist_on_noted(_note: type[Setting], hooks: dict[str, Hook]) -> dict[str, Hook]:
+def _insist_on_noted(hooks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """A compose file may come from anywhere; who may command the host says so in the config."""
     for name, hook in hooks.items():
-        if hook.command is not None:
+        if hook.get("command") is not None:
             raise ValueError(f"{name}: a command on the host belongs into the stack's config")
-        if hook.service or hook.dataset:
+        if hook.get("service") or hook.get("dataset"):
             raise ValueError(f"{name}: it is of where it stands; only the config names another")
     return hooks
+
+
+NotedHooks = Annotated[Hooks, AfterValidator(_insist_on_noted)]
 
 
 class ServiceNote(Setting):
@@ -46,9 +49,7 @@ class ServiceNote(Setting):
     driver: str | None = None
     job: bool | Literal["again"] = False
     """Ends by itself; `again`: runs also when a release is gone back to."""
-    hooks: dict[str, Hook] = Field({}, description="of this service; no command on the host")
-
-    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
+    hooks: NotedHooks = Field({}, description="of this service; no command on the host")
 
     @property
     def all_gates(self) -> Gates:
@@ -67,9 +68,7 @@ class VolumeNote(Setting):
     strategy: Strategy | None = None
     shared: bool | None = None
     was: str | None = None
-    hooks: dict[str, Hook] = Field({}, description="of this dataset; no command on the host")
-
-    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
+    hooks: NotedHooks = Field({}, description="of this dataset; no command on the host")
 
 
 class TopNote(Setting):
@@ -77,9 +76,7 @@ class TopNote(Setting):
 
     dropped: tuple[str, ...] = ()
     gates: Gates = ()
-    hooks: dict[str, Hook] = Field({}, description="of the stack; no command on the host")
-
-    _are_noted = field_validator("hooks")(classmethod(_insist_on_noted))
+    hooks: NotedHooks = Field({}, description="of the stack; no command on the host")
 
     @model_validator(mode="after")
     def _gates_are_in_their_place(self) -> Self:

@@ -19,9 +19,9 @@ from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.gates import written
 from reconciler.gates.written import Gates
-from reconciler.hooksettings import Hook
 from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
+from reconciler.setting import Hooks
 from reconciler.setting import Setting as Setting
 
 if TYPE_CHECKING:
@@ -212,9 +212,7 @@ class Settings(Setting):
     reach: Literal["auto", "direct", "helper"] = Field(
         "auto", description="volumes are read by this process itself, or by helper containers"
     )
-    hooks: dict[str, Hook] = Field(
-        {}, description="what is run before and after each phase of a switch"
-    )
+    hooks: Hooks = Field({}, description="what is run before and after each phase of a switch")
     notify: tuple[Notify, ...] = Field((), description="who is told what happens: Apprise URLs")
     texts: dict[Text, str] = Field(
         {}, description="files with the team's own templates of what is told"

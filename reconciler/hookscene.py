@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import compose
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
 from reconciler.docker import PROJECT, Docker
-from reconciler.hooksettings import Hook
 from reconciler.hooktable import PLACES, At, Side
 from reconciler.ledger import World
 from reconciler.release import Release
+from reconciler.setting import Hooks
+
+if TYPE_CHECKING:
+    from reconciler.hooksettings import Hook
 
 SCHEMA = 1
 
@@ -65,7 +68,7 @@ def declared(settings: Settings, record: Release | None) -> list[Declared]:
     """Every hook that the config and a release's compose file declare; the config's word counts
     where both name one. Raises BadInput."""
     found = {(d.name, d.of): d for d in _noted(record.model)} if record is not None else {}
-    for name, hook in settings.hooks.items():
+    for name, hook in _parsed(settings.hooks).items():
         made = Declared(name, hook, hook.service or "", hook.dataset or "")
         found[name, made.of] = made
     return sorted(found.values(), key=lambda d: (d.hook.order, d.name, d.of))
@@ -74,16 +77,24 @@ def declared(settings: Settings, record: Release | None) -> list[Declared]:
 def _noted(model: compose.Model) -> Iterator[Declared]:
     """Those of the compose file, whose notes are read only where one is."""
     if _has(model):
-        for name, hook in compose.top_note(model).hooks.items():
+        for name, hook in _parsed(compose.top_note(model).hooks).items():
             yield Declared(name, hook)
     for service, body in compose.services(model).items():
         if _has(body):
-            for name, hook in compose.service_note(model, service).hooks.items():
+            for name, hook in _parsed(compose.service_note(model, service).hooks).items():
                 yield Declared(name, hook, service=service)
     for volume, body in (model.get("volumes") or {}).items():
         if _has(body or {}):
-            for name, hook in compose.volume_note(model, volume).hooks.items():
+            for name, hook in _parsed(compose.volume_note(model, volume).hooks).items():
                 yield Declared(name, hook, dataset=volume)
+
+
+def _parsed(hooks: Hooks) -> dict[str, Hook]:
+    if not hooks:
+        return {}
+    from reconciler.hooksettings import parsed
+
+    return parsed(hooks)
 
 
 def _has(body: Mapping[str, Any]) -> bool:

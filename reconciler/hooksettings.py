@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reconciler.hooktable import PLACES, At, Failure, Side
 from reconciler.plan import Action, Move
@@ -121,3 +122,34 @@ class Hook(Setting):
         """The service whose container it works with; `own`: the service that it is a hook of."""
         said = self.exec or self.run or self.http
         return (said.service if said is not None else "") or own
+
+
+def parsed(hooks: Mapping[str, Mapping[str, Any]]) -> dict[str, Hook]:
+    """The hooks by name. Raises ValueError that names the key and what is wrong with it."""
+    found = {}
+    for name, said in hooks.items():
+        try:
+            found[name] = Hook.model_validate(said)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(["hooks", name, *(str(part) for part in problem["loc"])])
+            raise ValueError(f"{where}: {problem['msg']}") from None
+    return found
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a hook, without references: it stands within another's."""
+    whole = Hook.model_json_schema()
+    parts = whole.pop("$defs")
+
+    def without_references(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_references(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        rest = {k: without_references(v) for k, v in value.items() if k != "$ref"}
+        name = value.get("$ref", "").rpartition("/")[2]
+        return {**without_references(parts[name]), **rest} if name else rest
+
+    described: dict[str, Any] = without_references(whole)
+    return described

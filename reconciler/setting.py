@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Setting(BaseModel):
     """A part of the stack's settings: a key nobody knows is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _can_be_read(hooks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if hooks:
+        from reconciler import hooksettings
+
+        hooksettings.parsed(hooks)
+    return hooks
+
+
+def _described(schema: dict[str, Any]) -> None:
+    from reconciler import hooksettings
+
+    schema["additionalProperties"] = hooksettings.schema()
+
+
+Hooks = Annotated[
+    dict[str, dict[str, Any]],
+    AfterValidator(_can_be_read),
+    Field(json_schema_extra=_described),
+]
+"""The user's hooks as they are written: name -> what `hooksettings.parsed` makes a Hook of. Who has
+none does not pay for what they may be."""

@@ -303,3 +303,11 @@ def scene(folder: Path, *, move: str = "forward", actions: dict[str, str] | None
     # Commands on the host and calls need no Docker but for the list of addresses.
     docker = cast(Docker, _NoContainers())
     return Scene(made, Catalog(made), docker, move, "now", world, world, None, None, actions or {})
+
+
+def test_the_schema_of_the_settings_describes_a_hook() -> None:
+    """Wherever hooks are read from: an editor knows what they may be."""
+    described = config.Settings.model_json_schema()["properties"]["hooks"]["additionalProperties"]
+    assert described["properties"]["at"]["items"]["enum"] == [*At]
+    assert described["additionalProperties"] is False
+    assert "$ref" not in json.dumps(described)
