@@ -70,6 +70,8 @@ def _masked(scene: Scene, text: str) -> str:
 
 def _run(scene: Scene, declared: Declared, at: At, facts: str, limit: float) -> Ran:
     hook = declared.hook
+    if hook.incomplete:
+        return Ran("failed", 0.0, why=f"it does not say {hook.incomplete}")
     if hook.command is not None:
         root = scene.stack.root
         done = hostcommand.run(hook.command, stdin=facts, timeout=limit, cwd=root, env=_host_env())

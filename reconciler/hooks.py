@@ -16,6 +16,7 @@ from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker
 from reconciler.errors import CatalogDamaged, DebtsUnpaid, LockstepError, Refused
+from reconciler.gates.results import GateResult, Result
 from reconciler.hookrecord import SAID, HookRun
 from reconciler.hookscene import Declared, Scene
 from reconciler.hooktable import (
@@ -139,7 +140,7 @@ class Hooks:
         if at in EXTENDS_THE_PROOF:
             self._extend(ran.seconds)
         if not done.passed:
-            self._failed(declared, at, f"hook {declared.name} ({at}): {ran.last_words}")
+            self._failed(declared, done)
 
     def _writes(self, declared: Declared, at: At) -> str:
         hook = declared.hook
@@ -164,7 +165,9 @@ class Hooks:
             self._ran[run.key] = run
             self._note(dict(self._ran))
 
-    def _failed(self, declared: Declared, at: At, what: str) -> None:
+    def _failed(self, declared: Declared, run: HookRun) -> None:
+        at = At(run.at)
+        what = f"hook {run.name} ({at}): {run.said}"
         match declared.hook.failure(at):
             case Failure.IGNORE:
                 self._say(f"{what} (ignored)")
@@ -172,7 +175,7 @@ class Hooks:
                 self._say(what)
                 self.warnings.append(what)
             case Failure.ABORT:
-                raise _aborted(PLACES[at].abort, what)
+                raise _aborted(PLACES[at].abort, what, run)
 
     def _write_log(self, run: HookRun, output: str) -> None:
         """All that it said, beside the log of the switch; without it a hook is run all the same."""
@@ -213,15 +216,24 @@ def _forget_old(catalog: Catalog) -> None:
         path.unlink(missing_ok=True)
 
 
-def _aborted(abort: Abort, what: str) -> LockstepError:
+def _aborted(abort: Abort, what: str, run: HookRun) -> LockstepError:
     match abort:
         case Abort.REFUSED:
             return Refused(what, next_step="nothing was changed; mend it, then run this again")
         case Abort.UNPROVED:
-            return NotProved(what)
-        case Abort.UNPRUNED:
-            return DebtsUnpaid(
-                what, next_step="lockstep up   tries again; nothing is pruned before"
+            failure = NotProved(what)
+            failure.result = GateResult(
+                gate=f"hook {run.name} ({run.at})",
+                service=run.of,
+                kind="hook",
+                result=Result.FAILED,
+                means="fail",
+                seconds=run.seconds,
+                said=run.said,
             )
+            return failure
+        case Abort.UNPRUNED:
+            again = "lockstep up   tries again; nothing is pruned before"
+            return DebtsUnpaid(what, next_step=again)
         case _:
             return HookFailed(what)

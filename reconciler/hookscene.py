@@ -133,6 +133,9 @@ def problems(found: list[Declared], record: Release, secrets: Mapping[str, str])
     services = compose.services(record.model)
     for declared in found:
         hook, who = declared.hook, f"hook {declared.name}"
+        if hook.incomplete:
+            yield f"{who} does not say {hook.incomplete}"
+            continue
         if declared.service and declared.service not in services:
             yield f"{who} is of service {declared.service}, which {record.name} does not have"
         if declared.dataset and declared.dataset not in record.datasets:

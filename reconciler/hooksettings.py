@@ -44,16 +44,16 @@ class Call(Setting):
     status: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _goes_somewhere(self) -> Self:
-        if bool(self.url) == (self.port is not None):
-            raise ValueError("http needs either url, or port (and path) of a service")
+    def _goes_one_way(self) -> Self:
+        if self.url and self.port is not None:
+            raise ValueError("http has either a url, or a port (and path) of a service")
         return self
 
 
 class Hook(Setting):
     """One hook: when, what, and what its failure means (docs/hooks.md)."""
 
-    at: Annotated[tuple[At, ...], Field(min_length=1)]
+    at: tuple[At, ...] = ()
     exec: InContainer | None = None
     run: OneOff | None = None
     http: Call | None = None
@@ -77,8 +77,7 @@ class Hook(Setting):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
-        said = [k for k in ("exec", "run", "http", "command") if getattr(self, k) is not None]
-        if len(said) != 1:
+        if len(self._kinds) > 1:
             raise ValueError("a hook has one of exec, run, http and command")
         if self.service and self.dataset:
             raise ValueError("a hook is of a service or of a dataset, not of both")
@@ -101,6 +100,20 @@ class Hook(Setting):
             raise ValueError(f"at {at} nobody may write the {side} world's data: run cannot be")
         if self.preview and (self.run is not None or (self.in_world and at not in _PREVIEWED)):
             raise ValueError(f"at {at} a preview has no world to ask: preview cannot be")
+
+    @property
+    def _kinds(self) -> list[str]:
+        kinds = ("exec", "run", "http", "command")
+        return [kind for kind in kinds if getattr(self, kind) is not None]
+
+    @property
+    def incomplete(self) -> str | None:
+        """What is missing. No error of the config, in which one is set after the other."""
+        if not self.at:
+            return "at: when it runs"
+        if self.http is not None and not self.http.url and self.http.port is None:
+            return "http.url, or http.port of a service"
+        return None if self._kinds else "one of exec, run, http and command"
 
     @property
     def in_world(self) -> bool:

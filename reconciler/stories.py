@@ -178,7 +178,7 @@ def _release(state: State, world: str | None) -> str:
 
 
 def _about(seconds: float | None) -> str:
-    return f"about {seconds:.1f} s" if seconds is not None else ""
+    return f"about {seconds:.1f} s" if seconds else ""
 
 
 def _seconds(seconds: float | None) -> str:

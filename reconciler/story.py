@@ -168,7 +168,7 @@ def _next(state: State, outcome: Reverted) -> Iterator[str]:
 
 def _named(gate: GateResult) -> str:
     what = f"{gate.gate} of {gate.service}" if gate.service else gate.gate
-    return what if gate.kind in ("ready", "data") else f"gate {what}"
+    return what if gate.kind in ("ready", "data", "hook") else f"gate {what}"
 
 
 def _clock(at: str) -> str:

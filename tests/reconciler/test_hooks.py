@@ -71,9 +71,7 @@ def test_the_table_keeps_the_promises() -> None:
 @pytest.mark.parametrize(
     ("said", "refusal"),
     [
-        ({"at": "pre-stop"}, "one of exec, run, http and command"),
         ({"at": "pre-stop", **COMMAND, **EXEC}, "one of exec, run, http and command"),
-        ({"at": [], **COMMAND}, "at least 1 item"),
         ({"at": "pre-lunch", **COMMAND}, "'pre-prepare', 'post-prepare'"),
         ({"at": "post-commit", "on_failure": "abort", **COMMAND}, "is warn or ignore"),
         ({"at": "pre-revert", "on_failure": "abort", **COMMAND}, "is warn or ignore"),
@@ -82,7 +80,7 @@ def test_the_table_keeps_the_promises() -> None:
         ({"at": "pre-start", "world": "old", **RUN}, "a hook is for the new world"),
         ({"at": "pre-start", "preview": True, **EXEC}, "a preview has no world to ask"),
         ({"at": "pre-stop", "preview": True, **RUN}, "a preview has no world to ask"),
-        ({"at": "pre-stop", "http": {"path": "/x"}}, "either url, or port"),
+        ({"at": "pre-stop", "http": {"url": "http://h", "port": 1}}, "has either a url, or a port"),
         ({"at": "pre-stop", "http": {"url": "file:///etc/passwd"}}, "pattern"),
         ({"at": "pre-stop", "service": "web", "dataset": "db", **COMMAND}, "not of both"),
         ({"at": "pre-stop", "timeout": 0, **COMMAND}, "greater than 0"),
@@ -97,6 +95,22 @@ def test_a_hook_that_cannot_be_is_refused(
         read(tmp_path, mine=said)
     assert refusal in str(raised.value)
     assert "hooks.mine" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "missing"),
+    [
+        ({"at": "pre-stop"}, "one of exec, run, http and command"),
+        (COMMAND, "at: when it runs"),
+        ({"at": "pre-stop", "http": {"path": "/x"}}, "http.url, or http.port of a service"),
+    ],
+)
+def test_what_is_set_after_the_other_is_missed_by_the_preview(
+    tmp_path: Path, said: dict[str, Any], missing: str
+) -> None:
+    found = hookscene.declared(read(tmp_path, mine=said).settings, None)
+    problems = list(hookscene.problems(found, record({"services": {}}), {}))
+    assert problems == [f"hook mine does not say {missing}"]
 
 
 @pytest.mark.parametrize("place", ["service", "volume", "top"])

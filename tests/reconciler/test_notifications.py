@@ -204,7 +204,7 @@ def test_an_outcome_is_told_by_its_facts(
         subject, body = wording.written(tmp_path, {}, text, story)
         assert subject
         assert "$" not in subject + body
-        assert ("measured" in body) == bool(story.measured and text is not Text.STAKEHOLDERS)
+        assert ("measured" in body) == bool(story.measured)
 
 
 def test_texts_have_the_words_of_the_team(tmp_path: Path) -> None:

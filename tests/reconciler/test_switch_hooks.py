@@ -221,6 +221,9 @@ def test_a_hook_that_fails_does_what_the_table_says(trial: Trial) -> None:
     assert trial.notes() == ["kept"]
     outcome = trial.reverted()
     assert outcome.quarantine
+    assert [(g.gate, g.service, g.kind) for g in outcome.gates if g.result != "passed"] == [
+        ("hook late (pre-start)", "web", "hook")
+    ]
     assert outcome.touched, "a one-off container may have written the data"
     assert outcome.sealed == {"notes": f"{trial.project}-prod_notes_g2"}
     results = {run.key: run.result for run in outcome.hooks}
