@@ -21,7 +21,7 @@ class InContainer(Setting):
 
     command: Command
     service: str = Field("", description="whose container; the hook's own service if not said")
-    user: str = ""
+    user: str = Field("", description="as whom; the container's own user if not said")
 
 
 class OneOff(Setting):
@@ -35,13 +35,13 @@ class OneOff(Setting):
 class Call(Setting):
     """An HTTP request, which any answer of 2xx (or one of `status`) lets pass."""
 
-    url: str = Field("", pattern=r"^(https?://.+)?$")
+    url: str = Field("", pattern=r"^(https?://.+)?$", description="where to")
     port: int | None = Field(None, description="in place of a url: a port of the service itself")
-    path: str = "/"
-    service: str = ""
-    method: Literal["POST", "PUT", "GET"] = "POST"
+    path: str = Field("/", description="with `port`")
+    service: str = Field("", description="with `port`: whose; the hook's own if not said")
+    method: Literal["POST", "PUT", "GET"] = Field("POST", description="GET sends no facts")
     headers: dict[str, str] = Field({}, description="${NAME} is the value of secrets.NAME")
-    status: tuple[int, ...] = ()
+    status: tuple[int, ...] = Field((), description="answers that let pass; any 2xx if not said")
 
     @model_validator(mode="after")
     def _goes_one_way(self) -> Self:
@@ -53,19 +53,23 @@ class Call(Setting):
 class Hook(Setting):
     """One hook: when, what, and what its failure means (docs/hooks.md)."""
 
-    at: tuple[At, ...] = ()
+    at: tuple[At, ...] = Field((), description="when it runs: one place, or several")
     exec: InContainer | None = None
     run: OneOff | None = None
     http: Call | None = None
     command: Command | None = Field(None, description="on the host; only in the stack's config")
     service: str | None = Field(None, description="of one service; only in the stack's config")
     dataset: str | None = Field(None, description="of one dataset; only in the stack's config")
-    on_failure: Failure | None = None
-    timeout: Annotated[float, Field(gt=0)] | None = None
+    on_failure: Failure | None = Field(
+        None, description="by the table of docs/hooks.md if not said"
+    )
+    timeout: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="seconds; by the table if not said"
+    )
     order: int = Field(0, description="hooks at one place run by this, then by name")
     moves: tuple[Move, ...] = Field((), description="only with these moves; all if not said")
     actions: tuple[Action, ...] = Field((), description="of a dataset: only with these actions")
-    world: Side | None = None
+    world: Side | None = Field(None, description="by the table if not said")
     repeatable: bool = Field(False, description="may be run again after a crash")
     preview: bool = Field(False, description="asked by a preview as well, with `dry: true`")
     secrets: tuple[str, ...] = Field((), description="secrets whose values its facts have")
