@@ -17,6 +17,7 @@ from typing import IO
 KEPT = 64 << 10
 """Bytes of its output that are kept, the last ones."""
 _DRAIN_SECONDS = 2.0
+_POLL_SECONDS = 0.05
 # The process that runs a switch ignores signals, and a shell could not undo that.
 _AS_USUAL = """
 import os, signal, sys
@@ -46,9 +47,10 @@ def run(
     timeout: float,
     cwd: Path,
     env: Mapping[str, str],
+    given_up: threading.Event | None = None,
 ) -> Ended:
     """Run it in a session of its own; both its outputs together. What it started and left running
-    in its process group is killed. Code 127 when it is not there."""
+    in its process group is killed. Code 127 when it is not there. `given_up`: ends it early."""
     began = time.monotonic()
     kept = bytearray()
     given = os.memfd_create("lockstep")
@@ -69,16 +71,23 @@ def run(
     assert child.stdout is not None
     reader = threading.Thread(target=_keep_last, args=(child.stdout, kept), daemon=True)
     reader.start()
-    code: int | None
-    try:
-        code = child.wait(timeout)
-    except subprocess.TimeoutExpired:
-        code = None
+    code = _await(child, timeout, given_up)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     reader.join(_DRAIN_SECONDS)
     return Ended(code, bytes(kept).decode(errors="replace"), time.monotonic() - began)
+
+
+def _await(
+    child: subprocess.Popen[bytes], timeout: float, given_up: threading.Event | None
+) -> int | None:
+    """Its code; None when its time is over or it was given up."""
+    until = time.monotonic() + timeout
+    while (left := until - time.monotonic()) > 0 and not (given_up and given_up.is_set()):
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(min(left, _POLL_SECONDS) if given_up else left)
+    return child.poll()
 
 
 def _keep_last(stream: IO[bytes], kept: bytearray) -> None:

@@ -29,7 +29,6 @@ UNLIMITED = {
 }
 # Children that outlive a call: whoever starts one waits for it with a limit, or may not wait.
 CHILDREN = {
-    "reconciler/gates/onhost.py": "a gate's command: killed with its group when its time is over",
     "reconciler/detached.py": "the switch: a deadline of its own, and nobody may cut it off",
     "reconciler/frozen.py": "the watchdog ends by itself, by the time that it is given",
     "reconciler/composeplugin.py": "a build: killed when its time is over",

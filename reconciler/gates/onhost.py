@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import tempfile
 import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from reconciler import hostcommand
 from reconciler.gates.inside import judge_exit
 from reconciler.gates.judging import Answer, unsure
 from snapshots.drivers import ExecResult
 
-MOST_OUTPUT = 64 << 10
-"""Bytes of its output's end that are kept."""
-_POLL_SECONDS = 0.05
 _KEPT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
 """Of the environment, in which the stack's passphrase may be, a command gets only these, and
 what begins with LC_ or DOCKER_."""
@@ -50,53 +43,18 @@ def run(
     given_up: threading.Event,
 ) -> ExecResult:
     """A command's end; code 124 after `timeout` seconds or when it was given up, with all that it
-    started killed. Raises OSError when it cannot be run."""
-    with tempfile.TemporaryFile() as given:
-        given.write(json.dumps(facts).encode())
-        given.seek(0)
-        child = subprocess.Popen(
-            list(argv),
-            cwd=folder,
-            env=_environment(),
-            stdin=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    kept = bytearray()
-    reader = threading.Thread(target=_read, args=(child.stdout, kept), daemon=True)
-    reader.start()
-    try:
-        code = _await(child, timeout, given_up)
-    finally:
-        _kill_all(child)
-    reader.join(_POLL_SECONDS * 20)
-    said = bytes(kept).decode(errors="replace")
-    if code is None:
-        return ExecResult(124, said, f"not finished after {timeout:g} s")
-    return ExecResult(code, said, "")
-
-
-def _read(stream: IO[bytes], kept: bytearray) -> None:
-    with stream:
-        while part := os.read(stream.fileno(), MOST_OUTPUT):
-            kept += part
-            del kept[:-MOST_OUTPUT]
-
-
-def _await(child: subprocess.Popen[bytes], timeout: float, given_up: threading.Event) -> int | None:
-    until = time.monotonic() + timeout
-    while time.monotonic() < until and not given_up.is_set():
-        with suppress(subprocess.TimeoutExpired):
-            return child.wait(_POLL_SECONDS)
-    return child.poll()
-
-
-def _kill_all(child: subprocess.Popen[bytes]) -> None:
-    """Also what it left behind in its session's group."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    started killed; 127 when it is not there."""
+    done = hostcommand.run(
+        argv,
+        stdin=json.dumps(facts),
+        timeout=timeout,
+        cwd=folder,
+        env=_environment(),
+        given_up=given_up,
+    )
+    if done.code is None:
+        return ExecResult(124, done.output, f"not finished after {timeout:g} s")
+    return ExecResult(done.code, done.output, "")
 
 
 def _environment() -> dict[str, str]:
