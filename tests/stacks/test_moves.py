@@ -91,6 +91,9 @@ def test_fault_53_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) 
     moves = [e["move"] for e in notes.entries()]
     assert moves == ["forward", "back", "back", "back", "forward", "forward", "first"]
     assert all(e["downtime_seconds"] is not None for e in notes.entries() if e["move"] != "first")
+    back = notes.run("metrics", "--json").json()["moves"]["back"]
+    assert back["switches"] == back["missed_estimate_seconds"]["count"] == 3
+    assert back["set_aside"]["notes"]["bytes"] > 0
 
 
 def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> None:
