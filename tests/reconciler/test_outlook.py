@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,33 @@ def test_releases_kept_for_the_same_reasons_are_told_together() -> None:
         ("prod-001 ... prod-006 (6)", "pinned"),
         ("prod-007", "live, pinned"),
     ]
+
+
+def test_diagnostics_and_output_tell_the_same_facts() -> None:
+    differs = Outlook(
+        services=(ServiceChange("web", "changed", ("shop:1 (a)", "shop:2 (b)")),),
+        files=("shop.toml",),
+        engines=(EngineJump("db", "postgres", "15", "16"),),
+        migrations=Migrations(new=("m/3.sql",)),
+    )
+    planned = a_dataset({"orders": Count(12, 10), "carts": Count(1, 4)}, source_text="the data")
+    plan = Plan(
+        Move.BACK, 1, "prod-001", "w2", "w1", False, {"d": planned},
+        says="prod-002 -> prod-001", outlook=differs, keep=(Kept("prod-002", ("previous",)),),
+        downtime_estimate_seconds=1.5, downtime_basis="a guess", hooks=("hook warm: says so",),
+    )  # fmt: skip
+    told = "\n".join(impact.lines(plan))
+    facts = (
+        "web: image shop:1 (a) -> shop:2 (b)",
+        "config files: shop.toml",
+        "db: postgres 15 -> 16, another major version",
+        "migrations: 1 new: m/3.sql",
+        "set aside: 2 orders (now 12, then 10)",
+        "comes back: 3 carts (now 1, then 4)",
+        "about 1.5 s (a guess)",
+    )
+    for text in (*facts, "lockstep undo", "kept: prod-002 (previous)", "hook warm: says so"):
+        assert text in told
+    output = impact.output(plan)
+    assert [fact for fact in facts if fact not in json.dumps(output)] == []
+    assert output["says"] == plan.says
