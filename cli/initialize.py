@@ -10,33 +10,26 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import ask, fence, options, stackschema
-from cli.context import PASSPHRASE, Context, offer_passphrase, read_stack
-from cli.envfile import read_env, secrets_in
+from cli.context import PASSPHRASE, Context
+from cli.folder import COMPOSE_FILES, Folder, compose_name
 from reconciler import names
-from reconciler.errors import BadInput, LockstepError, Refused
+from reconciler.errors import BadInput, Refused
 
 if TYPE_CHECKING:
-    from cli.backend import Backend
     from cli.findings import Proposal
-    from reconciler.config import Stack
-    from reconciler.definition import Definition
-    from reconciler.docker import Docker, ImageInfo, Listed
 
-COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 IGNORED = ("releases/", ".lockstep/", ".pulumi/")
 TEMPLATES = Path(__file__).parent / "templates"
-WORKING_DIR = "com.docker.compose.project.working_dir"
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 
 
@@ -109,17 +102,14 @@ def _write_compose_file(root: Path, container: str, *, yes: bool) -> list[str]:
     return handmade.write_compose_file(root, container, docker.connect(), yes=yes)
 
 
-class Setup:
-    """What a folder has and lacks."""
+class Setup(Folder):
+    """What a folder lacks, and how that is made."""
 
     def __init__(self, root: Path, stack: str, *, fenced: bool = True) -> None:
         names.check_stack(stack)
         if not root.is_dir():
             raise BadInput(f"{root} is not a folder")
-        self.root = root
-        self.stack = stack
-        self.name = ""
-        self.compose_file = next((root / n for n in COMPOSE_FILES if (root / n).is_file()), None)
+        super().__init__(root, stack)
         if self.compose_file is None and not (root / "Pulumi.yaml").is_file():
             raise BadInput(
                 f"there is no compose file in {root} ({', '.join(COMPOSE_FILES)})",
@@ -142,10 +132,10 @@ class Setup:
 
     def choose_name(self, wanted: str | None, *, yes: bool) -> None:
         """The project's name: that of Pulumi.yaml, else the option, else what Compose calls it."""
-        known = self._known_name()
+        known = self.known_name()
         if known is not None and wanted not in (None, known):
             raise BadInput(f"Pulumi.yaml calls this project {known}, not {wanted}")
-        default = known or wanted or self._running_project() or compose_name(self.root)
+        default = known or wanted or self.running_project() or compose_name(self.root)
         chosen = known or wanted or ask.text("Name of the compose project", default, yes=yes)
         if _PROJECT.fullmatch(chosen) is None:
             raise BadInput(
@@ -154,37 +144,6 @@ class Setup:
                 next_step="lockstep init --name NAME",
             )
         self.name = chosen
-
-    def findings(self) -> Iterator[str]:
-        """What is there, in lines for the person."""
-        from cli import findings
-
-        if self.compose_file is not None:
-            yield f"compose file: {self.compose_file}"
-        definition = self._definition
-        if definition is not None:
-            services = sorted(definition.model.get("services", {}))
-            yield f"services: {', '.join(services)}"
-            yield from findings.dataset_lines(self._stack, definition)
-            yield self._proof[0]
-            for warning in definition.warnings:
-                yield f"warning: {warning}"
-        if self._running and self._model is not None:
-            from reconciler import jobs
-
-            for line in jobs.unmarked(self._model, self._docker.containers(project=self.name)):
-                yield f"warning: {line}"
-        with suppress(LockstepError, OSError):
-            if self._docker.is_local:
-                yield from findings.disk_lines(self._stack, self._docker, definition)
-        if self._running:
-            yield (
-                f"running: {len(self._running)} containers of project {self.name}; the first up "
-                f"adopts them as {self.stack}-000, with their data: they are stopped then, get "
-                "restart: no, and stay for a rollback"
-            )
-        else:
-            yield f"running: nothing of project {self.name}"
 
     def missing(self) -> Iterator[Step]:
         """What has to be made, in the order in which it has to be made."""
@@ -211,12 +170,12 @@ class Setup:
             )
         if not self._stack_exists():
             yield Step(f"the state of stack {self.stack}, in .pulumi/", self._make_stack)
-        for name, value in self._new_secrets().items():
+        for name, value in self.new_secrets().items():
             yield Step(
                 f"secrets.{name}, encrypted, from .env (its name looks like a secret)",
                 self._setting_secret(name, value),
             )
-        proposal = self._proof[1]
+        proposal = self.proof[1]
         if proposal is not None:
             yield Step(
                 f"gates.{proposal.service}.tcp {proposal.port}: a release is proved when that port "
@@ -244,31 +203,6 @@ class Setup:
         yield "  lockstep preview               shows what up will do"
         yield "  lockstep up"
 
-    def _known_name(self) -> str | None:
-        if not (self.root / "Pulumi.yaml").is_file():
-            return None
-        from engine import Project
-
-        return Project.find(self.root).name
-
-    @cached_property
-    def _docker(self) -> Docker:
-        from reconciler import docker
-
-        return docker.connect()
-
-    @cached_property
-    def _listed(self) -> tuple[Listed, ...]:
-        try:
-            return self._docker.listing()
-        except LockstepError as error:
-            _warn(error.message)
-            return ()
-
-    @property
-    def _running(self) -> list[Listed]:
-        return [c for c in self._containers if c.state == "running"]
-
     @property
     def _fence_file(self) -> Path | None:
         return fence.override_of(self.root, self.compose_file) if self.compose_file else None
@@ -277,82 +211,9 @@ class Setup:
     def _override(self) -> Path | None:
         """The file that lacks the fence, where a project runs that people start by habit."""
         file = self._fence_file
-        if file is None or not self.fenced or not self._running or fence.stands(file):
+        if file is None or not self.fenced or not self.running or fence.stands(file):
             return None
         return file if fence.may_stand(file) else None
-
-    @cached_property
-    def _images(self) -> dict[str, ImageInfo]:
-        """service -> its image, of those that are on this host already."""
-        from reconciler import compose
-
-        found = {}
-        for service, body in compose.services(self._model or {}).items():
-            reference = str(compose.plain(body.get("image") or f"{self.name}-{service}"))
-            image = self._docker.image(reference)
-            if image is not None:
-                found[service] = image
-        return found
-
-    @cached_property
-    def _proof(self) -> tuple[str, Proposal | None]:
-        from cli import findings
-
-        if self._definition is None:
-            return "", None
-        return findings.proof(self._stack, self._definition, self._images)
-
-    @property
-    def _containers(self) -> list[Listed]:
-        return [c for c in self._listed if c.project == self.name]
-
-    def _running_project(self) -> str | None:
-        """The name under which this folder's compose project runs now."""
-        here = str(self.root)
-        found = {c.project for c in self._listed if c.labels.get(WORKING_DIR) == here}
-        ours = {c.project for c in self._listed if "lockstep.world" in c.labels}
-        plain = sorted(found - ours)
-        return plain[0] if len(plain) == 1 else None
-
-    @cached_property
-    def _stack(self) -> Stack:
-        """The stack as it is declared, or as it will be at first."""
-        from reconciler.config import Settings, Stack
-
-        if self._declared is not None:
-            return self._with_new_secrets(self._declared)
-        settings = Settings(secrets=secrets_in(self.root / ".env"))
-        return Stack(project=self.name, name=self.stack, root=self.root, settings=settings)
-
-    @cached_property
-    def _model(self) -> dict[str, Any] | None:
-        """What the compose file says; None where that cannot be told yet, which is said."""
-        from reconciler import source
-        from reconciler.docker import Compose
-
-        try:
-            return source.read_model(self._stack, Compose(self.root), _warn)
-        except LockstepError as error:
-            _warn(str(error))
-            return None
-
-    @cached_property
-    def _definition(self) -> Definition | None:
-        from reconciler import places, source
-
-        if self._model is None:
-            return None
-        try:
-            source.insist_on_services(self._stack, self._model)
-            return source.define(
-                self._stack,
-                self._model,
-                {service: image.volumes for service, image in self._images.items()},
-                partial(places.plain, self._docker, self._stack),
-            )
-        except LockstepError as error:
-            _warn(str(error))
-            return None
 
     def _writing(self, file: str, template: str) -> Callable[[], None]:
         def write() -> None:
@@ -392,87 +253,28 @@ class Setup:
     def _stack_exists(self) -> bool:
         if not (self.root / "Pulumi.yaml").is_file() or not self._passphrase_given():
             return False
-        return self._backend().exists()
+        return self.backend().exists()
 
     def _make_stack(self) -> None:
         """The project's only stack is also the one that `pulumi` means in this folder."""
         from cli import context
         from engine import Project
 
-        self._backend().init()
+        self.backend().init()
         project = Project.find(self.root)
         if context.known_stacks(project) == [self.stack]:
             context.select(project.name, self.root, self.stack)
 
-    def _backend(self) -> Backend:
-        """The stack in Pulumi, which may not know it yet."""
-        from cli import backend
-        from engine import Project
-
-        offer_passphrase(self.root)
-        return backend.open_backend(Project.find(self.root), self.stack)
-
-    @cached_property
-    def _declared(self) -> Stack | None:
-        """What the stack's settings say already, if there are any."""
-        from engine import Project
-
-        files = ("Pulumi.yaml", f"Pulumi.{self.stack}.yaml")
-        if not all((self.root / file).is_file() for file in files):
-            return None
-        return read_stack(Project.find(self.root), self.stack, self._backend().config())
-
-    def _new_secrets(self) -> dict[str, str]:
-        """What looks like a secret in the .env file of the compose project and is not set yet."""
-        from reconciler import source
-
-        if self._declared is None:
-            return secrets_in(self.root / ".env")
-        known = self._declared.settings
-        found = secrets_in(source.folder(self._declared) / ".env")
-        return {k: v for k, v in found.items() if k not in {*known.secrets, *known.environment}}
-
-    def _with_new_secrets(self, declared: Stack) -> Stack:
-        known = declared.settings
-        secret = {**self._new_secrets(), **known.secrets}
-        return declared.model_copy(
-            update={"settings": known.model_copy(update={"secrets": secret})}
-        )
-
     def _setting_gate(self, proposal: Proposal) -> Callable[[], None]:
         key, port = f"gates.{proposal.service}.tcp", str(proposal.port)
-        return lambda: self._backend().config_set(key, port, secret=False, path=True)
+        return lambda: self.backend().config_set(key, port, secret=False, path=True)
 
     def _setting_secret(self, name: str, value: str) -> Callable[[], None]:
-        return lambda: self._backend().config_set(f"secrets.{name}", value, secret=True, path=True)
+        return lambda: self.backend().config_set(f"secrets.{name}", value, secret=True, path=True)
 
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
-
-
-def compose_name(root: Path, environ: Mapping[str, str] = os.environ) -> str:
-    """What Compose calls the project of a folder: COMPOSE_PROJECT_NAME, `name:`, the folder."""
-    variable = "COMPOSE_PROJECT_NAME"
-    named = environ.get(variable) or read_env(root / ".env").get(variable) or _name_in_file(root)
-    return named or re.sub(r"[^-_a-z0-9]", "", root.name.lower()).lstrip("_-")
-
-
-def _name_in_file(root: Path) -> str | None:
-    """`name:` of the compose file; None when it has none, or one that only Compose can read."""
-    import yaml
-
-    file = next((root / n for n in COMPOSE_FILES if (root / n).is_file()), None)
-    try:
-        top = yaml.safe_load(file.read_text()) if file is not None else None
-    except yaml.YAMLError:
-        return None
-    name = top.get("name") if isinstance(top, dict) else None
-    return name if isinstance(name, str) and "$" not in name else None
 
 
 def virtual_environment(root: Path, prefix: Path) -> str:

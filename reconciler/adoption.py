@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from failpoints import failpoint
-from reconciler import clock, compose, names, places, source
+from reconciler import clock, compose, jobs, names, places, source
 from reconciler.catalog import Catalog
 from reconciler.config import DatasetSetting, Stack
 from reconciler.docker import (
@@ -63,11 +63,12 @@ def draft(stack: Stack, docker: Docker, composer: Compose) -> Draft | None:
         by_service.setdefault(container.service, docker.inspect(container.id))
     model = _declared_model(stack, docker, composer, by_service)
     if model is not None:
+        model = jobs.marked(model, containers)
         defined = source.define(
             stack, model, _image_volumes(docker, by_service), partial(places.plain, docker, stack)
         )
     else:
-        model = _seen_model(stack, docker, by_service)
+        model = jobs.marked(_seen_model(stack, docker, by_service), containers)
         defined = source.define(
             _speaking_only_of(stack, model), model, {}, partial(places.plain, docker, stack)
         )

@@ -14,7 +14,8 @@ import yaml
 
 from cli import initialize
 from cli.envfile import LOOKS_SECRET, read_env, secrets_in
-from cli.initialize import compose_name, virtual_environment
+from cli.folder import compose_name
+from cli.initialize import virtual_environment
 from reconciler.config import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import jobs
+from reconciler import compose, jobs
 from reconciler.facts import Container
 
 MODEL = {
@@ -41,3 +41,9 @@ def test_a_service_that_ended_well_is_told_of(containers: list[Container], told:
     said = jobs.unmarked(MODEL, containers)
     assert bool(said) == told
     assert all("seed ended with exit code 0 here" in line for line in said)
+
+
+def test_what_is_adopted_has_its_ended_services_as_jobs() -> None:
+    made = jobs.marked(MODEL, [container("seed"), container("web", "running")])
+    assert [s for s in made["services"] if compose.is_job(made, s)] == ["seed", "migrate", "sweep"]
+    assert not compose.is_job(MODEL, "seed")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import adoption, leftovers, names, worlds
+from reconciler import adoption, compose, leftovers, names, worlds
 from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT, connect
 from reconciler.errors import BadInput, CatalogDamaged, DockerFailed, Refused
 from reconciler.ledger import Captured, Committed
@@ -395,8 +395,10 @@ def test_what_a_dead_run_of_another_release_left_is_removed(trial: Trial) -> Non
 
 
 def test_adopting_changes_nothing_that_runs(trial: Trial) -> None:
-    trial.write({"web": web(), "cache": cache()})
+    seed = {"image": PYTHON, "command": ["true"], "depends_on": ["cache"]}
+    trial.write({"web": web(), "cache": cache(), "seed": seed})
     trial.plain("up", "-d")
+    docker_cli("wait", f"{trial.project}-seed-1")
     before = {c.id: c for c in trial.docker.containers(project=trial.project)}
     trial.new(VERSION="2")
     record = trial.catalog.record("prod-001")
@@ -409,6 +411,7 @@ def test_adopting_changes_nothing_that_runs(trial: Trial) -> None:
     assert {c.id: c for c in trial.docker.containers(project=trial.project)} == before
     adopted = trial.catalog.record("prod-000")
     assert adopted.adopted
+    assert compose.is_job(adopted.model, "seed"), "going back does not wait for it to run"
     assert {i.id for i in adopted.images.values()} == {c.image_id for c in before.values()}
     assert all(trial.docker.image(i.tag) for i in adopted.images.values())
     assert set(adopted.datasets) == {"notes", "cache-data"}
