@@ -58,7 +58,9 @@ class Folder:
         with suppress(LockstepError, OSError):
             if self.docker.is_local:
                 yield from findings.disk_lines(self.declaration, self.docker, definition)
-        if self.running:
+        if (self.declaration.releases / f"ledger-{self.stack}.jsonl").exists():
+            yield "running: what `lockstep list` calls live"
+        elif self.running:
             yield (
                 f"running: {len(self.running)} containers of project {self.name}; the first up "
                 f"adopts them as {self.stack}-000, with their data: they are stopped then, get "
@@ -68,6 +70,7 @@ class Folder:
             yield f"running: nothing of project {self.name}"
 
     def known_name(self) -> str | None:
+        """The project's name in Pulumi.yaml, if there is one."""
         if not (self.root / "Pulumi.yaml").is_file():
             return None
         from engine import Project
@@ -76,6 +79,7 @@ class Folder:
 
     @cached_property
     def docker(self) -> Docker:
+        """Raises Unavailable."""
         from reconciler import docker
 
         return docker.connect()
@@ -90,6 +94,7 @@ class Folder:
 
     @property
     def running(self) -> list[Listed]:
+        """Running containers of the plain compose project."""
         return [c for c in self._containers if c.state == "running"]
 
     @cached_property
@@ -107,6 +112,7 @@ class Folder:
 
     @cached_property
     def proof(self) -> tuple[str, Proposal | None]:
+        """What proves a release, in words; the gate to propose where nothing does."""
         from cli import findings
 
         if self.definition is None:
@@ -149,6 +155,7 @@ class Folder:
 
     @cached_property
     def definition(self) -> Definition | None:
+        """What a release of it would be; None where that cannot be told, which is said."""
         from reconciler import places, source
 
         if self.model is None:
