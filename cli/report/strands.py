@@ -43,8 +43,8 @@ class Line:
     action: str
     lived: list[tuple[int, int | None, bool]] = field(default_factory=list)
     """(first column, column where it was left or None, whether its world failed)."""
-    source: tuple[str, int] | None = None
-    """(generation it came from, column)."""
+    source: str | None = None
+    """The generation it came from."""
     asides: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -188,14 +188,13 @@ def _followed(state: State, moves: Sequence[AnyEvent], dataset: str) -> dict[str
         generation = state.generations[name]
         if name not in found:
             found[name] = Line(name, generation.number, generation.action)
-            found[name].source = _source(state, name, live, column)
+            found[name].source = _source(state, name, live)
         line = found[name]
         if isinstance(move, Reverted):
             line.lived.append((column, column, True))
             continue
         if live is not None and live != name:
-            begun, _, failed = found[live].lived[-1]
-            found[live].lived[-1] = (begun, column, failed)
+            _leave(found[live], column)
             if isinstance(move, Committed) and move.set_aside.get(dataset):
                 found[live].asides.append((column, words.counts(move.set_aside[dataset])))
         if live != name:
@@ -204,16 +203,21 @@ def _followed(state: State, moves: Sequence[AnyEvent], dataset: str) -> dict[str
     return found
 
 
-def _source(state: State, name: str, live: str | None, column: int) -> tuple[str, int] | None:
+def _leave(line: Line, column: int) -> None:
+    """A failed world may have run on the same generation meanwhile: what is left is what lives."""
+    line.lived = [
+        (begun, column if until is None else until, failed) for begun, until, failed in line.lived
+    ]
+
+
+def _source(state: State, name: str, live: str | None) -> str | None:
     generation = state.generations[name]
     if generation.action == "fork":
-        parent = generation.parent or live
-        return (parent, column) if parent else None
+        return generation.parent or live
     if generation.action == "restore":
         for departure in state.departures:
             if departure.snapshots.get(generation.dataset) == generation.snapshot:
-                origin = departure.generations.get(generation.dataset)
-                return (origin, column) if origin else None
+                return departure.generations.get(generation.dataset)
     return None
 
 
@@ -232,11 +236,11 @@ def _strand(
 ) -> None:
     y = lanes[line.name]
     begin = line.lived[0][0]
-    if line.source is not None and line.source[0] in lanes and begin >= first:
+    if line.source in lanes and begin >= first:
         kind = "restored" if line.action == "restore" else "forked"
-        title = f"g{line.number} is a {line.action} of {_short(state, line.source[0])}"
+        title = f"g{line.number} is a {line.action} of {_short(state, line.source)}"
         left = x(begin) - _STEP * 0.45
-        made.path(curve(left, lanes[line.source[0]], x(begin), y), f"edge {kind}", title)
+        made.path(curve(left, lanes[line.source], x(begin), y), f"edge {kind}", title)
     end = x(ends)
     now = standing(state, line.name)
     if now != "removed":
