@@ -6,6 +6,7 @@ reconciler/hooktable.py is the table that all of this goes by.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -179,14 +180,13 @@ class Hooks:
 
     def _write_log(self, run: HookRun, output: str) -> None:
         """All that it said, beside the log of the switch; without it a hook is run all the same."""
-        line = {"at": clock.now("milliseconds"),
-                **run.model_dump(), "output": output}  # fmt: skip
+        line = {"ended": clock.now("milliseconds"), **run.model_dump(), "output": output}
         with suppress(OSError), self._guard:
             path = log_path(self.scene)
             new = not path.exists()
-            with path.open("a", encoding="utf-8") as file:
-                path.chmod(0o600)
-                file.write(json.dumps({**line, "place": run.at}) + "\n")
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(line) + "\n")
             if new:
                 _forget_old(self.scene.catalog)
 

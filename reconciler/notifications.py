@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -43,64 +43,66 @@ _AGAIN = timedelta(hours=24)
 def telling(stack: Stack, catalog: Catalog) -> Iterator[None]:
     """Tell in the end of every outcome that the ledger has since, or since the journal that was
     found: a switch that died could not tell its own."""
-    if not stack.settings.notify:
-        yield
-        return
-    since = 0
+    since: int | None = None
     with suppress(LockstepError, OSError):
-        since = _beginning(catalog)
+        since = _beginning(catalog) if stack.settings.notify else None
     try:
         yield
     finally:
-        _quietly(lambda: _tell_outcomes(stack, catalog, since))
-        _quietly(lambda: tell_of_disk(stack, catalog))
+        if since is not None:
+            _tell_outcomes(stack, catalog, since)
+            tell_of_disk(stack, catalog)
 
 
 def tell_begun(stack: Stack, catalog: Catalog, plan: Plan, who: str) -> None:
     """Tell that a switch begins."""
-    if stack.settings.notify:
-        _quietly(lambda: _tell_begun(stack, catalog, plan, who))
+    with _quietly():
+        state = catalog.state()
+        left = state.worlds.get(plan.from_world or "")
+        before = left.release if left else ""
+        since = clock.now()
+        story = stories.begun(stack, plan, plan.target or "", before, who=who, since=since)
+        tell(stack, catalog, (Happening.STARTED,), story)
 
 
 def tell_failure(stack: Stack, release: str, error: Exception) -> None:
     """Tell of an error that ended an operation; that of a reverted switch was told as such."""
     if not stack.settings.notify or isinstance(error, Reverted | Busy | WorldChanged):
         return
-    catalog = Catalog(stack)
     message = str(getattr(error, "message", None) or error)
     next_step = str(getattr(error, "next_step", ""))
     if isinstance(error, Damage | CatalogDamaged):
         tell_damage(stack, message, next_step)
         return
-    _quietly(
-        lambda: tell(
-            stack,
-            catalog,
-            (Happening.FAILED,),
-            stories.failed(stack, catalog.state(), release, message, next_step=next_step),
-        )
-    )
+    with _quietly():
+        catalog = Catalog(stack)
+        story = stories.failed(stack, catalog.state(), release, message, next_step=next_step)
+        tell(stack, catalog, (Happening.FAILED,), story)
 
 
 def tell_damage(stack: Stack, what: str, next_step: str = "") -> None:
     """Tell that something kept is not what was written."""
-    story = stories.damaged(stack, what, next_step=next_step)
-    _quietly(lambda: tell(stack, Catalog(stack), (Happening.DAMAGE,), story))
+    with _quietly():
+        story = stories.damaged(stack, what, next_step=next_step)
+        tell(stack, Catalog(stack), (Happening.DAMAGE,), story)
 
 
 def tell_of_disk(stack: Stack, catalog: Catalog) -> None:
     """Tell of a file system with little room, once a day as long as it has."""
     if not stack.settings.notify:
         return
-    folder = next((f for f in (stack.store, catalog.root, stack.root) if f.exists()), stack.root)
-    state = os.statvfs(folder)
-    free = state.f_bavail * state.f_frsize
-    if free >= stack.settings.diskLow:
-        return
-    recent = datetime.now(UTC) - _AGAIN
-    told = [e for e in read_log(catalog) if e.event == Happening.DISK_LOW]
-    if not any(datetime.fromisoformat(e.at) > recent for e in told):
-        tell(stack, catalog, (Happening.DISK_LOW,), stories.disk_low(stack, str(folder), free))
+    with _quietly():
+        places = (stack.store, catalog.root, stack.root)
+        folder = next((f for f in places if f.exists()), stack.root)
+        state = os.statvfs(folder)
+        free = state.f_bavail * state.f_frsize
+        if free >= stack.settings.diskLow:
+            return
+        recent = datetime.now(UTC) - _AGAIN
+        told = [e for e in read_log(catalog) if e.event == Happening.DISK_LOW]
+        if not any(datetime.fromisoformat(e.at) > recent for e in told):
+            story = stories.disk_low(stack, str(folder), free)
+            tell(stack, catalog, (Happening.DISK_LOW,), story)
 
 
 def tell(
@@ -234,32 +236,27 @@ def _beginning(catalog: Catalog) -> int:
     return intent.head if intent is not None else catalog.state().seq
 
 
-def _tell_begun(stack: Stack, catalog: Catalog, plan: Plan, who: str) -> None:
-    state = catalog.state()
-    left = state.worlds.get(plan.from_world or "")
-    since = clock.now()
-    story = stories.begun(
-        stack, plan, plan.target or "", left.release if left else "", who=who, since=since
-    )
-    tell(stack, catalog, (Happening.STARTED,), story)
-
-
 def _tell_outcomes(stack: Stack, catalog: Catalog, since: int) -> None:
-    state = catalog.state()
-    new = [(seq, outcome) for seq, outcome in state.outcomes if seq > since]
-    told = {e.outcome for e in read_log(catalog) if e.result != "begun"} if new else set()
-    for seq, outcome in new:
-        if seq in told:
-            continue
-        known = state.worlds.get(outcome.to_world)
-        description = ""
-        with suppress(LockstepError):
-            description = catalog.record(known.release).description if known else ""
-        story = stories.ended(stack, state, outcome, description=description)
-        tell(stack, catalog, stories.happenings(outcome), story, outcome=seq)
+    with _quietly():
+        state = catalog.state()
+        new = [(seq, outcome) for seq, outcome in state.outcomes if seq > since]
+        told = {e.outcome for e in read_log(catalog) if e.result != "begun"} if new else set()
+        for seq, outcome in new:
+            if seq in told:
+                continue
+            known = state.worlds.get(outcome.to_world)
+            description = ""
+            with suppress(LockstepError):
+                description = catalog.record(known.release).description if known else ""
+            story = stories.ended(stack, state, outcome, description=description)
+            tell(stack, catalog, stories.happenings(outcome), story, outcome=seq)
 
 
-def _quietly(act: Callable[[], None]) -> None:
-    """What cannot be told does not keep anybody from anything."""
-    with suppress(LockstepError, OSError, ValueError):
-        act()
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Whatever goes wrong in telling does not keep anybody from anything, least of all a switch
+    from its own end."""
+    try:
+        yield
+    except Exception as error:
+        print(masking.masked(f"nobody could be told: {error!r}"), file=sys.stderr, flush=True)
