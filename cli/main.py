@@ -29,6 +29,7 @@ from cli import (
     options,
     rehearsals,
     releases,
+    schemas,
     settings,
     snapshots,
     stack,
@@ -91,6 +92,7 @@ app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )(host.compose)
+app.command("schema", rich_help_panel=READ)(schemas.schema)
 app.command("completion", rich_help_panel=START)(completion.completion)
 app.add_typer(settings.app, name="config", rich_help_panel=PULUMI)
 app.add_typer(stack.app, name="stack", rich_help_panel=PULUMI)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,18 +20,42 @@ if TYPE_CHECKING:
     from cli.backend import Backend
     from reconciler.config import Stack, Wish
     from reconciler.plan import Plan
+    from reconciler.savedplan import Saved
 
 
 def up(
     context: typer.Context,
     message: options.Message = None,
     yes: options.Yes = False,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Carry out this saved plan, or nothing where it differs now."),
+    ] = None,
 ) -> None:
     """Make the host run the declared release: images, configuration and data."""
     here = _begin(context)
+    if plan_file is not None:
+        saved = _insist_on_saved(here, plan_file)
+        ask.confirm(f"Carry out the plan of {saved.made}: {saved.plan.says}?", yes=yes)
+        raise typer.Exit(carry_out(here, message or _message(here), yes=True, skip_preview=True))
     if not yes:
         ask.need_terminal("Do you want to perform this update?")
     raise typer.Exit(carry_out(here, message or _message(here), yes=yes))
+
+
+def _insist_on_saved(here: Context, file: Path) -> Saved:
+    """The plan in a file, which this `up` carries out exactly. Raises WorldChanged, Refused."""
+    from reconciler import savedplan
+
+    path = here.common.cwd / file
+    saved = savedplan.read(path, here.stack)
+    insist_on_nothing_unfinished(here)
+    plan = plan_of(here, here.stack, probe=False)
+    savedplan.insist_on_same(saved, here.stack, here.catalog, here.catalog.state(), plan)
+    if plan.refusals:
+        raise Refused("; ".join(r.message for r in plan.refusals), next_step="lockstep preview")
+    savedplan.agree(saved.plan)
+    return saved
 
 
 def preview(
@@ -41,11 +66,21 @@ def preview(
     diff: Annotated[
         bool, typer.Option("--diff", help="Show each resource's changes in full.")
     ] = False,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option("--save-plan", help="Also write the plan to this file, for `up --plan`."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what `up` would do: to the data, to the service, to the window."""
     here = _begin(context)
     plan = plan_of(here, here.stack)
+    if save_plan is not None:
+        from reconciler import clock, savedplan
+
+        state = here.catalog.state()
+        path = here.common.cwd / save_plan
+        savedplan.save(path, here.stack, here.catalog, state, plan, clock.now())
     if as_json:
         from cli import documents
         from cli.releases import print_json

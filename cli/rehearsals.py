@@ -90,6 +90,7 @@ def document(done: Rehearsal) -> dict[str, Any]:
         "passed": done.passed,
         "problem": done.problem,
         "refusals": list(done.refusals),
+        "hooks_not_run": list(done.hooks_not_run),
         "steps": done.steps,
         "datasets": {copied.dataset: _dataset(copied) for copied in done.datasets},
         "services": done.services,
@@ -135,6 +136,8 @@ def _show(done: Rehearsal) -> None:
         out.print(Text(f"ready      {ready}"))
     for name, why in done.held_back.items():
         out.print(Text(f"held back  {name}: {why}"))
+    for hook in done.hooks_not_run:
+        out.print(Text(f"not run    hook {hook}", style="yellow"))
     for name, wrong in done.log_errors.items():
         out.print(Text(f"log        {name}: {wrong.count} lines speak of errors", style="yellow"))
         for line in wrong.last:

@@ -19,7 +19,7 @@ _PREVIEWED = frozenset({At.PRE_PREPARE, At.POST_PREPARE, At.PRE_STOP})
 class InContainer(Setting):
     """A command in a running container of a service."""
 
-    command: Command
+    command: Command = Field(description="what is run in it")
     service: str = Field("", description="whose container; the hook's own service if not said")
     user: str = Field("", description="as whom; the container's own user if not said")
 
@@ -27,7 +27,7 @@ class InContainer(Setting):
 class OneOff(Setting):
     """A one-off container of a service: `docker compose run`, removed when it has ended."""
 
-    command: Command
+    command: Command = Field(description="what it runs")
     service: str = Field("", description="whose image and volumes; the hook's own if not said")
     entrypoint: str | None = Field(None, description="in place of the image's own")
 

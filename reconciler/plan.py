@@ -8,6 +8,10 @@ from enum import StrEnum
 
 from reconciler.outlook import Outlook
 
+AGREED = "LOCKSTEP_AGREED_PLAN"
+"""Environment variable, set by a caller whose plan was agreed to (savedplan): the program carries
+out that one, or nothing."""
+
 
 class Move(StrEnum):
     """The moves Lockstep knows."""

@@ -41,7 +41,7 @@ from reconciler.docker import Compose, Docker, connect
 from reconciler.errors import EXIT_CODE_FILE, BadInput, Exit, LockstepError, Refused, Reverted
 from reconciler.ledger import State
 from reconciler.masking import masked
-from reconciler.plan import Move, Plan
+from reconciler.plan import AGREED, Move, Plan
 from reconciler.resources import Kept, Live, Release, World
 from reconciler.situation import Situation
 from snapshots.errors import SnapshotError
@@ -262,6 +262,10 @@ class Program:
             pulumi.log.warn(warning)
         if plan.refusals:
             raise _refused(plan)
+        if AGREED in os.environ:
+            from reconciler import savedplan
+
+            savedplan.insist_on_agreed(plan)
         hooks = _Hooks(self)
         releases = {r: Release(r) for r in self._declared_releases()}
         images = {r: self._images(r, releases[r], hooks) for r in plan.images}

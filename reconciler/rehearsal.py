@@ -90,6 +90,8 @@ class Rehearsal:
     """copy, create, prove, count, remove -> seconds."""
     refusals: tuple[str, ...] = ()
     """Why `up` would be refused all the same."""
+    hooks_not_run: tuple[str, ...] = ()
+    """The user's hooks that `up` would run: they may act on what is live."""
 
     @property
     def passed(self) -> bool:
@@ -152,6 +154,7 @@ class _Rehearsing:
             self.live.release if self.live else None,
             held_back=rehearsalplan.held_back(release.model),
             refusals=tuple(refusal.message for refusal in plan.refusals),
+            hooks_not_run=plan.hooks,
         )
 
     @property

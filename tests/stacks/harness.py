@@ -20,6 +20,7 @@ from typing import Any
 
 from cli import engines
 from setup.base_images import IMAGES, exists
+from tests import documents
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 120.0
@@ -135,6 +136,8 @@ class Project:
         ran = Ran(args, done.returncode, done.stdout, done.stderr)
         assert code is None or ran.code == code, self._story(ran, code)
         assert "Traceback" not in ran.text, self._story(ran, code)
+        if "--json" in args and ran.out:
+            documents.insist(args, ran.json())
         return ran
 
     def start(

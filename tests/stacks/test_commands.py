@@ -27,6 +27,39 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         project.remove()
 
 
+def test_a_saved_plan_is_carried_out_as_it_is_or_not_at_all(stack: Project, tmp_path: Path) -> None:
+    """Neither after a change of the config nor after another switch; and not without a yes."""
+    plan = str(tmp_path / "plan.json")
+    stack.declare("prod-002")
+    stack.run("preview", "--json", "--save-plan", plan)
+    stack.run("config", "set", "deadline", "60")
+    assert "the config was changed" in stack.run("up", "--plan", plan, "--yes", code=6).err
+    stack.run("config", "rm", "deadline")
+    assert "no terminal" in stack.run("up", "--plan", plan, code=2).err
+    assert "holds no plan" in stack.run("up", "--plan", "compose.yaml", "--yes", code=2).err
+    assert stack.live() == "prod-003"
+    stack.run("up", "--plan", plan, "--yes")
+    assert (stack.live(), stack.notes()) == ("prod-002", ["by 1", "by 2"])
+    assert "something was done" in stack.run("up", "--plan", plan, "--yes", code=6).err
+    stack.run("undo", "--yes")
+    assert (stack.live(), stack.notes()) == ("prod-003", ["by 1", "by 2", "by 3"])
+
+
+def test_what_commands_print_for_programs_fits_its_schema(stack: Project) -> None:
+    """Every command that only reads; the harness holds each document against its schema."""
+    for words in (
+        "list", "info prod-002", "log -n 2", "diff prod-001 prod-002", "preview", "metrics",
+        "prune", "verify", "doctor", "recover", "incident list", "incident show", "notify log",
+        "config", "config get window", "stack ls", "stack history", "stack output", "version",
+        "snapshot list",
+    ):  # fmt: skip
+        assert stack.run(*words.split(), "--json").json()["schema"] == 1
+    made = stack.run("snapshot", "create", "./releases/prod-001", "--json").json()["snapshot"]
+    stack.run("snapshot", "restore", made, "./again", "--json")
+    stack.run("snapshot", "rm", made, "--yes", "--json")
+    stack.run("repair", "--json")
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Project]:
     """Another project, with nothing released yet, whose store will be encrypted."""

@@ -1,0 +1,42 @@
+"""What commands print with `--json`, held against the schemas that are published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import jsonschema
+
+from cli import schemas
+from cli.main import common_first
+from tests import reference
+
+
+def insist(arguments: Sequence[str], document: Any) -> None:
+    """Raises when a document is not what the schema of the command that printed it says."""
+    jsonschema.validate(document, schemas.of(command(arguments)))
+
+
+def command(arguments: Sequence[str]) -> str:
+    """`("snapshot", "list", "--json")` -> `snapshot list`."""
+    waiting, found = [*common_first(arguments)], ""
+    while waiting and waiting[0] not in _commands():
+        waiting.pop(0)
+    while waiting and f"{found} {waiting[0]}".strip() in _commands():
+        found = f"{found} {waiting.pop(0)}".strip()
+    return "snapshot live" if found == "snapshot" else found
+
+
+@cache
+def _commands() -> frozenset[str]:
+    return frozenset(" ".join(words) for words, _ in reference.every_command() if words)
+
+
+def with_json() -> set[str]:
+    """Every command that prints a document."""
+    return {
+        " ".join(words)
+        for words, command in reference.every_command()
+        if "--json" in reference.options(command)
+    }
