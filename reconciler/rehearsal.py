@@ -16,6 +16,7 @@ from functools import partial
 
 from reconciler import (
     allowed,
+    hookscene,
     hostworld,
     memory,
     places,
@@ -91,7 +92,7 @@ class Rehearsal:
     refusals: tuple[str, ...] = ()
     """Why `up` would be refused all the same."""
     hooks_not_run: tuple[str, ...] = ()
-    """The user's hooks that `up` would run: they may act on what is live."""
+    """The user's hooks: they may act on what is live, so a rehearsal runs none."""
 
     @property
     def passed(self) -> bool:
@@ -154,7 +155,7 @@ class _Rehearsing:
             self.live.release if self.live else None,
             held_back=rehearsalplan.held_back(release.model),
             refusals=tuple(refusal.message for refusal in plan.refusals),
-            hooks_not_run=plan.hooks,
+            hooks_not_run=tuple(d.name for d in hookscene.declared(stack.settings, release)),
         )
 
     @property
