@@ -94,6 +94,7 @@ def document(done: Rehearsal) -> dict[str, Any]:
         "steps": done.steps,
         "datasets": {copied.dataset: _dataset(copied) for copied in done.datasets},
         "services": done.services,
+        "gates": [result.model_dump(mode="json") for result in done.gates],
         "held_back": done.held_back,
         "log_errors": {name: asdict(wrong) for name, wrong in done.log_errors.items()},
     }
@@ -134,6 +135,8 @@ def _show(done: Rehearsal) -> None:
     ready = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in done.services.items())
     if ready:
         out.print(Text(f"ready      {ready}"))
+    for result in done.gates:
+        out.print(Text(f"gate       {result}"))
     for name, why in done.held_back.items():
         out.print(Text(f"held back  {name}: {why}"))
     for hook in done.hooks_not_run:

@@ -129,6 +129,7 @@ DOCUMENTS: dict[str, Schema] = {
             )
         ),
         services=mapping(NUMBER),
+        gates=listing(thing(gate=TEXT, service=TEXT, kind=TEXT, result=TEXT)),
         held_back=mapping(TEXT),
         log_errors=mapping(thing(count=COUNT, last=listing(TEXT))),
     ),
