@@ -62,19 +62,6 @@ def test_the_commands_are_those_that_are_promised() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", every_command(), ids=" ".join)
-def test_every_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    if words == ("compose",):
-        pytest.skip("its --help belongs to docker compose")
-    assert main.main([*words, "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "Usage:" in shown
-    described = get_command(main.app)
-    for word in words:
-        described = getattr(described, "commands")[word]  # noqa: B009
-    assert described.help, f"lockstep {' '.join(words)} has no description"
-
-
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

@@ -46,6 +46,7 @@ def test_every_command_has_two_examples_that_can_be_typed(
         parsed = COMMANDS[" ".join(command)]
         if " ".join(command) != PASSED_ON and not hasattr(parsed, "commands"):
             parsed.make_context(name, found)
+    assert COMMANDS[name].help
     if name != PASSED_ON:
         assert main.main([*name.split(), "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())
