@@ -60,7 +60,8 @@ def _what_failed(outcome: Reverted) -> Iterator[str]:
     if not failed:
         yield outcome.reason.partition("\n")[0]
     for gate in failed:
-        yield f"{_named(gate)}: {gate.said}"
+        # What is no gate says itself what it is.
+        yield gate.said if gate.kind in ("ready", "data") else f"{_named(gate)}: {gate.said}"
         times = f", {gate.tries} tries" if gate.tries > 1 else ""
         if gate.since:
             yield f"since {_clock(gate.since)}, for {gate.seconds:.1f} s{times}"
@@ -168,7 +169,7 @@ def _next(state: State, outcome: Reverted) -> Iterator[str]:
 
 def _named(gate: GateResult) -> str:
     what = f"{gate.gate} of {gate.service}" if gate.service else gate.gate
-    return what if gate.kind in ("ready", "data", "hook") else f"gate {what}"
+    return what if gate.kind == "hook" else f"gate {what}"
 
 
 def _clock(at: str) -> str:

@@ -126,9 +126,7 @@ class Undertaking:
         """What became of a gate is said, and in the journal before the switch goes on."""
         self.say(str(result))
         with self._guard:
-            same = (result.gate, result.service, result.kind)
-            others = [g for g in self.intent.gates if (g.gate, g.service, g.kind) != same]
-            self.intent.gates = (*others, result)
+            self.intent.gates = (*self.intent.gates, result)
             with suppress(OSError):  # a full disk stops the switch at its next step
                 self.note()
 

@@ -35,6 +35,8 @@ class _Asked:
     last: Answer = field(default_factory=lambda: silent("was not asked"))
     tries: int = 0
     said: str = ""
+    container: str | None = None
+    """The one that was asked last; where none is, whose log tells most."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,18 @@ class Keeper:
         since, began = clock.now("milliseconds"), time.monotonic()
         asked = _Asked()
         failure: NotProved | None = None
-        containers: tuple[str | None, ...] = (None,)
-        if service is not None and not question.on_host:
-            containers = service.ids
         try:
-            with self._apart() as pool:
-                for container_id in containers:
-                    self._decide(question, service, container_id, asked, pool)
-                    if asked.decided is not Verdict.PASSED:
-                        break
+            self._ask_all(question, service, asked)
         except NotProved as error:
             failure = error
             asked.decided = _of(asked.last)
-            asked.said = asked.last.said if isinstance(error, TooLate) else error.first_line
+            late = isinstance(error, TooLate)
+            asked.said = (late and asked.last.said) or error.first_line
         result = self._result(question, asked, since, time.monotonic() - began)
         if result.means == "fail" and failure is None:
-            failure = self.services.not_proved(_text(question, asked), containers[-1])
+            failure = self.services.not_proved(_text(question, asked), asked.container)
         if result.means != "pass":
-            lines = self.services.last_lines(containers[-1])
+            lines = self.services.last_lines(asked.container)
             result = result.model_copy(update={"log": lines})
         if not quiet or result.result is not Result.PASSED:
             self.tell(result)
@@ -89,6 +85,20 @@ class Keeper:
                 self.services.say(f"{question.name} of {service.name} was not reset: {error}")
             else:
                 self.services.say(f"{question.name} of {service.name} is reset")
+
+    def _ask_all(self, question: Question, service: Service | None, asked: _Asked) -> None:
+        """Each container of the service, until one does not let pass. Raises NotProved."""
+        ids = service.ids if service is not None else ()
+        with self._apart() as pool:
+            if question.on_host:
+                asked.container = next(iter(ids), None)
+                self._decide(question, service, None, asked, pool)
+                return
+            for container_id in ids:
+                asked.container = container_id
+                self._decide(question, service, container_id, asked, pool)
+                if asked.decided is not Verdict.PASSED:
+                    return
 
     def _decide(
         self,

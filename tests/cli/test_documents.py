@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,10 @@ from rich.console import Console
 from cli import documents, impact, tables
 from reconciler import retention
 from reconciler.hookrecord import HookRun
-from reconciler.ledger import Hooked
+from reconciler.ledger import Committed, Hooked, add
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
 from tests.reconciler.hostmodel import Host
+from tests.reconciler.test_story import AT, WARNED, history
 from tests.stacks.harness import ROOT
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -341,3 +343,30 @@ def test_a_rollback_is_shown_beside_the_other_ways() -> None:
     assert "~" not in keep
     assert "nothing" in keep
     assert "refused" in undo
+
+
+def test_gates_and_the_story_of_a_failure_are_shown() -> None:
+    state = history()
+    document = documents.info("prod-002", state, None, ())
+    assert [gate["result"] for gate in document["gates"]] == ["failed", "warned", "passed"]
+    assert document["story"]["parts"]["other gates"][0] == "gate its log of db warned: says ERROR"
+    json.dumps(document)
+    shown = Console(width=tables.WIDTH, record=True, file=io.StringIO())
+    for part in tables.info(json.loads(json.dumps(document)), datetime.now(UTC)):
+        shown.print(part)
+    text = shown.export_text()
+    (row,) = (line.split() for line in text.splitlines() if line.startswith("checkout"))
+    assert row == ["checkout", "web", "failed", "13", "4.0", "answered", "503"]
+    assert "prod-002 did not pass its proof" in text
+    assert documents.info("prod-001", state, None, ())["story"] is None
+
+
+def test_what_only_warned_is_shown_in_the_log() -> None:
+    warned = Committed(
+        at=AT, move="forward", from_world="shop-prod-001", to_world="shop-prod-002", gates=(WARNED,)
+    )
+    state = add(history(), history().seq + 1, warned)
+    shown = Console(width=tables.WIDTH, record=True, file=io.StringIO())
+    for part in tables.log(documents.log(state)["entries"], datetime.now(UTC)):
+        shown.print(part)
+    assert "prod-002: gate its log of db warned: says ERROR (0.0 s)" in shown.export_text()

@@ -117,6 +117,8 @@ def test_the_whole_story() -> None:
         ({"gates": (), "quarantine": False, "reason": "interrupted at prove"},
          "what failed", ("interrupted at prove",)),
         ({"gates": (), "reason": "web ended\n    bye"}, "it said last", ("bye",)),
+        ({"gates": (FAILED.model_copy(update={"kind": "ready", "since": "", "excerpt": ""}),)},
+         "what failed", ("answered 503",)),
         ({"touched": False, "sealed": {}}, "what it wrote",
          ("nothing: none of its containers ran",)),
         ({"written": {}}, "what it wrote", ("db: not counted; kept as generation g2",)),
