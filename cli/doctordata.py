@@ -87,13 +87,13 @@ def config_files(here: Context) -> Iterator[Finding]:
 
 def ingress_of_live(here: Context) -> Iterator[Finding]:
     """Whether the ingress has the ports of the live world, and serves it."""
-    from reconciler import ingress
+    from reconciler import ingressfacts
 
-    state, units = here.catalog.state(), ingress.units(here.stack, here.docker)
+    state, units = here.catalog.state(), ingressfacts.units(here.stack, here.docker)
     if state.live is None or state.stopped:
         return
     live = here.docker.containers(project=state.live)
-    wrong = ingress.examine(here.catalog, units, live)
+    wrong = ingressfacts.examine(here.catalog, units, live)
     for text in wrong:
         yield Finding("ingress", FAILED, text, "lockstep up   puts it right")
     if units and not wrong:

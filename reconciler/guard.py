@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from reconciler import (
     decide,
     hostlock,
-    ingress,
+    ingressfacts,
     ingressports,
     journal,
     observe,
@@ -108,8 +108,8 @@ def _down(catalog: Catalog, state: State, docker: Docker) -> tuple[str, ...]:
 
 def _ingress(catalog: Catalog, state: State, docker: Docker) -> tuple[str, ...]:
     """What is wrong with the ingress of the live world."""
-    units = ingress.units(catalog.stack, docker)
-    return ingress.examine(catalog, units, docker.containers(project=state.live))
+    units = ingressfacts.units(catalog.stack, docker)
+    return ingressfacts.examine(catalog, units, docker.containers(project=state.live))
 
 
 def _as_made(stack: Stack, live: str, docker: Docker) -> Stack:

@@ -15,15 +15,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from failpoints import failpoint
-from reconciler import compose, ingresssocket
 from reconciler import ingressfile as file
+from reconciler import ingresssocket
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -36,24 +36,24 @@ from reconciler.docker import (
     Published,
 )
 from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
-from reconciler.facts import Container
 from reconciler.hostworld import HostWorld
+from reconciler.ingressfacts import (
+    DOOR,
+    GET_IMAGE,
+    LOCAL,
+    OF_STACK,
+    door_of,
+    folder,
+    stack_of,
+    units,
+)
 from reconciler.ingressfile import Pointing
-from reconciler.ingressports import Behind, Door, of_service, read
-from reconciler.plan import Move, Plan, Refusal
-from reconciler.release import Release
+from reconciler.ingressports import Behind, Door, read
 from snapshots import fs
 from snapshots.private import make_folder
 
-OF_STACK = "lockstep.ingress"
-"""Label of an ingress container: the stack that it is of."""
-DOOR = "lockstep.ingress-port"
-
 _USER = 61000
 """Who HAProxy is where Lockstep itself is root: nobody else's number."""
-_LOCAL = "lockstep-base/"
-"""What set-up makes or pulls, and no registry has by this name."""
-_GET_IMAGE = "make setup   makes it; or lockstep config set --path ingress.image haproxy@sha256:..."
 _PORT_SECONDS = 10.0
 _ANSWER_SECONDS = 10.0
 _LOOK = 0.02
@@ -135,16 +135,17 @@ class Ingress:
                     time.sleep(_LOOK)
 
     def _figures(self, door: Door) -> dict[str, float]:
+        figures: dict[str, float] = {}
         with self._said():
             found = file.counted(self._ask(door, "show stat"))
-            return {
-                "connections": found.connections,
-                "errors": found.errors,
-                "retries": found.retries,
-                "connect_ms": found.connect_ms,
-                "total_ms": found.total_ms,
-            }
-        return {}
+            figures.update(
+                connections=found.connections,
+                errors=found.errors,
+                retries=found.retries,
+                connect_ms=found.connect_ms,
+                total_ms=found.total_ms,
+            )
+        return figures
 
     def waiting(self) -> dict[str, dict[str, float]]:
         """By port, how many are held at this moment and since when, in seconds."""
@@ -303,10 +304,10 @@ class Ingress:
     def _image(self) -> str:
         name = self.stack.settings.ingress.image
         found = self.docker.image(name)
-        if found is None and not name.startswith(_LOCAL):
+        if found is None and not name.startswith(LOCAL):
             found = self.docker.pull(name, self.say)
         if found is None:
-            raise Refused(f"the image of the ingress, {name}, is missing", next_step=_GET_IMAGE)
+            raise Refused(f"the image of the ingress, {name}, is missing", next_step=GET_IMAGE)
         return found.id
 
     def _name(self, door: Door) -> str:
@@ -330,7 +331,7 @@ class Ingress:
             self._name(door),
             image,
             command=("haproxy", "-db", "-f", f"{file.INSIDE}/{file.FILE}"),
-            labels={**self._labels, OF_STACK: _of(self.stack), DOOR: f"{door.ip} {door.port}"},
+            labels={**self._labels, OF_STACK: stack_of(self.stack), DOOR: f"{door.ip} {door.port}"},
             user=self._user[1],
             network=self._network,
             publish=Published(door.ip, door.port, "tcp", file.PORT),
@@ -399,7 +400,7 @@ class Ingress:
 
     def _remove(self, unit: Listed) -> None:
         self.docker.remove_container(unit.id, force=True)
-        shutil.rmtree(self._folder(_door(unit)), ignore_errors=True)
+        shutil.rmtree(self._folder(door_of(unit)), ignore_errors=True)
 
     def _join(self, unit_id: str, back: _Back) -> None:
         network = _network_of(back.container)
@@ -422,118 +423,13 @@ class Ingress:
     def _ask(self, door: Door, *commands: str) -> str:
         return ingresssocket.ask(self._folder(door) / "run" / file.SOCKET, *commands)
 
-    def _said(self) -> _Said:
-        return _Said(self.say)
-
-
-@dataclass(frozen=True)
-class _Said:
-    """An ingress that does not answer is said, and keeps nobody from anything."""
-
-    say: Callable[[str], None]
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> bool:
-        if not isinstance(error, LockstepError):
-            return False
-        self.say(error.message)
-        return True
-
-
-# What others ask --------------------------------------------------------------------------------
-
-
-def units(stack: Stack, docker: Docker) -> dict[Door, Listed]:
-    """The stack's ingress containers by what they own, running or not."""
-    return among(docker.listing(labels=[f"{OF_STACK}={_of(stack)}"]), stack)
-
-
-def among(listed: Iterable[Listed], stack: Stack) -> dict[Door, Listed]:
-    """The same, of containers that were listed already."""
-    return {_door(unit): unit for unit in listed if is_of(unit, stack)}
-
-
-def is_of(unit: Listed, stack: Stack) -> bool:
-    """Whether a container is the stack's ingress."""
-    return unit.labels.get(OF_STACK) == _of(stack)
-
-
-def folder(catalog: Catalog, door: Door) -> Path:
-    """Where the configuration and the socket of a door lie."""
-    return catalog.root / "ingress" / catalog.stack.name / door.slug
-
-
-def examine(
-    catalog: Catalog, listed: Mapping[Door, Listed], live: tuple[Container, ...]
-) -> tuple[str, ...]:
-    """What is not as it should be, as sentences. `listed`: the ingress containers there are."""
-    wanted = {b.door: Pointing(c.name, b.target, b.proxy) for c in live for b in read(c.behind)}
-    wrong = [
-        f"port {door} is held by an ingress that the live world does not need"
-        for door in sorted(listed.keys() - wanted.keys())
-    ]
-    for door, pointing in sorted(wanted.items()):
-        said = _wrong(catalog, door, pointing, listed.get(door))
-        if said is not None:
-            wrong.append(f"the ingress of port {door} {said}")
-    return tuple(wrong)
-
-
-def _wrong(catalog: Catalog, door: Door, pointing: Pointing, unit: Listed | None) -> str | None:
-    if unit is None:
-        return "is missing"
-    if unit.state != "running":
-        return f"does not run ({unit.state})"
-    here = folder(catalog, door)
-    try:
-        if file.pointing_of((here / "config" / file.FILE).read_text()) != pointing:
-            return f"is not configured for {pointing.container}"
-        said = ingresssocket.ask(here / "run" / file.SOCKET, "show servers state world")
-    except PermissionError:
-        return None  # another user's: he cannot put it right either
-    except (OSError, LockstepError):
-        return "does not answer"
-    if not file.serves(file.servers(said), pointing):
-        return f"does not serve {pointing.container}"
-    return None
-
-
-def leave(docker: Docker, stack: Stack, networks: tuple[str, ...]) -> None:
-    """Disconnect the ingress from networks that are about to be removed."""
-    for unit in units(stack, docker).values():
-        for network in docker.inspect(unit.id).networks & set(networks):
-            docker.leave_network(unit.id, network)
-
-
-def images_in_use(stack: Stack, docker: Docker) -> dict[str, str]:
-    """Id -> name, of what the ingress runs: a stopped one would not hold it against a prune."""
-    name = stack.settings.ingress.image
-    return {unit.image_id: name for unit in units(stack, docker).values()}
-
-
-def insisting_on_image(stack: Stack, docker: Docker, plan: Plan, record: Release | None) -> Plan:
-    """The plan, refused when it needs an image of HAProxy that is not here and no registry has."""
-    settings = stack.settings.ingress
-    if record is None or plan.move is Move.STAY or not settings.image.startswith(_LOCAL):
-        return plan
-    services = compose.services(record.model)
-    if not any(of_service(record.model, service, settings) for service in services):
-        return plan
-    if docker.image(settings.image) is not None:
-        return plan
-    refusal = Refusal(f"the image of the ingress, {settings.image}, is missing", _GET_IMAGE)
-    return replace(plan, refusals=(*plan.refusals, refusal))
-
-
-def _of(stack: Stack) -> str:
-    return f"{stack.project}/{stack.name}"
-
-
-def _door(unit: Listed) -> Door:
-    ip, _, port = unit.labels[DOOR].rpartition(" ")
-    return Door(ip, int(port))
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """An ingress that does not answer is said, and keeps nobody from anything."""
+        try:
+            yield
+        except LockstepError as error:
+            self.say(error.message)
 
 
 def _backs(world: HostWorld) -> dict[Door, _Back]:

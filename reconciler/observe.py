@@ -15,7 +15,7 @@ from reconciler import (
     compose,
     deaf,
     hostnotes,
-    ingress,
+    ingressfacts,
     ingressports,
     journal,
     names,
@@ -186,17 +186,18 @@ class _Observation:
         leaving = self.state.live or self.stack.project
         running = [c for c in self._listed if c.state == "running"]
         wanted = compose.published_ports(self._target.model)
-        return ports.holders(
-            wanted,
-            running,
-            lambda c: (c.project == leaving and self._is_ours(c)) or ingress.is_of(c, self.stack),
-        )
+
+        def is_ours(container: Listed) -> bool:
+            leaves = container.project == leaving and self._is_ours(container)
+            return leaves or ingressfacts.is_of(container, self.stack)
+
+        return ports.holders(wanted, running, is_ours)
 
     def _ingress(self) -> tuple[str, ...]:
         if self.state.live is None or self.state.stopped:
             return ()
-        units = ingress.among(self._listed, self.stack)
-        return ingress.examine(self.catalog, units, self._containers.get(self.state.live, ()))
+        units = ingressfacts.among(self._listed, self.stack)
+        return ingressfacts.examine(self.catalog, units, self._containers.get(self.state.live, ()))
 
     # images, data, disk ---------------------------------------------------------------------
 

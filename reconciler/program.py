@@ -30,7 +30,7 @@ from reconciler import (
     hostnotes,
     imagehold,
     impact,
-    ingress,
+    ingressfacts,
     observe,
     reach,
     releasediff,
@@ -208,7 +208,7 @@ class Program:
         hooks = hookpreview.refusals(self.stack, plan, facts.records)
         plan = replace(plan, refusals=(*plan.refusals, *unfit, *hooks))
         record = facts.records.get(plan.target or "")
-        plan = ingress.insisting_on_image(self.stack, self.docker, plan, record)
+        plan = ingressfacts.insisting_on_image(self.stack, self.docker, plan, record)
         plan = foresight.added(self.catalog, self.state, self.docker, plan, record)
         if record is None or plan.move in (Move.STAY, Move.REPAIR):
             return plan
@@ -432,7 +432,7 @@ class Program:
                 )
             kept = [kept.release for kept in self.plan.keep]
             held = imagehold.to_hold(self.now, kept, self.plan.target)
-            held |= ingress.images_in_use(self.stack, self.docker)
+            held |= ingressfacts.images_in_use(self.stack, self.docker)
             for warning in imagehold.hold(self.stack, self.docker, held):
                 pulumi.log.warn(warning)
             hostnotes.mark_seen(self.catalog, self.now.facts.restored)

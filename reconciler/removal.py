@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from failpoints import failpoint
-from reconciler import clock, ingress, journal, places
+from reconciler import clock, ingressfacts, journal, places
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -112,7 +112,7 @@ def remove_containers(stack: Stack, docker: Docker, composer: Compose, world: st
             )
     networks = docker.networks_of(world)
     if found or networks:
-        ingress.leave(docker, stack, networks)
+        ingressfacts.leave(docker, stack, networks)
         composer.down(world)
 
 
