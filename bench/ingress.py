@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -75,7 +76,17 @@ class Ingress:
         """Under Lockstep, adopted, with its port in the ingress's hands."""
         folder, daemon = ground / "ingress", Daemon(self.owner)
         log = self.work / "lockstep.log"
-        project = Project(folder, daemon, self.size, rows_in(self.size), free_port(), log)
+        # Not by loopback: those clients go through Docker's userland proxy, which ends for good
+        # when it runs out of files.
+        project = Project(
+            folder,
+            daemon,
+            self.size,
+            rows_in(self.size),
+            free_port(),
+            log,
+            address=own_address(),
+        )
         try:
             project.make(self.subject.state(1))
             project.init()
@@ -141,7 +152,7 @@ def clients(project: Project, rate: float, *notes: Path) -> Iterator[None]:
     """Clients for the time of a `with` block; each gets its answer before it ends."""
     for note in notes:
         note.unlink(missing_ok=True)
-    address = f"127.0.0.1:{project.port}"
+    address = f"{project.address}:{project.port}"
     process = subprocess.Popen(
         [
             *project.daemon.inside,
@@ -160,6 +171,13 @@ def clients(project: Project, rate: float, *notes: Path) -> Iterator[None]:
         yield
     finally:
         process.communicate(timeout=90)
+
+
+def own_address() -> str:
+    """An address of this host that others reach it by."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return str(probe.getsockname()[0])
 
 
 def held(project: Project) -> float:

@@ -46,7 +46,7 @@ services:
       VERSION: "{version}"
       BROKEN: "{broken}"
     volumes: ["./app.py:/app.py:ro"]
-    ports: ["127.0.0.1:{port}:8000"]
+    ports: ["{address}:{port}:8000"]
     depends_on: [db]
     healthcheck:
       test: ["CMD", "python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/')"]
@@ -96,6 +96,7 @@ class Project:
     name: str = ""
     version: int = 1
     broken: bool = False
+    address: str = "127.0.0.1"
     _waiting: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Project:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://{self.address}:{self.port}/"
 
     # as plain compose has it ----------------------------------------------------------------------
 
@@ -140,6 +141,7 @@ class Project:
             version=self.version,
             broken="yes" if self.broken else "",
             port=self.port,
+            address=self.address,
             command=command,
         )
         (self.folder / "compose.yaml").write_text(text)
