@@ -214,6 +214,7 @@ def test_no_client_reaches_a_release_that_fails_and_no_order_is_lost(stack: Behi
     assert set(kept) <= set(stack.notes())
 
 
+@pytest.mark.chaos
 def test_an_ingress_that_was_killed_is_seen_and_brought_back(stack: Behind) -> None:
     live, world = stack.version(), stack.live()
     unit = stack.unit(stack.port)
@@ -293,6 +294,7 @@ def test_a_switch_that_is_killed_while_it_holds_lets_everybody_in_again(
     assert asked.failures == []
     assert set(asked.answers) == {before}
     stack.declare(str(live))
+    stack.up()
     stack.nothing_to_do()
 
 
