@@ -35,11 +35,12 @@ def sweep_docker(daemon: Daemon, project: str | None = None) -> None:
     wanted = f"label={label(daemon.owner)}"
     listed = docker("ps", "--all", "--filter", wanted, "--format", "{{.ID}} {{.Names}}")
     containers = [line.split() for line in listed.splitlines()]
-    # An ingress is no service of the project, so it does not have its label.
-    listed = docker(
-        "ps", "--all", "--filter", "label=lockstep.ingress", "--format", "{{.ID}} {{.Names}}"
-    )
-    containers += [c for c in map(str.split, listed.splitlines()) if c[1].startswith(f"{name}-")]
+    # An ingress, and what holds its image, are no services of the project: without its label.
+    for of_stack in ("lockstep.ingress", "lockstep.holds"):
+        wanted = f"label={of_stack}"
+        listed = docker("ps", "--all", "--filter", wanted, "--format", "{{.ID}} {{.Names}}")
+        more = [line.split() for line in listed.splitlines()]
+        containers += [c for c in more if c[1].startswith(f"{name}-") and c not in containers]
     if found := [c[0] for c in containers if project is None or c[1].startswith(f"{name}-")]:
         docker("rm", "--force", "--volumes", *found)
     for kind, form in (
