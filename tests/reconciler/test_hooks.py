@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from reconciler import config, hookrun, hookscene, hooktable, hostcommand
+from reconciler import config, hookrun, hooks, hookscene, hooktable, hostcommand
 from reconciler.catalog import Catalog
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
@@ -325,3 +326,22 @@ def test_the_schema_of_the_settings_describes_a_hook() -> None:
     assert described["properties"]["at"]["items"]["enum"] == [*At]
     assert described["additionalProperties"] is False
     assert "$ref" not in json.dumps(described)
+
+
+def test_what_a_hook_said_is_kept_privately_and_it_runs_once(tmp_path: Path) -> None:
+    said = {"at": "pre-stop", "command": ["sh", "-c", "echo first; echo last hush-hush-token"]}
+    here = replace(scene(tmp_path), stack=read(tmp_path, mine=said))
+    noted: list[dict[str, Any]] = []
+    made = hooks.Hooks(here, lambda _: None, note=lambda ran: noted.append(ran))
+    made.boundary(At.PRE_STOP)
+    made.boundary(At.PRE_STOP)
+    assert [[run.result for run in ran.values()] for ran in noted] == [["begun"], ["passed"]]
+    path = hooks.log_path(here)
+    assert path.stat().st_mode & 0o777 == 0o600
+    (line,) = [json.loads(text) for text in path.read_text().splitlines()]
+    assert (line["at"], line["output"], line["said"]) == (
+        "pre-stop",
+        "first\nlast ***\n",
+        "last ***",
+    )
+    assert line["ended"].startswith("20")
