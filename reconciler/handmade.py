@@ -114,7 +114,7 @@ class _Reading:
             name, _, value = entry.partition("=")
             if entry in known:
                 continue
-            if self.looks_secret.search(name) and value:
+            if self.looks_secret.search(name) and value and name.isidentifier():
                 self.made.secrets[name] = value
                 chosen[name] = f"${{{name}}}"
             else:
