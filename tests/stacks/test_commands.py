@@ -46,18 +46,13 @@ def test_a_saved_plan_is_carried_out_as_it_is_or_not_at_all(stack: Project, tmp_
 
 
 def test_what_commands_print_for_programs_fits_its_schema(stack: Project) -> None:
-    """Every command that only reads; the harness holds each document against its schema."""
+    """The harness holds each document of any stack's test against its schema; these are of the
+    commands that no other test asks for one."""
     for words in (
-        "list", "info prod-002", "log -n 2", "diff prod-001 prod-002", "preview", "metrics",
-        "prune", "verify", "doctor", "recover", "incident list", "incident show", "notify log",
-        "config", "config get window", "stack ls", "stack history", "stack output", "version",
-        "snapshot list",
+        "recover", "incident list", "notify log", "config", "config get window",
+        "stack ls", "version", "report", "repair",
     ):  # fmt: skip
         assert stack.run(*words.split(), "--json").json()["schema"] == 1
-    made = stack.run("snapshot", "create", "./releases/prod-001", "--json").json()["snapshot"]
-    stack.run("snapshot", "restore", made, "./again", "--json")
-    stack.run("snapshot", "rm", made, "--yes", "--json")
-    stack.run("repair", "--json")
 
 
 @pytest.fixture

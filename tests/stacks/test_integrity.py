@@ -237,6 +237,7 @@ volumes:
     assert stack.status()[broken] == "kept"
 
 
+@pytest.mark.chaos
 def test_what_a_killed_rehearsal_leaves_is_shown_and_removed_by_the_next(stack: Project) -> None:
     label = f"label=lockstep.rehearsal={stack.name}/prod"
     rehearsal = stack.start("rehearse", "prod-002")
