@@ -256,21 +256,17 @@ class Evidence:
 
         def one(entry: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
             world, found = entry
-            text = self.witness.log(
-                found["id"], found["name"], since=self._since(world), limit=share
-            )
-            if not text:
-                return None
-            name, size, lines = f"logs/{world}/{found['name']}.log.gz", len(text), text.count("\n")
-            if not self._put(name, text, compressed=True):
+            since, name = self._since(world), f"logs/{world}/{found['name']}.log.gz"
+            log = self.witness.log(found["id"], found["name"], since=since, limit=share)
+            if log is None or not log.text or not self._put(name, log.text, compressed=True):
                 return None
             return {
                 "file": name,
                 "world": world,
                 "service": found["service"],
                 "container": found["name"],
-                "lines": lines,
-                "whole": size < share and lines < LOG_LINES,
+                "lines": log.text.count("\n"),
+                "whole": log.whole,
             }
 
         return [told for told in in_parallel(one, waiting) if told is not None]
@@ -343,7 +339,7 @@ def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:
             log = witness.log(found["id"], found["name"], since=0.0, limit=_MOST_LOG)
             if log is None:
                 continue
-            incidents.put(folder / f"{found['name']}.log", log.encode())
+            incidents.put(folder / f"{found['name']}.log", log.text.encode())
             del found["inspect"]
             containers.append({**found, "log": f"{found['name']}.log"})
         if containers:

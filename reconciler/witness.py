@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from reconciler.docker import Docker
@@ -20,6 +20,15 @@ _ANSWERS = ("running", "paused")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a container said."""
+
+    text: str
+    whole: bool
+    """Nothing older was left out."""
 
 
 class Witness:
@@ -54,13 +63,16 @@ class Witness:
             found["stats"] = stats or {}
         return found
 
-    def log(self, container: str, name: str, *, since: float, limit: int) -> str | None:
+    def log(self, container: str, name: str, *, since: float, limit: int) -> Log | None:
         """Its newest lines since then (seconds since 1970; 0: all), each with its time, masked."""
         said = self.told(
             f"log of {name}",
             lambda: self.docker.log_tail(container, since=since, lines=LOG_LINES, limit=limit),
         )
-        return None if said is None else self.hiding.text(said.decode(errors="replace"))
+        if said is None:
+            return None
+        whole = len(said) < limit and said.count(b"\n") < LOG_LINES
+        return Log(self.hiding.text(said.decode(errors="replace")), whole)
 
     def events(self, since: float, until: float, ours: Callable[[str], bool]) -> list[str]:
         """Docker's events of containers, networks and volumes that `ours` knows by name, one JSON
