@@ -46,6 +46,8 @@ class Witness:
         return in_parallel(self._container, rows)
 
     def _container(self, row: Row) -> dict[str, Any]:
+        # First, for what is looked at beside a switch may be stopped at any moment.
+        stats = self._stats(row) if row.state in _ANSWERS else None
         said = self.told(f"inspect of {row.name}", lambda: self.docker.told(row.id))
         inspected = self.hiding.inspected(said) if said is not None else {}
         state = inspected.get("State") or {}
@@ -58,10 +60,13 @@ class Witness:
             "finished": state.get("FinishedAt"),
             "inspect": inspected,
         }
-        if row.state in _ANSWERS:
-            stats = self.told(f"stats of {row.name}", lambda: self.docker.stats(row.id))
-            found["stats"] = stats or {}
-        return found
+        return found if stats is None else {**found, "stats": stats}
+
+    def _stats(self, row: Row) -> dict[str, int | float]:
+        stats = self.told(f"stats of {row.name}", lambda: self.docker.stats(row.id))
+        if stats is not None and "memory_bytes" not in stats:
+            self.missing.append(f"stats of {row.name}: it did not run any more, or is not counted")
+        return stats or {}
 
     def log(self, container: str, name: str, *, since: float, limit: int) -> Log | None:
         """Its newest lines since then (seconds since 1970; 0: all), each with its time, masked."""
