@@ -58,8 +58,8 @@ def make(
     warnings: list[str] = []
     git = _git(stack, allow_dirty, warnings)
     model = source.read_model(stack, composer, warnings.append)
-    allowed.insist_on_files(stack, model)
     source.insist_on_services(stack, model)
+    allowed.insist_on_files(stack, model)
     found = _images(stack, docker, composer, model, images, progress)
     state = catalog.state()
     generations = state.worlds[state.live].generations if state.live else {}
