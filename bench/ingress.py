@@ -76,8 +76,8 @@ class Ingress:
         """Under Lockstep, adopted, with its port in the ingress's hands."""
         folder, daemon = ground / "ingress", Daemon(self.owner)
         log = self.work / "lockstep.log"
-        # Not by loopback: those clients go through Docker's userland proxy, which ends for good
-        # when it runs out of files.
+        # Not by loopback: those clients go through Docker's userland proxy, which needs several
+        # open files for each and has its own limit.
         project = Project(
             folder,
             daemon,
