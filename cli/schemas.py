@@ -142,7 +142,7 @@ DOCUMENTS: dict[str, Schema] = {
     "prune": document(
         things=listing(
             thing(
-                kind={"enum": ["release", "world", "generation", "snapshot", "image"]},
+                kind={"enum": ["release", "world", "generation", "snapshot", "image", "incident"]},
                 name=TEXT, goes=FLAG, why=TEXT, bytes=maybe(COUNT),
             )
         )
