@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ import pytest
 
 from reconciler.hostlock import HostLock
 from reconciler.journal import Intent, JournalFile
-from tests.stacks.harness import Project, docker, notes_project
+from tests.stacks.harness import Project, docker, notes_project, on_a_terminal
 
 
 @pytest.fixture(scope="module")
@@ -47,33 +45,6 @@ def live(shop: Project) -> Iterator[Project]:
 
 def config_file(project: Project) -> bytes:
     return (project.folder / "Pulumi.prod.yaml").read_bytes()
-
-
-def on_a_terminal(project: Project, *words: str, answer: str) -> tuple[int, str]:
-    """Run the command on a terminal and give it an answer; (exit code, what it showed)."""
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words],
-        cwd=project.folder,
-        env={**project.environment(), "TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    os.write(ours, answer.encode())
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(ours)
-    return child.wait(timeout=60), shown.decode(errors="replace")
 
 
 def test_list_info_log_and_diff(live: Project) -> None:

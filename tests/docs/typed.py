@@ -119,7 +119,7 @@ def _as_on_the_page(text: str, project: Project) -> list[str]:
 
 def alike(line: str) -> str:
     """A line without what differs from run to run: figures but those of releases, and widths."""
-    line = re.sub(r"\b[0-9a-f]{8,64}\b", "#", line)
+    line = re.sub(r"\b(\d{8}T\d{6}|[0-9a-f]{8,64})\b", "#", line)
     line = re.sub(r"(?<!prod-)\b\d[\d.,:]*(\s?(KiB|MiB|GiB|B|bytes|ms|s|min|h)\b)?", "#", line)
     return re.sub(r"─+", "─", re.sub(r"\s+", " ", line)).strip()
 

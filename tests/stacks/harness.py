@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -359,6 +360,33 @@ def pulumi(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=TIMEOUT_SECONDS,
     )
+
+
+def on_a_terminal(project: Project, *words: str, answer: str) -> tuple[int, str]:
+    """Run `lockstep WORDS` on a terminal and give it an answer; (exit code, what it showed)."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *words],
+        cwd=project.folder,
+        env={**project.environment(), "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    return child.wait(timeout=60), shown.decode(errors="replace")
 
 
 @contextmanager
