@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.stacks.harness import ROOT, docker, notes_project, on_a_terminal
 
+ANSWERS = {"init": "\ny\n", "new": "", "up": "y\n", "rollback": "y\n\n"}
+"""What a person types when asked: the name as proposed; yes; no reason for going back."""
+
 
 def commands(heading: str) -> list[str]:
     """The lines of the first ```sh block below a heading of the README, without comments."""
@@ -39,8 +42,7 @@ def test_your_own_compose_project(tmp_path: Path) -> None:
         for command in commands("Your own compose project"):
             words = shlex.split(command)
             if words[0] == "lockstep":
-                name = "\n" if words[1] == "init" else ""
-                code, shown = on_a_terminal(notes, *words[1:], answer=f"{name}y\n")
+                code, shown = on_a_terminal(notes, *words[1:], answer=ANSWERS[words[1]])
                 assert code == 0, shown
                 assert "Traceback" not in shown
             else:
