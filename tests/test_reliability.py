@@ -11,7 +11,7 @@ from tests import reliability
 from tests.chaos import test_kills
 from tests.reconciler import test_switch_crash
 
-ROOMS = "switch|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
+ROOMS = "switch|ingress|ledger|journal|catalog|store|worlds|data|debts|engine|helper"
 
 
 def test_every_fault_has_a_test_or_a_reason() -> None:

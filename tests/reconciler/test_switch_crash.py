@@ -37,7 +37,7 @@ BEFORE_COMMIT = [
     "proved",
     "policies",
 ]
-AFTER_COMMIT = ["committed", "left", "after-commit"]
+AFTER_COMMIT = ["committed", "repointed", "left", "after-commit"]
 WHILE_REVERTING = ["revert", "revert-stopped", "reverted", "revert-written"]
 
 
