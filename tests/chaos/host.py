@@ -76,7 +76,10 @@ class Host:
         for folder in ("work", "files"):
             found = {p.name for p in (self.releases / folder).iterdir()}
             assert found <= worlds, f"{folder} of worlds that are gone: {found - worlds}"
-        known = {"files", "logs", "store", "work", *records}
+        told = {outcome.incident for _, outcome in self.state.outcomes}
+        incidents = {p.name for p in (self.releases / "incidents").glob("*")}
+        assert incidents <= told, f"incidents of nothing: {incidents - told}"
+        known = {"files", "incidents", "logs", "store", "work", *records}
         folders = {p.name for p in self.releases.iterdir() if p.is_dir()}
         assert folders <= known, f"folders of nobody: {folders - known}"
         drafts = [
