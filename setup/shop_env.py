@@ -16,7 +16,9 @@ def ensure() -> None:
     if target.exists():
         return
     local = {image.official: image.name for image in IMAGES if not exists(image.official)}
-    lines = [f"{VARIABLES[official]}={name}\n" for official, name in local.items()]
+    lines = [
+        f"{var}={local[official]}\n" for official, var in VARIABLES.items() if official in local
+    ]
     draft = EXAMPLE.with_name(".env.new")
     draft.touch(mode=0o600)
     draft.write_text(EXAMPLE.read_text() + "".join(lines))
