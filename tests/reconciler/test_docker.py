@@ -330,7 +330,7 @@ def test_the_compose_plugin_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     plugins.mkdir(parents=True)
     (plugins / "docker-compose").write_text("")
     found = Compose(tmp_path).environment
-    assert found == {"DOCKER_CONFIG": str(tmp_path / ".tools" / "docker-config")}
+    assert found["DOCKER_CONFIG"] == str(tmp_path / ".tools" / "docker-config")
     fake.unlink()
     with pytest.raises(Unavailable, match="docker command"):
         Compose(tmp_path)

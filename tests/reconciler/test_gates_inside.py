@@ -155,6 +155,10 @@ def test_commands_logs_and_health(docker: Docker) -> None:
         docker_cli("restart", "-t", "1", container.id)
         since = docker.inspect(container.id)
         assert since.started != container.started
+        for _ in range(100):
+            if docker.logs(container.id, tail=100).count("starting") == 2:
+                break
+            threading.Event().wait(0.1)
         assert docker.logs(container.id, tail=100).count("starting") == 2
         docker.kill(container.id)
         assert ask(docker, since, {"command": ["true"]}).verdict is SILENT

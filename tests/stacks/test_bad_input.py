@@ -232,6 +232,7 @@ def test_fault_36_nothing_that_could_prove_a_release(tmp_path: Path) -> None:
         start, end = text.index("    healthcheck:"), text.index("    restart:")
         (project.folder / "compose.yaml").write_text(text[:start] + text[end:])
         project.init()
+        project.run("config", "rm", "gates")  # which init proposes, for the published port
         ran = project.run("new", "unproved", code=3)
         assert "could not be proved" in ran.err
         assert "healthcheck" in ran.err or "gate" in ran.err
