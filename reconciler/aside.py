@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from reconciler import places
+from reconciler import places, worldmodel, worlds
 from reconciler.catalog import Catalog
+from reconciler.compose import Model
 from reconciler.config import Stack
-from reconciler.docker import PROJECT, VOLUME, Docker
+from reconciler.docker import PROJECT, VOLUME, Compose, Docker
 from reconciler.errors import Busy
+from reconciler.release import Release
 from snapshots import private
 
 
@@ -72,6 +74,40 @@ class Aside:
         """A scratch volume for a dataset, made where it is missing; its name."""
         name = f"{self.world}_{dataset}"
         return self.docker.create_volume(name, {self.label: self.owner}).name
+
+    def create(
+        self,
+        composer: Compose,
+        release: Release,
+        secrets: Mapping[str, str],
+        *,
+        datasets: Iterable[str],
+        created: Collection[str] = (),
+        shape: Callable[[Model, str], Model],
+    ) -> None:
+        """Create containers of a release, on the scratch volumes of these datasets, not started.
+
+        `created`: datasets whose volumes an image may fill; `shape`: gets the model of a world,
+        and the folder of its config files as Compose reads it, and says what is created of it.
+        """
+        places.write_files(self.catalog, self.world, release)
+        folder = places.files(self.catalog, self.world)
+        model = worldmodel.world_model(
+            release,
+            project=self.stack.project,
+            stack=self.stack.name,
+            world=self.world,
+            volumes={name: self.volume(name) for name in datasets},
+            created=created,
+            networks={},
+            files=folder,
+            secrets=secrets,
+            engine_api=self.docker.api_version,
+        )
+        wanted = shape(model, str(folder).replace("$", "$$"))
+        composer.create(self.world, wanted, hide=secrets.values())
+        given = worldmodel.injected(release, secrets)
+        worlds.inject(self.docker, self.docker.containers(project=self.world), given)
 
     def leftovers(self) -> list[str]:
         """Containers and volumes that are there now."""

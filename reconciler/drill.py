@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from reconciler import drillplan, hostworld, places, secretvalues, worldmodel, worlds
+from reconciler import drillplan, hostworld, places, secretvalues, worlds
 from reconciler.aside import Aside
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.data import Data, Engine
 from reconciler.docker import Compose, Docker
 from reconciler.drillplan import Wanted
-from reconciler.errors import LockstepError, Refused
+from reconciler.errors import LockstepError
 from reconciler.hostworld import Service
 from reconciler.inside import counted
 from reconciler.reach import driver_for, restore
@@ -189,7 +189,7 @@ class _Drill:
         if not names:
             return {}
         try:
-            self._insist_on_images(names)
+            worlds.insist_on_images(self.docker, self.record, sorted(names))
             self._create(names)
         except _FORESEEN as error:
             for found in served:
@@ -199,35 +199,14 @@ class _Drill:
         world = hostworld.look(self.docker, self.aside.world, self.record, self.stack.settings)
         return world.services
 
-    def _insist_on_images(self, services: set[str]) -> None:
-        for service in sorted(services):
-            image = self.record.images[service]
-            found = self.docker.image(image.tag)
-            if found is None or found.id != image.id:
-                what = "is missing" if found is None else "is another image now"
-                raise Refused(f"image {image.tag} of {self.record.name} {what}")
-
     def _create(self, services: set[str]) -> None:
-        world = self.aside.world
-        folder = places.files(self.catalog, world)
-        places.write_files(self.catalog, world, self.record)
-        model = worldmodel.world_model(
+        self.aside.create(
+            self.composer,
             self.record,
-            project=self.stack.project,
-            stack=self.stack.name,
-            world=world,
-            volumes={d: self.aside.volume(d) for d in drillplan.mounted(self.record, services)},
-            created=(),
-            networks={},
-            files=folder,
-            secrets=self.secrets,
-            engine_api=self.docker.api_version,
+            self.secrets,
+            datasets=drillplan.mounted(self.record, services),
+            shape=lambda model, files: drillplan.alone(model, services, self.aside.owner, files),
         )
-        files = str(folder).replace("$", "$$")
-        alone = drillplan.alone(model, services, self.aside.owner, files)
-        self.composer.create(world, alone, hide=self.secrets.values())
-        given = worldmodel.injected(self.record, self.secrets)
-        worlds.inject(self.docker, self.docker.containers(project=world), given)
 
     # asking ---------------------------------------------------------------------------------
 

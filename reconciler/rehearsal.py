@@ -22,7 +22,6 @@ from reconciler import (
     places,
     rehearsalplan,
     secretvalues,
-    worldmodel,
     worlds,
 )
 from reconciler.aside import Aside
@@ -317,37 +316,21 @@ class _Rehearsing:
     def _create(self, *, outgoing: bool) -> HostWorld:
         world = self.aside.world
         self.say(f"creating the containers of {world}")
-        for image in self.release.images.values():
-            found = self.docker.image(image.tag)
-            if found is None or found.id != image.id:
-                what = "is missing" if found is None else "is another image now"
-                raise Refused(f"image {image.tag} of {self.release.name} {what}")
-        places.write_files(self.catalog, world, self.release)
-        folder = places.files(self.catalog, world)
-        mounted = [d for d in self.release.datasets.values() if d.mounts]
-        created = {c.dataset for c in self.result.datasets if c.how == "empty"}
-        model = worldmodel.world_model(
+        worlds.insist_on_images(self.docker, self.release, self.release.images)
+        self.aside.create(
+            self.composer,
             self.release,
-            project=self.stack.project,
-            stack=self.stack.name,
-            world=world,
-            volumes={d.name: self.aside.volume(d.name) for d in mounted},
-            created=created,
-            networks={},
-            files=folder,
-            secrets=self.secrets,
-            engine_api=self.docker.api_version,
+            self.secrets,
+            datasets=[d.name for d in self.release.datasets.values() if d.mounts],
+            created={c.dataset for c in self.result.datasets if c.how == "empty"},
+            shape=lambda model, files: rehearsalplan.beside(
+                model,
+                self.result.held_back.keys(),
+                label=(self.aside.label, self.aside.owner),
+                files=files,
+                outgoing=outgoing,
+            ),
         )
-        beside = rehearsalplan.beside(
-            model,
-            self.result.held_back.keys(),
-            label=(self.aside.label, self.aside.owner),
-            files=str(folder).replace("$", "$$"),
-            outgoing=outgoing,
-        )
-        self.composer.create(world, beside, hide=self.secrets.values())
-        given = worldmodel.injected(self.release, self.secrets)
-        worlds.inject(self.docker, self.docker.containers(project=world), given)
         return hostworld.look(self.docker, world, self.release, self.stack.settings)
 
     def _prove(self, world: HostWorld, before: Mapping[str, Mapping[str, int]]) -> None:

@@ -37,6 +37,7 @@ from reconciler import (
     outcomes,
     process,
     rescue,
+    worlds,
 )
 from reconciler.asked import Asked
 from reconciler.catalog import Catalog
@@ -232,14 +233,7 @@ class Switch:
 
     def _insist_on_new_world(self) -> None:
         """Images are what the record says, and every service has its container."""
-        for image in self.record.images.values():
-            found = self.docker.image(image.tag)
-            if found is None or found.id != image.id:
-                what = "is missing" if found is None else "is another image now"
-                raise Refused(
-                    f"image {image.tag} of {self.record.name} {what}",
-                    next_step="lockstep doctor   names what is missing",
-                )
+        worlds.insist_on_images(self.docker, self.record, self.record.images)
         model = self.record.model
         wanted = {service for service in model["services"] if compose.replicas(model, service)}
         missing = sorted(wanted - self.new.services.keys())

@@ -69,6 +69,19 @@ def make(
     _Making(stack, catalog, docker, composer, plan, progress).make()
 
 
+def insist_on_images(docker: Docker, release: Release, services: Iterable[str]) -> None:
+    """Raises Refused unless the images of these services are what the release recorded."""
+    for service in services:
+        image = release.images[service]
+        found = docker.image(image.tag)
+        if found is None or found.id != image.id:
+            what = "is missing" if found is None else "is another image now"
+            raise Refused(
+                f"image {image.tag} of {release.name} {what}",
+                next_step="lockstep doctor   names what is missing",
+            )
+
+
 class _Making:
     def __init__(
         self,
