@@ -240,12 +240,14 @@ def _structured(value: Any) -> Any:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file of the user other content, whole or not at all; its mode stays."""
+    """Give a file of the user other content, whole or not at all; its mode stays. A new one is
+    readable to its owner alone."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         draft.touch(mode=0o600)
         draft.write_bytes(content)
-        draft.chmod(path.stat().st_mode & 0o777)
+        if path.exists():
+            draft.chmod(path.stat().st_mode & 0o777)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cli import options
-from cli.context import Context
+from cli.context import Context, replace_file
 from cli.releases import print_json
 from reconciler.errors import BadInput, LockstepError
 
@@ -113,14 +112,7 @@ def write(path: Path, page: str) -> None:
             + ("it is a folder" if path.is_dir() else f"{path.parent} is no folder"),
             next_step="lockstep report --output FILE   takes a file in a folder that exists",
         )
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        draft.touch(mode=0o600)
-        draft.write_text(page, encoding="utf-8")
-        if path.exists():
-            draft.chmod(path.stat().st_mode & 0o777)
-        draft.replace(path)
+        replace_file(path, page.encode())
     except OSError as error:
         raise LockstepError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
