@@ -198,6 +198,7 @@ class Catalog:
             ".*.new",
             "*/.*.new",
             "incidents/*/.*.new",
+            "ingress/*/*/config/.*.new",
             "*/configs/.*.new",
             "work/*/.*.new",
             "work/*/.*.tmp",
@@ -320,25 +321,23 @@ def status(release: str, state: State) -> str:
     return "kept"
 
 
-def digest_of(path: Path) -> str:
-    """The hash of a file's content, in hex; "" for one that cannot be read."""
-    with suppress(OSError):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return ""
-
-
 def _writer_of(draft: Path) -> int:
     """The process that writes a draft, by its name; 0 if it is none of ours."""
     number = draft.stem.rpartition(".")[2]
     return int(number) if number.isdigit() else 0
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file's content at once or not at all; 0600; file and directory fsynced."""
+def write_durably(path: Path, content: bytes, *, owner: int | None = None) -> None:
+    """Replace a file's content at once or not at all; 0600; file and directory fsynced.
+
+    `owner`: whose the file is from then on, user and group; None: ours.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), owner, owner)
             file.write(content)
             file.flush()
             failpoint("catalog.fsync")

@@ -6,7 +6,6 @@ reconciler/hooktable.py is the table that all of this goes by.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -184,9 +183,7 @@ class Hooks:
         with suppress(OSError), self._guard:
             path = log_path(self.scene)
             new = not path.exists()
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(json.dumps(line) + "\n")
+            private.append(path, (json.dumps(line) + "\n").encode())
             if new:
                 _forget_old(self.scene.catalog)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import clock, incidenttext, masking
-from reconciler.catalog import Catalog
+from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Incidents
 from reconciler.errors import BadInput, LockstepError
 from reconciler.ledger import Departure, State, fsync_directory
@@ -138,18 +138,16 @@ def remark(incident: Incident, who: str, text: str) -> dict[str, str]:
         "text": masking.masked(text).strip(),
     }
     path = incident.folder / REMARKS
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        # One write: two people may add at once, and a line that was torn ends before this one.
-        os.write(descriptor, _after_torn_line(path) + json.dumps(added).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Two people may add at once, and a line that was torn ends before this one.
+    line = _after_torn_line(path) + json.dumps(added).encode() + b"\n"
+    private.append(path, line, durable=True)
     _write_readme(Incident(incident.folder, incident.document))
     return added
 
 
 def _after_torn_line(path: Path) -> bytes:
+    if not path.exists():
+        return b""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if not size:
@@ -278,34 +276,22 @@ def _dataset(departure: Departure, name: str) -> Document:
 
 def write(place: Path, document: Document) -> None:
     """Make an incident's document and its text durable."""
-    _replace(place / DOCUMENT, json.dumps(document, indent=2, ensure_ascii=False).encode())
+    private.make_folder(place)
+    write_durably(place / DOCUMENT, json.dumps(document, indent=2, ensure_ascii=False).encode())
     _write_readme(Incident(place, document))
 
 
 def _write_readme(incident: Incident) -> None:
     text = incidenttext.readme(incident.document, incident.remarks)
-    _replace(incident.folder / README, text.encode())
+    write_durably(incident.folder / README, text.encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        put(draft, content, durable=True)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
-
-
-def put(path: Path, content: bytes, *, durable: bool = False) -> None:
+def put(path: Path, content: bytes) -> None:
     """Write a file, 0600 from its first moment, in a folder that is 0700."""
     private.make_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def draft(catalog: Catalog, incident: str) -> Path:

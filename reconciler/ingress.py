@@ -24,7 +24,7 @@ from pathlib import Path
 from failpoints import failpoint
 from reconciler import ingressfile as file
 from reconciler import ingresssocket
-from reconciler.catalog import Catalog
+from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import (
     OUR_PROJECT,
@@ -49,7 +49,6 @@ from reconciler.ingressfacts import (
 )
 from reconciler.ingressfile import Pointing
 from reconciler.ingressports import Behind, Door, read
-from snapshots import fs
 from snapshots.private import make_folder
 
 _USER = 61000
@@ -361,16 +360,7 @@ class Ingress:
                 os.chown(part, owner, owner)
         settings = self.stack.settings.ingress
         content = file.text(back.pointing, settings, self._gate, serving=serving)
-        path = here / "config" / file.FILE
-        draft = path.with_name(f".{file.FILE}.new")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as writing:
-            if owner is not None:
-                os.fchown(writing.fileno(), owner, owner)
-            writing.write(content)
-            writing.flush()
-            os.fsync(writing.fileno())
-        draft.replace(path)
-        fs.sync_folder(path.parent)
+        write_durably(here / "config" / file.FILE, content.encode(), owner=owner)
 
     def _start(self, unit_id: str) -> None:
         """Start it, and wait until it answers. Raises PortTaken when the port stays taken."""

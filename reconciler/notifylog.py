@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reconciler import clock
+from snapshots import private
 
 NAME = "notifications.jsonl"
 _LARGEST = 1 << 20
@@ -36,12 +36,7 @@ def write(path: Path, *entries: Entry) -> None:
     with suppress(OSError):
         if path.exists() and path.stat().st_size > _LARGEST:
             path.replace(path.with_suffix(".jsonl.1"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            for entry in entries:
-                os.write(descriptor, (entry.model_dump_json() + "\n").encode())
-        finally:
-            os.close(descriptor)
+        private.append(path, *((entry.model_dump_json() + "\n").encode() for entry in entries))
 
 
 def read(path: Path) -> list[Entry]:

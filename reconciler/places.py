@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler import reach, worldmodel
-from reconciler.catalog import Catalog, digest_of, write_durably
+from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError, Refused, Unavailable
@@ -119,7 +120,14 @@ def altered_files(catalog: Catalog, world: str, release: Release) -> list[Path]:
     """Config files of a world that are not as its release recorded them."""
     folder = files(catalog, world)
     places = {worldmodel.config_place(folder, c): c.sha256 for c in release.configs.values()}
-    return [path for path, digest in places.items() if digest_of(path) != digest]
+    return [path for path, digest in places.items() if _digest_of(path) != digest]
+
+
+def _digest_of(path: Path) -> str:
+    """The hash of a file's content, in hex; "" for one that cannot be read."""
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
 def clear_files(catalog: Catalog, world: str) -> None:
