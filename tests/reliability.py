@@ -3,28 +3,24 @@
 Tests are found by their names, `test_fault_<number>[_<number>...]_...` and
 `test_attack_<subject>_...`, and told by their docstrings; the faults stand in `faults.toml`.
 Exits 1 when a fault has neither a test nor a reason, or a test no docstring. `--write` makes
-docs/reliability.md of it, with the hits of the last run of the kills (chaos/hits).
+docs/reliability.md of it, with what the kills hit (tests/hits.py).
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 import tomllib
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from tests import hits
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "reliability.md"
-HITS = HERE / "chaos" / "hits"
-"""A file for each long test of kills, with what its last run did."""
-PRODUCT = ("cli", "engine", "reconciler", "snapshots")
 WANTED_AT_RANDOM = 200
 SUBJECTS = ("data", "ledger", "lock", "names", "secrets", "habits")
 _FAULT = re.compile(r"test_fault_((?:\d+_)+)")
@@ -93,7 +89,7 @@ def _trials_of(path: Path) -> Iterator[Trial]:
 def failpoints() -> dict[str, str]:
     """Name of every failpoint of the product -> the module it is in."""
     found = {}
-    for path in sorted(p for room in PRODUCT for p in (ROOT / room).rglob("*.py")):
+    for path in sorted(p for room in hits.PRODUCT for p in (ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -103,17 +99,6 @@ def failpoints() -> dict[str, str]:
             ):
                 found[str(node.args[0].value)] = str(path.relative_to(ROOT))
     return found
-
-
-def hits() -> dict[str, Counter[str]]:
-    """What the last runs of the kills did, as chaos/kills.py writes it, summed up."""
-    sums: dict[str, Counter[str]] = defaultdict(Counter)
-    for path in sorted(HITS.glob("*.json")):
-        run: dict[str, Any] = json.loads(path.read_text())
-        sums["dates"][run.pop("date")] += 1
-        for what, counts in run.items():
-            sums[what] += Counter(counts)
-    return sums
 
 
 def complaints(plan: Plan, found: list[Trial]) -> list[str]:
@@ -190,25 +175,37 @@ def _attacks_table(found: list[Trial]) -> Iterator[str]:
 
 
 def _hits_table() -> Iterator[str]:
-    last = hits()
-    at, after, failed = (last[key] for key in ("at", "after", "failed"))
+    runs, total = hits.by_code(), hits.Hits()
     yield "## Kills at every step"
     yield ""
-    if last["rounds"]:
-        rounds = ", ".join(f"{count} {kind}" for kind, count in last["rounds"].items())
+    yield (
+        "Moves of every kind of a stack under its writer's load are killed at a failpoint or at a "
+        "random time, or get an I/O error or a full disk there; after every round all of "
+        "tests/chaos/host.py and model.py held. The runs, by the code that they were on "
+        "(a digest of the product's files):"
+    )
+    yield ""
+    yield "| code | days | kills at failpoints | at random times | errors at failpoints | rounds |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for code, run in runs.items():
+        total.add(run)
+        counts = " | ".join(str(c.total()) for c in (run.at, run.after, run.failed))
+        rounds = ", ".join(f"{count} {kind}" for kind, count in sorted(run.rounds.items()))
+        yield f"| `{code}` | {', '.join(run.dates)} | {counts} | {rounds} |"
+    yield ""
+    newest = next(reversed(runs.values()), hits.Hits())
+    if newest.after.total() < WANTED_AT_RANDOM:
         yield (
-            f"The last runs, {' and '.join(last['dates'])}: {at.total()} kills at failpoints, "
-            f"{after.total()} at random times, {failed.total()} I/O errors and full "
-            f"disks at failpoints, in rounds of a stack under its writer's load ({rounds}). "
-            "After every round all of tests/chaos/host.py and model.py held."
+            f"A whole `make chaos` kills {WANTED_AT_RANDOM} times at random and five times at each "
+            "failpoint. The newest run was cut short; run again on the same code, it goes on."
         )
-        if after.total() < WANTED_AT_RANDOM:
-            yield f"It was cut short: {WANTED_AT_RANDOM} at random and five a step are wanted."
         yield ""
-    yield "| failpoint | in | killed there | killed at a random time after it | I/O errors there |"
+    yield "All runs together:"
+    yield ""
+    yield "| failpoint | in | killed there | killed at a random time after it | errors there |"
     yield "| --- | --- | --- | --- | --- |"
     for name, module in sorted(failpoints().items()):
-        counts = " | ".join(str(c[name]) for c in (at, after, failed))
+        counts = " | ".join(str(c[name]) for c in (total.at, total.after, total.failed))
         yield f"| `{name}` | {module} | {counts} |"
 
 
@@ -227,10 +224,12 @@ def main() -> None:
         tests = [t for t in found if number in t.faults]
         state = f"tests: {len(tests)}" if tests else known.reasons.get(number, "NOT COVERED")
         print(f"{number:3} {state:12} {what}")
-    points, last = failpoints(), hits()
-    print(f"\nfailpoints ({len(points)}) and the kills at each in the last run:")
+    points, total = failpoints(), hits.Hits()
+    for run in hits.by_code().values():
+        total.add(run)
+    print(f"\nfailpoints ({len(points)}) and the kills at each:")
     for name in sorted(points):
-        print(f"{last['at'][name]:5} {name}")
+        print(f"{total.at[name]:5} {name}")
     attacks = [t for t in found if t.attack]
     print(f"\n{len(covered)} of {len(known.faults)} faults are tried, {len(attacks)} attacks")
     if "--write" in sys.argv[1:]:

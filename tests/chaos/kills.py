@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -14,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-from tests import reliability
+from tests import hits
 from tests.chaos.stage import marked_processes
 from tests.failing import Failing
 from tests.stacks.harness import Project
@@ -32,19 +30,11 @@ Kill = Callable[..., "Ended"]
 
 
 @dataclass
-class Tally:
-    """What was killed so far, and where."""
+class Tally(hits.Hits):
+    """What was killed so far, and where; what is wanted, and what the moves are known to pass."""
 
     wanted: int = 1
     """How often something is to be done at each failpoint."""
-    at: Counter[str] = field(default_factory=Counter)
-    """failpoint -> kills there."""
-    after: Counter[str] = field(default_factory=Counter)
-    """failpoint -> kills at a random time when it was the last that was passed."""
-    failed: Counter[str] = field(default_factory=Counter)
-    """failpoint -> I/O errors and full disks there."""
-    victims: Counter[str] = field(default_factory=Counter)
-    rounds: Counter[str] = field(default_factory=Counter)
     passed: dict[str, Counter[str]] = field(default_factory=dict)
     """kind of command -> failpoint -> the most often that one run of it passed there."""
 
@@ -83,24 +73,15 @@ class Tally:
         return self.wanted - done[name]
 
     @contextmanager
-    def kept(self, part: str) -> Iterator[None]:
-        """Write what was done, however it ends, for docs/reliability.md."""
+    def kept(self, test: str) -> Iterator[None]:
+        """Go on from what was done on the same code, and write down what is, however it ends."""
+        code = hits.code()
+        self.add(hits.of(test).get(code, hits.Hits()))
+        self.add(hits.Hits(dates=[f"{datetime.now(UTC):%Y-%m-%d}"]))
         try:
             yield
         finally:
-            self._write(reliability.HITS / f"{part}.json")
-
-    def _write(self, path: Path) -> None:
-        found = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "rounds": dict(sorted(self.rounds.items())),
-            "victims": dict(sorted(self.victims.items())),
-            "at": dict(sorted(self.at.items())),
-            "after": dict(sorted(self.after.items())),
-            "failed": dict(sorted(self.failed.items())),
-        }
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+            hits.keep(test, code, self)
 
 
 @dataclass(frozen=True)
