@@ -93,6 +93,11 @@ def log(state: State, restored_by_others: Sequence[str] = ()) -> Document:
     }
 
 
+def entry(state: State, seq: int, outcome: Committed | Reverted | Recovered) -> Document:
+    """One of them."""
+    return _outcome(state, outcome, _hooks_after(state).get(seq, ()))
+
+
 def _hooks_after(state: State) -> dict[int, list[HookRun]]:
     """seq of an outcome -> the user's hooks that ran after it, before the next."""
     found: dict[int, list[HookRun]] = {}
@@ -167,7 +172,6 @@ def info(
     each time that it was left, its last drill, the gates of the last switch to it and, where that
     was reverted, its story; and the incidents it had a part in."""
     outcomes = [o for _, o in state.outcomes if release_of(state, o.to_world) == name]
-    told = story.last(state, name)
     return {
         "schema": SCHEMA,
         "release": record.model_dump(mode="json") if record else {"name": name},
@@ -177,7 +181,7 @@ def info(
         "departures": [_departure(d) for d in state.departures if d.release == name],
         "drill": drill,
         "gates": [g.model_dump(mode="json") for g in outcomes[-1].gates] if outcomes else [],
-        "story": None if told is None else {"title": told.title, "parts": dict(told.parts)},
+        "story": story_of(story.last(state, name)),
         "incidents": [
             {"incident": o.incident, "at": o.at, "result": o.kind, "reason": o.operator_reason}
             for _, o in state.outcomes
@@ -185,6 +189,13 @@ def info(
             and name in (release_of(state, o.from_world), release_of(state, o.to_world))
         ],
     }
+
+
+def story_of(told: story.Story | None) -> Document | None:
+    """A switch that was reverted, in parts."""
+    if told is None:
+        return None
+    return {"title": told.title, "parts": {name: [*lines] for name, lines in told.parts.items()}}
 
 
 def _world(state: State, world: World) -> Document:

@@ -29,7 +29,9 @@ PassphraseFile = Annotated[
 ]
 
 
-def encrypt(context: typer.Context, yes: options.Yes = False) -> None:
+def encrypt(
+    context: typer.Context, yes: options.Yes = False, as_json: options.Json = False
+) -> None:
     """Encrypt the stack's store, with all that is in it; snapshots keep their ids.
 
     The passphrase is the config's `encryption`; one is made where there is none.
@@ -44,6 +46,7 @@ def encrypt(context: typer.Context, yes: options.Yes = False) -> None:
     ask.confirm(f"Encrypt the store {path}?", yes=yes)
     with _locked(here, "encrypt"):
         passphrase = here.stack.settings.encryption
+        new = passphrase is None
         if passphrase is None:
             # First: a store whose passphrase is nowhere would be lost.
             passphrase = secrets.token_urlsafe(32)
@@ -52,6 +55,12 @@ def encrypt(context: typer.Context, yes: options.Yes = False) -> None:
         if there:
             with bar(here) as progress:
                 carry_out(Store.open(path), passphrase, progress)
+    if as_json:
+        from cli.releases import print_json
+
+        said = {"store": str(path), "was_there": there, "passphrase": "new" if new else "kept"}
+        print_json({"schema": 1, **said})
+        return
     typer.echo(
         f"the store {path} is encrypted{'' if there else ' from its beginning'}: without config "
         f"{KEY}, and Pulumi's passphrase, which opens it, nothing in it can be read"
@@ -64,6 +73,7 @@ def rekey(
         bool, typer.Option("--ask", help="Ask for the new passphrase, or read standard input.")
     ] = False,
     yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Give the encrypted store another passphrase; the old one does not open it any more."""
     from snapshots import encrypting
@@ -82,6 +92,11 @@ def rekey(
         encrypting.begin_rekey(store, old, new)
         here.backend.config_set(KEY, new, secret=True, path=False)
         encrypting.end_rekey(store, new)
+    if as_json:
+        from cli.releases import print_json
+
+        print_json({"schema": 1, "store": str(here.stack.store)})
+        return
     typer.echo(f"config {KEY} is the new passphrase of {here.stack.store}")
 
 

@@ -22,7 +22,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lockstep preview --json | jq .refusals",
         "lockstep preview --save-plan tonight.json",
     ),
-    "rollback": ("lockstep rollback", "lockstep rollback prod-002 --yes"),
+    "rollback": (
+        "lockstep rollback",
+        "lockstep rollback prod-002 --yes",
+        "lockstep rollback --yes --json | jq -r .downtime_seconds",
+    ),
     "undo": ("lockstep undo", 'lockstep undo --yes -m "it was the network"'),
     "rehearse": ("lockstep rehearse", "lockstep rehearse prod-004 --outgoing"),
     "list": ("lockstep list", "lockstep list --json | jq -r .live"),

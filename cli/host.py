@@ -23,6 +23,7 @@ def stop(
         str, typer.Option("--message", "-m", help="Why, for whoever reads the ledger.")
     ] = "",
     yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Emergency: stop every container of the stack at once, and say how to come back."""
     from reconciler import switch
@@ -31,6 +32,12 @@ def stop(
     ask.confirm(f"Stop every container of {_name(here)} now?", yes=yes)
     with _locked(here, "stop"):
         number = switch.stop_all(here.stack, here.catalog, here.docker, here.progress, reason)
+    if as_json:
+        from cli.releases import print_json
+
+        live = here.catalog.state().live_release
+        print_json({"schema": 1, "containers": number, "live": live, "reason": reason})
+        return
     typer.echo(f"{number} containers stopped; they stay down until `lockstep up`, data is kept")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,13 +62,14 @@ def verify(
         report = verify_all(source, wanted, read_data=read_data, progress=progress)
     if in_stack(here) and source.path == here.stack.store:
         _note(here, report, missing, state, source, release=release, read_data=read_data)
+    means = Means(state, source, _folders(here, state, source) if report.damages else {})
     if as_json:
         from cli.releases import print_json
 
         lost = sorted({snapshot for ids in missing.values() for snapshot in ids})
-        print_json(document(report, lost, state, source, read_data=read_data))
+        print_json(document(report, lost, means, read_data=read_data))
     else:
-        show(report, state, source, read_data=read_data)
+        show(report, means, read_data=read_data)
     if missing:
         told = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in missing.items())
         problem = f"snapshots that releases need are not in {source.path}: {told}"
@@ -124,20 +126,19 @@ def repair(
     stays damaged.
     """
     from cli.progress import bar
-    from reconciler import integrity
     from reconciler import reach as repairs
 
     here = Context.of(context)
     source, state = opened(here, store, passphrase_file), state_of(here)
-    folders = integrity.folders(state, source, docker_for(here, "./"))
+    means = Means(state, source, _folders(here, state, source))
     with bar(here) as progress:
-        done = repairs.repair(source, folders, progress)
+        done = repairs.repair(source, means.folders, progress)
     if as_json:
         from cli.releases import print_json
 
-        print_json(repaired(done, state, source))
+        print_json(repaired(done, means))
     else:
-        _show_repaired(done, state, source)
+        _show_repaired(done, means)
     if done.unmended:
         raise StoreDamaged(
             f"{source.path} is still damaged: the content is in no pack and no sealed volume",
@@ -146,24 +147,52 @@ def repair(
         )
 
 
-def repaired(done: Repaired, state: State, store: Store) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Means:
+    """By what it is told what a damage means. `folders`: dataset -> where repair looks for it."""
+
+    state: State
+    store: Store
+    folders: Mapping[str, Sequence[Path]]
+
+    def of(self, finding: Finding) -> dict[str, Any]:
+        """A damage with all that it touches, and where its content still is or may be."""
+        from reconciler import integrity
+
+        exactly = integrity.still_in_volume(self.state, finding.snapshots)
+        others = [p for p in self.folders.get(finding.dataset, ()) if not {*p.parts} & {*exactly}]
+        return {
+            **asdict(finding),
+            "releases": integrity.touched(self.state, self.store, finding.snapshots),
+            "still_in_volume": exactly,
+            "may_be_in": [str(path) for path in others],
+        }
+
+
+def _folders(here: Context, state: State, store: Store) -> Mapping[str, Sequence[Path]]:
+    from reconciler import integrity
+
+    return integrity.folders(state, store, docker_for(here, "./"))
+
+
+def repaired(done: Repaired, means: Means) -> dict[str, Any]:
     """`repair`: what was mended, and what could not be, with all that it touches."""
     return {
         "schema": 1,
         "mended": done.mended,
         "blocks": done.blocks,
-        "unmended": [_damage(finding, state, store) for finding in done.unmended],
+        "unmended": [means.of(finding) for finding in done.unmended],
         "aside": [str(path) for path in done.aside],
         "seconds": round(done.seconds, 3),
     }
 
 
-def _show_repaired(done: Repaired, state: State, store: Store) -> None:
+def _show_repaired(done: Repaired, means: Means) -> None:
     from cli import tables
 
     out = tables.console()
     for finding in done.unmended:
-        out.print(_told(finding, state, store))
+        out.print(_told(means.of(finding)))
         out.print()
     for mended in done.mended:
         out.print(f"mended: {mended}")
@@ -192,7 +221,7 @@ def state_of(here: Context) -> State:
 
 
 def document(
-    report: Report, missing: Sequence[str], state: State, store: Store, *, read_data: bool
+    report: Report, missing: Sequence[str], means: Means, *, read_data: bool
 ) -> dict[str, Any]:
     """`verify`: what was checked, and each damage with all that it touches."""
     return {
@@ -203,27 +232,17 @@ def document(
         "missing": list(missing),
         "bytes_read": report.bytes_read,
         "seconds": round(report.seconds, 3),
-        "damages": [_damage(finding, state, store) for finding in report.damages],
+        "damages": [means.of(finding) for finding in report.damages],
     }
 
 
-def _damage(finding: Finding, state: State, store: Store) -> dict[str, Any]:
-    from reconciler import integrity
-
-    return {
-        **asdict(finding),
-        "releases": integrity.touched(state, store, finding.snapshots),
-        "still_in_volume": integrity.still_in_volume(state, finding.snapshots),
-    }
-
-
-def show(report: Report, state: State, store: Store, *, read_data: bool) -> None:
+def show(report: Report, means: Means, *, read_data: bool) -> None:
     """The damages one by one, and what was checked in one line."""
     from cli import tables
 
     out = tables.console()
     for finding in report.damages:
-        out.print(_told(finding, state, store))
+        out.print(_told(means.of(finding)))
         out.print()
     read = f", {tables.size(report.bytes_read)} read" if read_data else ""
     found = f"{len(report.damages)} damaged" if report.damages else "nothing is damaged"
@@ -232,21 +251,20 @@ def show(report: Report, state: State, store: Store, *, read_data: bool) -> None
         out.print("lockstep verify --read-data   also reads every byte")
 
 
-def _told(finding: Finding, state: State, store: Store) -> Table:
+def _told(damage: Mapping[str, Any]) -> Table:
     """One damage for a person: where, what, and what it means."""
     from rich.table import Table
     from rich.text import Text
 
-    from reconciler import integrity
-
-    more = f", and {finding.blocks - 1} more blocks" if finding.blocks > 1 else ""
-    others = f" and {len(finding.files) - SHOWN} more" if len(finding.files) > SHOWN else ""
-    files = ", ".join(finding.files[:SHOWN]) + others
+    files, blocks = damage["files"], damage["blocks"]
+    more = f", and {blocks - 1} more blocks" if blocks > 1 else ""
+    others = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
     rows = {
-        "damaged": " ".join(filter(None, (finding.dataset, files))) or "the store itself",
-        "because": f"{finding.reason}{more}",
-        "touches": touches(integrity.touched(state, store, finding.snapshots)),
-        "still whole": whole(finding, integrity.still_in_volume(state, finding.snapshots)),
+        "damaged": " ".join(filter(None, (damage["dataset"], ", ".join(files[:SHOWN]) + others)))
+        or "the store itself",
+        "because": f"{damage['reason']}{more}",
+        "touches": touches(damage["releases"]),
+        "still whole": whole(damage),
     }
     made = Table.grid(padding=(0, 2))
     for name, text in rows.items():
@@ -263,7 +281,12 @@ def touches(releases: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(said) or "no release"
 
 
-def whole(finding: Finding, volumes: Sequence[str]) -> str:
+def whole(damage: Mapping[str, Any]) -> str:
     """Where else the content is: it can be mended from there, and a rollback may not need it."""
-    places = ["another pack of the store"] if finding.elsewhere else []
-    return ", ".join([*places, *(f"volume {volume}" for volume in volumes)]) or "nowhere known"
+    places = ["another pack of the store"] if damage["elsewhere"] else []
+    places += [f"volume {volume}" for volume in damage["still_in_volume"]]
+    if places:
+        return ", ".join(places)
+    if damage["may_be_in"]:
+        return f"perhaps in {', '.join(damage['may_be_in'])}: repair looks there for the same bytes"
+    return "nowhere known"

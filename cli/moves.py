@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import ask, completion, failures, options
+from cli import ask, completion, failures, moved, options
 from cli.context import Context, check_release, replace_file
 from reconciler.asked import Asked
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
@@ -31,16 +31,23 @@ def up(
         Path | None,
         typer.Option("--plan", help="Carry out this saved plan, or nothing where it differs now."),
     ] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Make the host run the declared release: images, configuration and data."""
     here = _begin(context)
-    if plan_file is not None:
-        saved = _insist_on_saved(here, plan_file)
-        ask.confirm(f"Carry out the plan of {saved.made}: {saved.plan.says}?", yes=yes)
-        raise typer.Exit(carry_out(here, message or _message(here), yes=True, skip_preview=True))
-    if not yes:
-        ask.need_terminal("Do you want to perform this update?")
-    raise typer.Exit(carry_out(here, message or _message(here), yes=yes))
+    with moved.telling(here, "up", as_json=as_json) as told:
+        message = message or _message(here)
+        if plan_file is not None:
+            saved = _insist_on_saved(here, plan_file)
+            told.plan = saved.plan
+            ask.confirm(f"Carry out the plan of {saved.made}: {saved.plan.says}?", yes=yes)
+            raise typer.Exit(carry_out(here, message, yes=True, skip_preview=True))
+        if not yes:
+            ask.need_terminal("Do you want to perform this update?")
+        if as_json:
+            follow_running(here)
+            told.plan = plan_of(here, here.stack, probe=False)
+        raise typer.Exit(carry_out(here, message, yes=yes))
 
 
 def _insist_on_saved(here: Context, file: Path) -> Saved:
@@ -110,24 +117,32 @@ def rollback(
     message: options.Message = None,
     reason: options.Reason = None,
     yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Go back to a release, with the data it left: config, preview, confirmation and up in one."""
     here = _begin(context)
+    with moved.telling(here, "rollback", as_json=as_json) as told:
+        target = _rollback_target(here, release)
+        text = f"rollback from {here.catalog.state().live_release} to {target}"
+        asking = Asking("rollback", reason, message, text)
+        others = _other_ways(here, target) if release is None else {}
+        _go(here, told, target, None, asking, yes=yes, others=others)
+
+
+def _rollback_target(here: Context, named: str | None) -> str:
+    """Raises BadInput where there is none, or none of that name."""
     from reconciler import decide
 
     state = here.catalog.state()
     good, damaged = here.catalog.records(state)
-    target = release or decide.rollback_target(state, good)
+    target = named or decide.rollback_target(state, good)
     if target is None:
         raise BadInput(
             "there is no release to go back to: none was live before the live one",
             next_step="lockstep list   shows the releases there are",
         )
     check_release(target, here.stack_name, {*good, *damaged}, state.pruned)
-    text = f"rollback from {state.live_release} to {target}"
-    asking = Asking("rollback", reason, message, text)
-    others = _other_ways(here, target) if release is None else {}
-    _go(here, target, None, asking, yes=yes, others=others)
+    return target
 
 
 def undo(
@@ -135,21 +150,23 @@ def undo(
     message: options.Message = None,
     reason: options.Reason = None,
     yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Go to the world before the last switch, whatever it was, with its data as it was left."""
     here = _begin(context)
     from reconciler import decide
 
-    state = here.catalog.state()
-    target = decide.undo_target(state, here.stack.settings.data)
-    if target is None:
-        raise BadInput(
-            "there is nothing to undo: no switch has left a world behind",
-            next_step="lockstep log   shows the switches there were",
-        )
-    release, wish = target
-    text = f"undo of the switch to {state.live_release}"
-    _go(here, release, wish, Asking("undo", reason, message, text), yes=yes)
+    with moved.telling(here, "undo", as_json=as_json) as told:
+        state = here.catalog.state()
+        target = decide.undo_target(state, here.stack.settings.data)
+        if target is None:
+            raise BadInput(
+                "there is nothing to undo: no switch has left a world behind",
+                next_step="lockstep log   shows the switches there were",
+            )
+        release, wish = target
+        text = f"undo of the switch to {state.live_release}"
+        _go(here, told, release, wish, Asking("undo", reason, message, text), yes=yes)
 
 
 def _begin(context: typer.Context) -> Context:
@@ -211,6 +228,7 @@ def _compare(plan: Plan, others: Mapping[str, Stack]) -> None:
 
 def _go(
     here: Context,
+    told: moved.Told,
     release: str,
     wish: Wish | None,
     asking: Asking,
@@ -225,7 +243,7 @@ def _go(
     from reconciler.plan import Move
 
     insist_on_nothing_unfinished(here)
-    plan = plan_of(here, declaring(here.stack, release, wish))
+    plan = told.plan = plan_of(here, declaring(here.stack, release, wish))
     show(plan)
     if others:
         _compare(plan, others)

@@ -96,13 +96,20 @@ def list_stacks(context: typer.Context, as_json: options.Json = False) -> None:
         typer.echo(f"{'*' if name == chosen else ' '} {name}")
 
 
-def cancel(context: typer.Context, yes: options.Yes = False) -> None:
+def cancel(context: typer.Context, yes: options.Yes = False, as_json: options.Json = False) -> None:
     """Remove the stack's lock that a killed command left; an `up` that still runs goes on."""
     from reconciler import hostlock
 
     here = Context.of(context)
     ask.confirm(f"Remove the lock of stack {here.stack_name}?", yes=yes)
     here.backend.cancel()
+    if as_json:
+        from cli.releases import print_json
+
+        holder = hostlock.holder()
+        held = str(holder) if holder is not None else None
+        print_json({"schema": 1, "stack": here.stack_name, "host_held_by": held})
+        return
     typer.echo(f"stack {here.stack_name} is not locked any more")
     holder = hostlock.holder()
     if holder is not None:

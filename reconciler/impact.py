@@ -55,7 +55,7 @@ def document(plan: Plan, release_left: str | None) -> dict[str, Any]:
         "prune": list(plan.prune),
         "keep": kept(plan.keep),
         "warnings": list(plan.warnings),
-        "refusals": [_refusal(refusal) for refusal in plan.refusals],
+        "refusals": [refusal(r) for r in plan.refusals],
     }
 
 
@@ -114,12 +114,9 @@ def _dataset(planned: DatasetPlan) -> dict[str, Any]:
     }
 
 
-def _refusal(refusal: Refusal) -> dict[str, Any]:
-    return {
-        "message": refusal.message,
-        "remedy": refusal.remedy,
-        "exit_code": int(refusal.code),
-    }
+def refusal(said: Refusal) -> dict[str, Any]:
+    """What is refused, and the way to allow it."""
+    return {"message": said.message, "remedy": said.remedy, "exit_code": int(said.code)}
 
 
 def kept(releases: Sequence[Kept]) -> list[dict[str, Any]]:

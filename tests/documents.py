@@ -15,7 +15,25 @@ from tests import reference
 
 def insist(arguments: Sequence[str], document: Any) -> None:
     """Raises when a document is not what the schema of the command that printed it says."""
-    jsonschema.validate(document, schemas.of(command(arguments)))
+    jsonschema.validate(document, _schema(command(arguments)))
+
+
+@cache
+def _schema(name: str) -> Any:
+    return _closed(schemas.of(name))
+
+
+def _closed(schema: Any) -> Any:
+    """A schema by which nothing may be there that it does not name: readers bear a new member, but
+    none may be left out of what is published."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _closed(part) for key, part in schema.items()}
+    if isinstance(found.get("properties"), dict) and found.get("type") == "object":
+        found.setdefault("additionalProperties", False)
+    return found
 
 
 def command(arguments: Sequence[str]) -> str:

@@ -52,10 +52,10 @@ def _intro() -> Iterator[str]:
     yield ""
     yield (
         "Results go to standard output, everything else to standard error. `--json` prints one "
-        "document whose schema `lockstep schema NAME` prints. Exit codes are in "
-        "[exit-codes.md](exit-codes.md). What asks first is answered by `--yes`, and refuses where "
-        "there is no terminal to ask on. Commands that work on data show bytes, rate and time left "
-        "on a terminal. These options stand before or after any command:"
+        "document whose schema `lockstep schema NAME` prints ([json.md](json.md)). "
+        "Exit codes are in [exit-codes.md](exit-codes.md). What asks first is answered by `--yes`, "
+        "and refuses where there is no terminal to ask on. Commands that work on data show "
+        "bytes, rate and time left on a terminal. These options stand before or after any command:"
     )
     yield ""
     yield from _options(get_command(main.app))

@@ -162,7 +162,9 @@ def test_damage_is_told_and_mended_from_the_folder_at_rest(command: Command) -> 
     ran = command.run("verify", "--read-data", code=7)
     assert "wiki index" in ran.out
     assert "lockstep repair" in ran.err
-    assert str(command.folder / "wiki") in ran.out
+    assert f"perhaps in {command.folder / 'wiki'}" in " ".join(ran.out.split())
+    damages = command.run("verify", "--read-data", "--json", code=7).json()["damages"]
+    assert {tuple(d["may_be_in"]) for d in damages} == {(str(command.folder / "wiki"),)}
     assert command.run("snapshot", "restore", snapshot, "./again", code=7).err
     assert command.run("repair", "--json").json()["blocks"] == 3
     command.run("verify", "--read-data")

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from cli import documents, impact, tables
+from cli import documents, impact, moved, tables
 from reconciler import retention
 from reconciler.hookrecord import HookRun
 from reconciler.ledger import Committed, Hooked, add
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
+from tests.documents import insist
 from tests.reconciler.hostmodel import Host
 from tests.reconciler.test_story import AT, WARNED, history
 from tests.stacks.harness import ROOT
@@ -370,3 +371,38 @@ def test_what_only_warned_is_shown_in_the_log() -> None:
     for part in tables.log(documents.log(state)["entries"], datetime.now(UTC)):
         shown.print(part)
     assert "prod-002: gate its log of db warned: says ERROR (0.0 s)" in shown.export_text()
+
+
+@pytest.mark.parametrize(
+    ("end", "result"),
+    [
+        (moved.End(0), "nothing-to-do"),
+        (moved.End(1, "Docker failed"), "failed"),
+        (moved.End(1, "declined", declined=True), "declined"),
+        (moved.End(2, "no such release"), "refused"),
+        (moved.End(3), "refused"),
+        (moved.End(6, "busy"), "refused"),
+        (moved.End(130, "interrupted", unfinished=True), "unfinished"),
+    ],
+)
+def test_a_move_that_switched_nothing_says_why(host: Host, end: moved.End, result: str) -> None:
+    document = moved.of("up", None, host.state, host.state, end, 0.1)
+    insist(["up", "--json"], document)
+    assert document["result"] == result
+    assert (document["live"], document["datasets"]) == (host.state.live_release, {})
+
+
+def test_a_move_is_told_as_the_ledger_has_it(host: Host) -> None:
+    before, host.release = host.state, "prod-004"
+    plan = host.plan()
+    host.up()
+    back = moved.of("rollback", plan, before, host.state, moved.End(0), 1.0)
+    insist(["rollback", "--json"], back)
+    assert (back["result"], back["from"], back["to"]) == ("committed", "prod-005", "prod-004")
+    assert back["live"] == "prod-004"
+    before = host.state
+    host.new()
+    host.up(fails=True)
+    failed = moved.of("up", host.plan(), before, host.state, moved.End(4, "broken"), 1.0)
+    insist(["up", "--json"], failed)
+    assert (failed["result"], failed["live"], failed["error"]) == ("reverted", "prod-004", "broken")

@@ -122,8 +122,8 @@ def test_fault_04_47_the_command_dies_and_cancel_frees_no_host(
     held = held_in_switch(stack, tmp_path)
     os.killpg(held.up.pid, signal.SIGKILL)
     held.up.communicate()
-    cancelled = stack.run("cancel", "--yes")
-    assert f"switch of stack {stack.name}/prod" in cancelled.err
+    cancelled = stack.run("cancel", "--yes", "--json").json()
+    assert f"switch of stack {stack.name}/prod" in cancelled["host_held_by"]
     insist_on_busy("switch of stack")
     follower = stack.start("recover")
     assert follower.stdout is not None

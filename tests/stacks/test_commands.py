@@ -61,7 +61,8 @@ def elsewhere(tmp_path: Path) -> Iterator[Project]:
     project = notes_project(tmp_path / "elsewhere")
     try:
         project.init()
-        project.run("encrypt", "--yes")
+        said = project.run("encrypt", "--yes", "--json").json()
+        assert (said["was_there"], said["passphrase"]) == (False, "new")
         yield project
     finally:
         project.remove()

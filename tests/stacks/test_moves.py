@@ -68,7 +68,22 @@ def test_fault_53_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) 
         notes.note(f"note {number}")
     assert notes.get("/version") == "3"
 
-    notes.run("rollback", "--yes")
+    ran = notes.run("rollback", "--yes", "--json", "--reason", "too slow")
+    assert "forking" not in ran.err
+    assert "notes" in ran.err, "the screen, for whoever looks on"
+    told = ran.json()
+    assert (told["result"], told["move"], told["exit_code"]) == ("committed", "back", 0)
+    assert (told["from"], told["to"], told["live"]) == ("prod-003", "prod-002", "prod-002")
+    dataset = told["datasets"]["notes"]
+    assert (dataset["action"], dataset["brought_back_by"]) == ("attach", "lockstep undo")
+    assert dataset["set_aside"]["bytes"] == len("note 3\n")
+    assert (dataset["generation"], dataset["sealed"]) == tuple(
+        f"{notes.name}-prod_notes_g{n}" for n in (2, 3)
+    )
+    assert len(dataset["snapshot"]) == 32
+    assert told["downtime_seconds"] > 0
+    assert told["operator_reason"] == "too slow"
+    assert (notes.folder / told["logs"][0]).is_file()
     assert (notes.live(), notes.get("/version")) == ("prod-002", "2")
     assert notes.notes() == ["note 1", "note 2"]
     notes.nothing_to_do()
@@ -78,7 +93,8 @@ def test_fault_53_the_sequence_1_2_3_rollback_rollback_undo_new(notes: Project) 
     assert notes.notes() == ["note 1"]
     notes.nothing_to_do()
 
-    notes.run("undo", "--yes")
+    undone = notes.run("undo", "--yes", "--json").json()
+    assert (undone["result"], undone["from"], undone["to"]) == ("committed", "prod-001", "prod-002")
     assert (notes.live(), notes.get("/version")) == ("prod-002", "2")
     assert notes.notes() == ["note 1", "note 2"]
     notes.note("after undo")
@@ -122,8 +138,11 @@ def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> 
     assert notes.run("info", failed, "--json").json()["story"]["parts"]["what failed"]
     assert "quarantined: " in notes.run("list").out
 
-    again = notes.up(code=3)
-    assert "quarantined" in again.text
+    again = notes.run("up", "--yes", "--json", code=3)
+    told = again.json()
+    assert (told["result"], told["live"], told["to"]) == ("refused", "prod-001", failed)
+    assert "quarantined" in told["refusals"][0]["message"]
+    assert "quarantined" in told["error"]
     assert notes.containers() == running
 
     notes.compose_file(b='\n      BROKEN: "always"=>')
@@ -141,8 +160,13 @@ def test_retry_answers_a_failure(notes: Project) -> None:
     )
     notes.run("config", "set", "deadline", "4")
     failed = notes.new("waits for the word")
-    notes.up(code=4)
+    told = notes.run("up", "--yes", "--json", code=4).json()
     world = f"{notes.name}-{failed}"
+    assert (told["result"], told["exit_code"], told["live"]) == ("reverted", 4, "prod-001")
+    assert (told["from"], told["to"], told["incident"] is not None) == ("prod-001", failed, True)
+    assert told["datasets"]["notes"]["set_aside"] == {}
+    assert [gate["means"] for gate in told["gates"]] == ["fail"]
+    assert any(world in line for line in told["story"]["parts"]["next"])
     notes.note("ready")
     assert f"retry {world}" in notes.up(code=3).text
     notes.run("config", "set", "retry", world)
@@ -232,9 +256,13 @@ def test_drift_is_seen_and_put_right(notes: Project, how: str) -> None:
 def test_stop_stops_everything_and_up_brings_it_back(notes: Project) -> None:
     notes.release("one")
     notes.note("a")
-    notes.run("stop", "--yes")
+    stopped = notes.run("stop", "--yes", "--json", "-m", "a fire").json()
+    assert (stopped["containers"], stopped["live"]) == (1, "prod-001")
     assert notes.containers() == {}
-    notes.up()
+    told = notes.run("up", "--yes", "--json").json()
+    assert (told["result"], told["move"]) == ("recovered", "repair")
+    assert notes.run("up", "--yes", "--json").json()["result"] == "nothing-to-do"
+    assert "no release to go back to" in notes.run("rollback", "--json", code=2).json()["error"]
     assert notes.notes() == ["a"]
     notes.nothing_to_do()
 

@@ -354,6 +354,6 @@ def test_attack_secrets_the_stores_key_is_exchanged(day: Day) -> None:
 
 def test_a_stores_passphrase_is_changed(day: Day) -> None:
     """`lockstep rekey`: the store opens with the new one, which nobody saw."""
-    day.run("rekey", "--yes")
+    assert KEY not in day.run("rekey", "--yes", "--json").text
     assert day.run("config", "get", "encryption").out.strip() != KEY
     day.run("verify", "--read-data")

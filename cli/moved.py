@@ -1,0 +1,199 @@
+"""What `up`, `rollback` and `undo` print with `--json`: one document on standard output, however
+they end; all that they else say there goes to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli import failures
+from cli.context import Context
+from reconciler.errors import Exit
+
+if TYPE_CHECKING:
+    from reconciler.ledger import Committed, Recovered, Reverted, State
+    from reconciler.plan import Plan
+
+_NOTHING_DONE = (Exit.BAD_INPUT, Exit.REFUSED, Exit.BUSY, Exit.DAMAGED, Exit.UNAVAILABLE)
+
+
+@dataclass
+class Told:
+    """What the command knows beside the ledger, while it runs."""
+
+    plan: Plan | None = None
+
+
+@contextlib.contextmanager
+def telling(here: Context, command: str, *, as_json: bool) -> Iterator[Told]:
+    """With `as_json`: print the document when the `with` ends, by an error as well, which is
+    raised again."""
+    told = Told()
+    if not as_json:
+        yield told
+        return
+    from cli.releases import print_json
+
+    began = time.monotonic()
+    with _apart():
+        before = _state(here)
+        ended: BaseException | None = None
+        try:
+            yield told
+        except BaseException as error:
+            ended = error
+        end = _end(here, ended)
+        document = of(command, told.plan, before, _state(here), end, time.monotonic() - began)
+    print_json(document)
+    if ended is not None:
+        raise ended
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Standard output is standard error meanwhile, for the processes that are started, too."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a command ended: its exit code, what is said of it, and what it left open."""
+
+    code: int
+    error: str | None = None
+    declined: bool = False
+    unfinished: bool = False
+
+
+def _end(here: Context, ended: BaseException | None) -> End:
+    from reconciler.masking import masked
+
+    left = _unfinished(here)
+    if ended is None:
+        return End(Exit.OK, unfinished=left)
+    if isinstance(ended, typer.Exit):
+        error = here.backend.error() if ended.exit_code else None
+        said = masked(str(error)) if error is not None else None
+        return End(ended.exit_code, said, isinstance(error, failures.Declined), left)
+    if isinstance(ended, KeyboardInterrupt | typer.Abort):
+        return End(failures.INTERRUPTED, "interrupted", unfinished=left)
+    code = failures.exit_code(ended)
+    said = masked(str(ended)) if code is not None else f"unexpected {type(ended).__name__}"
+    end_code = int(Exit.FAILED) if code is None else code
+    return End(end_code, said, isinstance(ended, failures.Declined), left)
+
+
+def _unfinished(here: Context) -> bool:
+    from reconciler import journal
+
+    with contextlib.suppress(Exception):  # a catalog that cannot be read is told of as the error
+        return journal.unfinished(here.catalog.journal) is not None
+    return False
+
+
+def _state(here: Context) -> State:
+    from reconciler.ledger import State
+
+    try:
+        return here.catalog.state()
+    except Exception as error:
+        if failures.exit_code(error) is None:
+            raise
+        return State()  # the command itself says what is wrong with it
+
+
+def of(
+    command: str, plan: Plan | None, before: State, after: State, end: End, seconds: float
+) -> dict[str, Any]:
+    """The document (cli.shapes.moves.Moved). Pure."""
+    from cli import documents
+    from reconciler import impact, story
+
+    since = [(seq, outcome) for seq, outcome in after.outcomes if seq > before.seq]
+    seq, outcome = since[-1] if since else (0, None)
+    planned: dict[str, Any] = {
+        "move": plan.move.value if plan else None,
+        "from": before.live_release,
+        "to": plan.target if plan else None,
+        **dict.fromkeys(("downtime_seconds", "incident")),
+        **dict.fromkeys(("reason", "operator_reason"), ""),
+        "gates": [],
+        "hooks": [],
+        "logs": [],
+    }
+    logged = documents.entry(after, seq, outcome) if outcome else planned
+    return {
+        "schema": 1,
+        "command": command,
+        "result": _result(outcome, end),
+        "exit_code": end.code,
+        "error": end.error or _refused(plan, end),
+        **{key: logged[key] for key in planned},
+        "live": after.live_release,
+        "world": after.live,
+        "expected_downtime_seconds": outcome.expected_seconds if outcome else None,
+        "seconds": round(seconds, 3),
+        "steps": dict(outcome.steps) if outcome else {},
+        "datasets": _datasets(after, seq, outcome) if outcome else {},
+        "warnings": list(plan.warnings) if plan else [],
+        "refusals": [impact.refusal(r) for r in plan.refusals] if plan else [],
+        "debts": [{"release": d.release, "dataset": name} for d, name in after.debts()],
+        "story": documents.story_of(story.last(after)) if outcome else None,
+    }
+
+
+def _result(outcome: Committed | Reverted | Recovered | None, end: End) -> str:
+    if end.unfinished:
+        return "unfinished"
+    if outcome is not None:
+        return outcome.kind
+    if end.declined:
+        return "declined"
+    if end.code == Exit.OK:
+        return "nothing-to-do"
+    return "refused" if end.code in _NOTHING_DONE else "failed"
+
+
+def _refused(plan: Plan | None, end: End) -> str | None:
+    if plan is None or not end.code:
+        return None
+    return "; ".join(refusal.message for refusal in plan.refusals) or None
+
+
+def _datasets(
+    state: State, seq: int, outcome: Committed | Reverted | Recovered
+) -> Mapping[str, dict[str, Any]]:
+    from reconciler.impact import UNDO
+
+    live = state.worlds[state.live].generations if state.live else {}
+    departure = next((d for d in state.departures if d.seq == seq), None)
+    snapshots = {**outcome.snapshots, **(departure.snapshots if departure else {})}
+    # Where the new world was not proved, nothing of the old one was set aside.
+    aside = outcome.set_aside if outcome.kind == "committed" else {}
+    return {
+        name: {
+            "action": action,
+            "generation": live.get(name),
+            "sealed": outcome.sealed.get(name),
+            "snapshot": snapshots.get(name),
+            "set_aside": dict(aside.get(name, {})),
+            "brought_back_by": UNDO if aside.get(name) else None,
+        }
+        for name, action in outcome.datasets.items()
+    }

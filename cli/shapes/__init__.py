@@ -1,0 +1,1 @@
+"""What every command's `--json` prints, as models from which the published schemas are made."""

@@ -1,0 +1,204 @@
+"""Documents about the host, its incidents and notifications, and Pulumi's stack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cli.shapes.shape import At, Bytes, Counts, Document, Number, Seconds, Shape
+from reconciler.ledger import Committed, Reverted
+from reconciler.notifylog import Entry
+
+
+class Check(Shape):
+    check: str
+    level: Literal["ok", "warning", "failed"]
+    text: str
+    remedy: str
+
+
+class Doctor(Document):
+    """`doctor`."""
+
+    sound: bool
+    checks: list[Check]
+
+
+class Cancelled(Document):
+    """`cancel`."""
+
+    stack: str
+    host_held_by: str | None = Field(description="what still works on this host")
+
+
+class IncidentSummary(Shape):
+    id: str
+    at: At
+    kind: Literal["reverted", "rollback", "undo"]
+    asked: str = Field(description="the command that asked for the switch")
+    who: str
+    operator_reason: str
+    reason: str
+    move: str
+    downtime_seconds: Seconds | None
+    from_: str | None
+    to: str | None
+    live: str | None
+    bytes: Bytes
+    folder: str
+    kept_because: list[str]
+
+
+class Incidents(Document):
+    """`incident list`, newest first."""
+
+    incidents: list[IncidentSummary]
+    damaged: dict[str, str] = Field(description="id -> why it cannot be read")
+
+
+class Place(Shape):
+    world: str | None
+    release: str | None
+
+
+class IncidentData(Shape):
+    dataset: str
+    world: str
+    generation: str | None
+    counts: Counts
+    snapshot: str | None
+    command: str | None = Field(description="brings it back beside the running service")
+
+
+class IncidentLog(Shape):
+    file: str
+    world: str
+    service: str
+    container: str
+    lines: Number
+    whole: bool
+
+
+class Remark(Shape):
+    at: At
+    who: str
+    text: str
+
+
+class Incident(Document):
+    """`incident show`: incident.json, with where it is and what people added."""
+
+    id: str
+    project: str
+    stack: str
+    seq: int = Field(description="of the outcome in the ledger")
+    kind: Literal["reverted", "rollback", "undo"]
+    asked: str
+    at: At
+    started: At
+    who: str
+    operator_reason: str
+    reason: str
+    move: str
+    from_: Place
+    to: Place
+    live: Place
+    subject: Place = Field(description="the world that failed, or was left")
+    interrupted: bool
+    downtime_seconds: Seconds | None
+    quarantined: bool
+    data: list[IncidentData] = Field(description="what that world had written")
+    outcome: Annotated[Committed | Reverted, Field(discriminator="kind")]
+    logs: list[IncidentLog]
+    limit_bytes: Bytes
+    log_lines: Number
+    missing: list[str] = Field(description="what could not be gathered, and why")
+    files: list[str]
+    folder: str
+    remarks: list[Remark]
+
+
+class IncidentExport(Document):
+    """`incident export`."""
+
+    incident: str
+    file: str
+    bytes: Bytes
+
+
+class IncidentNote(Document, Remark):
+    """`incident note`."""
+
+    incident: str
+
+
+class Notifications(Document):
+    """`notify test` and `notify log`."""
+
+    entries: list[Entry]
+
+
+class Report(Document):
+    """`report`."""
+
+    path: str
+    bytes: Bytes
+
+
+class Serve(Document):
+    """`serve`."""
+
+    url: str
+
+
+class Config(Document):
+    """`config`: every value by its full key; a secret is masked unless it was asked for."""
+
+    config: dict[str, Any]
+
+
+class ConfigValue(Document):
+    """`config get`."""
+
+    value: Any
+
+
+class Update(Shape):
+    at: str
+    kind: str
+    result: str
+    release: str | None
+    message: str
+    changes: dict[str, int]
+
+
+class StackHistory(Document):
+    """`stack history`, newest first."""
+
+    entries: list[Update]
+
+
+class StackOutput(Document):
+    """`stack output`."""
+
+    outputs: dict[str, Any]
+
+
+class KnownStack(Shape):
+    stack: str
+    chosen: bool
+
+
+class Stacks(Document):
+    """`stack ls`."""
+
+    stacks: list[KnownStack]
+
+
+class Version(Document):
+    """`version`."""
+
+    lockstep: str | None
+    engine: str
+    python: str
