@@ -19,7 +19,9 @@ from cli import ask, engines, failures
 from reconciler.errors import EXIT_CODE_FILE, Exit, LockstepError
 
 if TYPE_CHECKING:
-    from engine import Display, Project, Result
+    from engine.operations import Result
+    from engine.project import Project
+    from engine.steps import Display
 
 QUICK = 120
 """Seconds for what neither asks nor changes the host."""
@@ -102,7 +104,7 @@ class Embedded:
     """The stack in the embedded engine: the program runs in this process."""
 
     def __init__(self, project: Project, stack: str, says: str) -> None:
-        from engine import Stack
+        from engine.stack import Stack
 
         self.says = says
         self._name = project.name
@@ -124,14 +126,14 @@ class Embedded:
         self._stack.config_rm(key, path=path)
 
     def preview(self, *, diff: bool = False) -> int:
-        import engine
+        from engine import operations
 
-        return engine.preview(self._stack, display=_display(), diff=diff).exit_code
+        return operations.preview(self._stack, display=_display(), diff=diff).exit_code
 
     def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
-        import engine
+        from engine import operations
 
-        return engine.up(
+        return operations.up(
             self._stack,
             display=_display(),
             message=message,
@@ -302,11 +304,11 @@ def _environment() -> dict[str, str]:
 
 
 def _display() -> Display:
-    import engine
+    from cli import display
 
     if sys.stdout.isatty():
-        return engine.make_display()
-    return engine.PlainDisplay(cast("TextIO", Steadfast(sys.stdout)))
+        return display.make_display()
+    return display.PlainDisplay(cast("TextIO", Steadfast(sys.stdout)))
 
 
 class Steadfast(io.TextIOBase):
@@ -327,13 +329,15 @@ class Steadfast(io.TextIOBase):
 
 def _confirm(planned: Result) -> bool:
     """Asked after the preview; `details` shows it with all values. Raises Declined for a no."""
+    from cli import display
+
     question = "Do you want to perform this update?"
     ask.need_terminal(question)
     while True:
         said = ask.text(f"{question} [y/N/details]", "n", yes=False).strip().lower()
         if not "details".startswith(said):
             break
-        print("\n".join(planned.details))
+        print(display.details(planned))
     if said not in ("y", "yes"):
         raise failures.Declined("declined: nothing was changed")
     return True

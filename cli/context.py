@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import typer
 
     from cli.backend import Backend
-    from engine import Project
+    from engine.project import Project
     from reconciler.catalog import Catalog
     from reconciler.config import Stack
     from reconciler.docker import Compose, Docker
@@ -50,7 +50,7 @@ class Context:
     @cached_property
     def project(self) -> Project:
         """Raises BadInput when no Pulumi.yaml is in the folder or above it."""
-        from engine import Project
+        from engine.project import Project
 
         return Project.find(find_root(self.common.cwd))
 
@@ -138,7 +138,7 @@ def find_root(start: Path) -> Path:
 
 def known_stacks(project: Project) -> list[str]:
     """The project's stacks, as far as this host can tell without the official CLI."""
-    from engine import NotInEngine
+    from engine.errors import NotInEngine
 
     try:
         return project.stacks()

@@ -73,7 +73,7 @@ class Folder:
         """The project's name in Pulumi.yaml, if there is one."""
         if not (self.root / "Pulumi.yaml").is_file():
             return None
-        from engine import Project
+        from engine.project import Project
 
         return Project.find(self.root).name
 
@@ -175,7 +175,7 @@ class Folder:
     def backend(self) -> Backend:
         """The stack in Pulumi, which may not know it yet."""
         from cli import backend
-        from engine import Project
+        from engine.project import Project
 
         offer_passphrase(self.root)
         return backend.open_backend(Project.find(self.root), self.stack)
@@ -183,7 +183,7 @@ class Folder:
     @cached_property
     def declared(self) -> Stack | None:
         """What the stack's settings say already, if there are any."""
-        from engine import Project
+        from engine.project import Project
 
         files = ("Pulumi.yaml", f"Pulumi.{self.stack}.yaml")
         if not all((self.root / file).is_file() for file in files):

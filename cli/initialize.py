@@ -258,7 +258,7 @@ class Setup(Folder):
     def _make_stack(self) -> None:
         """The project's only stack is also the one that `pulumi` means in this folder."""
         from cli import context
-        from engine import Project
+        from engine.project import Project
 
         self.backend().init()
         project = Project.find(self.root)

@@ -324,8 +324,8 @@ def look_after_state(here: Context) -> None:
 
     Raises Busy when a killed command left Pulumi's lock, which either engine would wait for.
     """
-    from engine import NotInEngine
     from engine.backend import KILLED, Backend
+    from engine.errors import NotInEngine
 
     try:
         backend = Backend(here.project, here.stack_name)

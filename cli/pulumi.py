@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from engine import Display, Project, Result, Stack
+    from engine.operations import Result
+    from engine.project import Project
+    from engine.stack import Stack
+    from engine.steps import Display
 
 HERE = (
     "This is Lockstep's embedded engine, not the official Pulumi CLI. It has: "
@@ -33,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     """One that refuses what it does not know with a sentence of ours."""
 
     def error(self, message: str) -> NoReturn:
-        from engine import EngineError, NotInEngine
+        from engine.errors import EngineError, NotInEngine
 
         unknown = re.search(r"unrecognized arguments: (.+)|invalid choice: '(.+?)'", message)
         if unknown is None:
@@ -138,14 +141,15 @@ class Session:
 
     @property
     def project(self) -> Project:
-        from engine import Project
+        from engine.project import Project
 
         return Project.find(self.given.cwd)
 
     def stack(self, name: str | None = None) -> Stack:
         """The stack that is meant. Raises EngineError if none is chosen or there is none."""
         from cli.context import offer_passphrase, selected
-        from engine import Stack, StackMissing
+        from engine.errors import StackMissing
+        from engine.stack import Stack
 
         project = self.project
         offer_passphrase(project.root)
@@ -160,7 +164,7 @@ class Session:
 
     def existing(self, name: str | None = None) -> Stack:
         """The stack, which must have a state."""
-        from engine import StackMissing
+        from engine.errors import StackMissing
 
         stack = self.stack(name)
         if not stack.exists():
@@ -170,16 +174,17 @@ class Session:
 
 def operate(here: Session) -> int:
     """up, preview, refresh or destroy; gives the exit code."""
-    import engine
+    from engine import operations
+    from engine.errors import EngineError
 
     given, call = here.given, here.given.act
     stack = here.existing()
     asked = getattr(given, "yes", False) or getattr(given, "skip_preview", False)
     only = call == "preview" or getattr(given, "preview_only", False)
     if only and call != "preview" and asked:
-        raise engine.EngineError("--preview-only excludes --yes and --skip-preview")
+        raise EngineError("--preview-only excludes --yes and --skip-preview")
     if not (only or asked or here.live):
-        refused = engine.EngineError(
+        refused = EngineError(
             "--yes or --skip-preview must be passed in to proceed when running in "
             "non-interactive mode"
         )
@@ -188,7 +193,7 @@ def operate(here: Session) -> int:
     for assignment in getattr(given, "config", []):
         key, _, value = assignment.partition("=")
         stack.config_set(key, value, path=given.config_path)
-    result: Result = getattr(engine, call)(
+    result: Result = getattr(operations, call)(
         stack,
         display=_display(here, stack),
         message=given.message,
@@ -217,12 +222,12 @@ def operate(here: Session) -> int:
 
 
 def _display(here: Session, stack: Stack) -> Display:
-    import engine
-    from engine.eventlog import EventLog
+    from cli import display as displays
+    from cli.eventlog import EventLog
 
     given = here.given
     live = here.live and given.color != "never" and not given.json
-    display = engine.make_display(live, open(os.devnull, "w") if given.json else None)  # noqa: SIM115
+    display = displays.make_display(live, open(os.devnull, "w") if given.json else None)  # noqa: SIM115
     if given.event_log is None:
         return display
     return EventLog(display, given.event_log, _shown_config(stack))
@@ -236,13 +241,14 @@ def _shown_config(stack: Stack) -> dict[str, str]:
 def ask(planned: Result) -> bool:
     """The person's yes to what the preview showed; `details` shows it with all values. Raises
     EngineError for a no."""
-    from engine import EngineError
+    from cli.display import details
+    from engine.errors import EngineError
 
     while True:
         print("Do you want to perform this? [yes/no/details] ", end="", flush=True)
         said = sys.stdin.readline().strip().lower()
         if said in ("details", "d"):
-            print("\n".join(planned.details))
+            print(details(planned))
         elif said in ("yes", "y"):
             return True
         elif said in ("no", "n", ""):
@@ -257,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     official = engines.find(os.environ.get("PATH", ""), Path.cwd())
     if official is not None and os.environ.get("LOCKSTEP_ENGINE") != "embedded":
         os.execv(official, [str(official), *given])
-    from engine import EngineError, StackMissing
+    from engine.errors import EngineError, StackMissing
     from reconciler.errors import LockstepError
 
     try:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cli.pulumi import Session
-    from engine import Result, Stack, Step
+    from engine.operations import Result
+    from engine.stack import Stack
+    from engine.steps import Step
 
 
 def pretty(value: Any, *, by_key: bool = False) -> str:
@@ -75,8 +77,8 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], indent: str 
 
 def stack_ls(here: Session) -> None:
     from cli.context import selected
-    from engine import Stack
     from engine.backend import Backend
+    from engine.stack import Stack
 
     project = here.project
     chosen = here.given.stack or selected(project.name, project.root)
@@ -138,7 +140,7 @@ def _select(stack: Stack) -> None:
 
 
 def stack_output(here: Session) -> None:
-    from engine import EngineError
+    from engine.errors import EngineError
 
     stack, given = here.existing(), here.given
     found = stack.outputs(show_secrets=given.show_secrets)
@@ -175,7 +177,7 @@ def stack_export(here: Session) -> None:
 
 
 def stack_import(here: Session) -> None:
-    from engine import EngineError
+    from engine.errors import EngineError
 
     path: Path | None = here.given.file
     try:
@@ -235,7 +237,7 @@ def cancel(here: Session) -> None:
 
 
 def _sure(here: Session, warning: str) -> None:
-    from engine import EngineError
+    from engine.errors import EngineError
 
     if here.given.yes:
         return

@@ -19,12 +19,11 @@ from typing import Any, TypedDict, Unpack
 
 from . import program
 from .deployment import Deployment
-from .display import Display, PlainDisplay, property_lines
 from .errors import Cancelled
 from .refreshing import refresh as read_anew
 from .snapshot import VERSION
 from .stack import Stack
-from .steps import Step
+from .steps import Display, Step
 from .values import masked
 
 EXIT_FAILED, EXIT_UNEXPECTED_CHANGES, EXIT_TERMINATED = 1, 7, 8
@@ -62,7 +61,6 @@ class Result:
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)  # secrets as [secret]
     error: str | None = None
-    details: list[str] = field(default_factory=list)  # lines: what changes, with its values
     seconds: float = 0.0
     diagnostics: list[dict[str, str]] = field(default_factory=list)  # urn, message, severity
     last_word: str = ""  # an error that concerns the call, not a resource: shown nowhere else
@@ -141,12 +139,19 @@ def _survey(stack: Stack) -> None:
     files = stack.project.program.glob("*.py")
     if not any(SUSPECT.search(path.read_text(errors="replace")) for path in files):
         return
-    run = _Run(stack, PlainDisplay(io.StringIO()), "update", {}, dry_run=True)
+    run = _Run(stack, _Nobody(), "update", {}, dry_run=True)
     run.deployment.surveying = True
     with redirect_stdout(io.StringIO()):
         run.result()
     if run.deployment.refusal:
         raise run.deployment.refusal
+
+
+class _Nobody:
+    """A display that shows nothing."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
 
 
 def _expected(result: Result, kind: str, options: Options) -> Result:
@@ -169,7 +174,6 @@ class _Run:
         self._errors: list[str] = []
         self._last_word = ""
         self._diagnostics: list[dict[str, str]] = []
-        self._details: list[str] = []
         self._begun, self._clock = int(time.time()), time.monotonic()
         self._snapshot = stack.snapshot()
         # Kept aside: outputs are shown as old => new.
@@ -296,7 +300,6 @@ class _Run:
             steps=of.steps,
             outputs=shown,
             error="\n".join(self._errors) if failed else None,
-            details=self._details,
             seconds=seconds,
             diagnostics=self._diagnostics,
             last_word=self._last_word,
@@ -349,8 +352,8 @@ class _Run:
 
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
         if phase == "outputs" and step.op != "same":
-            step.lines = property_lines(step, self._clean)
-            self._details += [f"{step.op} {step.type} {step.name}", *(f"  {r}" for r in step.lines)]
+            old, new = ((r and self._clean(masked(r.inputs))) or {} for r in (step.old, step.new))
+            step.shown = old, new
         self._display.step(phase, step, dry_run)
 
     def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None:

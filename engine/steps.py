@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .planner import Change, Op
 from .snapshot import Resource
+from .values import Props
 
 # Steps that a summary counts; the others are parts of a replacement.
 COUNTED = {Op.SAME, Op.CREATE, Op.UPDATE, Op.DELETE, Op.REPLACE}
@@ -40,7 +41,7 @@ class Step:
     keeps_old: bool = False  # a replacement that is created first: the original goes at the end
     skipped: bool = False  # only told: what is not wanted now is neither made nor kept in the state
     seconds: float = 0.0
-    lines: list[str] = field(default_factory=list)  # properties to show, secrets hidden
+    shown: tuple[Props, Props] = ({}, {})  # inputs before and after as texts may show them
 
     @property
     def name(self) -> str:
@@ -68,11 +69,32 @@ def step(
 
 
 class Listener(Protocol):
-    """Who is told what happens."""
+    """Who is told what happens. Called from several threads, also while hooks run."""
 
-    def step(self, phase: str, step: Step, dry_run: bool) -> None: ...
+    def step(self, phase: str, step: Step, dry_run: bool, /) -> None:
+        """`phase` is pre, outputs (done) or failed."""
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None: ...
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False, /) -> None:
+        """A message of the program or the engine; urn is empty for the stack. Severity is info,
+        warning or error. Ephemeral ones are progress and may be forgotten."""
+
+
+class Display(Listener, Protocol):
+    """Who shows an operation. No text that it is given holds a secret."""
+
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool, /) -> None:
+        """An operation, or its preview, starts; `diff`: show properties with their values."""
+
+    def outputs(self, old: Props, new: Props, dry_run: bool, /) -> None:
+        """The stack's outputs before and after."""
+
+    def summary(
+        self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool, /
+    ) -> None:
+        """The end: number of resources by step kind."""
+
+    def end(self) -> None:
+        """Nothing follows; also called if the operation broke off."""
 
 
 class Hooks(Protocol):

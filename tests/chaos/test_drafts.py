@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import engine
+from engine import project, stack
 from reconciler.catalog import Catalog
 from reconciler.config import Stack, read
 from snapshots.store import Store
@@ -36,7 +36,8 @@ catalog.write_manifest()
 SAVES = """
 import sys
 from pathlib import Path
-from engine import Project, Stack
+from engine.project import Project
+from engine.stack import Stack
 stack = Stack(Project.find(Path(sys.argv[1])), "prod")
 stack.init()
 with stack.backend.lock():
@@ -92,7 +93,7 @@ def test_an_engine_is_rid_of_drafts(
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "correct horse")
     dies_at(tmp_path / "points", "engine.rename", SAVES, tmp_path, nth)
     assert len(drafts(tmp_path / ".pulumi")) == 1
-    stack = engine.Stack(engine.Project.find(tmp_path), "prod")
-    stack.cancel()
-    with stack.backend.lock():
+    found = stack.Stack(project.Project.find(tmp_path), "prod")
+    found.cancel()
+    with found.backend.lock():
         assert drafts(tmp_path / ".pulumi") == []

@@ -62,7 +62,7 @@ def test_which_stack_cannot_be_told(asked: str | None, known: list[str], text: s
 def test_stacks_are_known_also_where_the_state_is_kept_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine import Project
+    from engine.project import Project
 
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     for url in ("file://.", "s3://bucket"):

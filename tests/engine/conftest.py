@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import Project, Stack
+from engine.project import Project
+from engine.stack import Stack
 
 REPOSITORY = Path(__file__).parents[2]
 PASSPHRASE = "correct horse"
@@ -67,9 +68,10 @@ class Thing(Resource):
 
 RUN = """
 import sys, pathlib
-import engine
-stack = engine.Stack(engine.Project.find(pathlib.Path.cwd()), "dev")
-result = engine.up(stack, display=engine.PlainDisplay(), skip_preview=True)
+from cli.display import PlainDisplay
+from engine import operations, project, stack
+found = stack.Stack(project.Project.find(pathlib.Path.cwd()), "dev")
+result = operations.up(found, display=PlainDisplay(), skip_preview=True)
 sys.exit(result.exit_code)
 """
 

@@ -26,7 +26,8 @@ from typing import Any
 import yaml
 
 from cli import pulumi
-from engine import Project, Stack
+from engine.project import Project
+from engine.stack import Stack
 
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 
-from engine import PlainDisplay, Result, refresh, up
+from cli.display import PlainDisplay
+from engine.operations import Result, refresh, up
 from engine.snapshot import Resource
 from tests.engine.conftest import Ground
 

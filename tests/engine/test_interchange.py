@@ -13,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import EngineError, PlainDisplay, Project, Stack, preview, refresh, up
+from cli.display import PlainDisplay
 from engine import config as conf
+from engine.errors import EngineError
+from engine.operations import preview, refresh, up
+from engine.project import Project
 from engine.secrets import Passphrase
+from engine.stack import Stack
 from engine.values import Secret, annotate, decode, encode, from_state, plain, to_state
 from tests.engine.replay import GOLDEN
 

@@ -13,18 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engine import (
-    EngineError,
-    PlainDisplay,
-    Project,
-    Result,
-    StackLocked,
-    destroy,
-    preview,
-    refresh,
-    up,
-)
-from engine.display import TreeDisplay
+from cli.display import PlainDisplay, TreeDisplay
+from engine.errors import EngineError, StackLocked
+from engine.operations import Result, destroy, preview, refresh, up
+from engine.project import Project
 from tests.engine.conftest import PASSPHRASE, Ground
 
 
@@ -326,7 +318,7 @@ def test_a_second_interrupt_ends_at_once_and_unlocks(ground: Ground) -> None:
 def test_the_passphrase_comes_from_the_environment_or_a_file(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine import Stack
+    from engine.stack import Stack
 
     ground.stack().config_set("pw", "word", secret=True)
     project = Project.find(ground.root)

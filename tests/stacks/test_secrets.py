@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-import engine
-from engine import Stack
+from engine import project as engine_project
+from engine.stack import Stack
 from tests.failing import Failing
 from tests.stacks.canary import Watch, holding
 from tests.stacks.harness import TIMEOUT_SECONDS, Project, Ran, docker, notes_project, pulumi
@@ -104,7 +104,7 @@ def _through_the_day(day: Day) -> None:
     )
     day.run("init", "--yes", "--name", project.name)
     day.give("secrets.DB_PASSWORD", PASSWORD)
-    config = Stack(engine.Project.find(project.folder), "prod")
+    config = Stack(engine_project.Project.find(project.folder), "prod")
     os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(project.folder / ".lockstep" / "passphrase")
     for key, value in (("secrets.TOKEN", TOKEN), ("secrets.BUILD", BUILD), ("encryption", KEY)):
         config.config_set(key, value, secret=True, path="." in key)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Protocol
-
-from .values import masked
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .steps import Step
+    from engine.operations import Result
+    from engine.steps import Display, Step
 
 # Kind of step -> sign, what it would do, does, did, and its colour.
 WORDS = {
@@ -35,31 +33,6 @@ LONG = 72
 """Characters of a value that are shown in one line."""
 
 
-class Display(Protocol):
-    """Who shows an operation. Called from several threads, also while hooks run."""
-
-    def begin(self, title: str, stack: str, dry_run: bool, diff: bool, /) -> None:
-        """An operation, or its preview, starts; `diff`: show properties with their values."""
-
-    def step(self, phase: str, step: Step, dry_run: bool, /) -> None:
-        """`phase` is pre, outputs (done) or failed."""
-
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool, /) -> None:
-        """A message of the program or the engine; urn is empty for the stack. Severity is info,
-        warning or error. Ephemeral ones are progress and may be forgotten."""
-
-    def outputs(self, old: dict[str, Any], new: dict[str, Any], dry_run: bool, /) -> None:
-        """The stack's outputs before and after, secrets masked."""
-
-    def summary(
-        self, changes: dict[str, int], seconds: float, dry_run: bool, failed: bool, /
-    ) -> None:
-        """The end: number of resources by step kind."""
-
-    def end(self) -> None:
-        """Nothing follows; also called if the operation broke off."""
-
-
 class PlainDisplay:
     """One line for each event, as the official CLI prints without a terminal."""
 
@@ -81,10 +54,10 @@ class PlainDisplay:
         shown = changed_keys(step)
         self._print(line + (f" [diff: {shown}]" if shown else ""))
         if self._diff and phase == "outputs":
-            for row in step.lines:
+            for row in property_lines(step):
                 self._print(f"      {row}")
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None:
         if ephemeral:
             self._print(f"    {_subject(urn)}{text.rstrip()}")
             return
@@ -161,7 +134,7 @@ class TreeDisplay(PlainDisplay):
             if phase != "pre":
                 self._progress.pop(step.urn, None)
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool) -> None:
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False) -> None:
         if ephemeral:
             with self._lock:
                 self._progress[urn] = text.strip().splitlines()[-1] if text.strip() else ""
@@ -249,24 +222,31 @@ def changed_keys(step: Step) -> str:
     return ",".join(f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys)
 
 
-def property_lines(step: Step, clean: Callable[[Any], Any]) -> list[str]:
-    """The inputs of a step with their values, secrets masked; `clean` hides those of the config
-    also where the program made them plain."""
-    old = clean(masked(step.old.inputs)) if step.old else {}
-    new = clean(masked(step.new.inputs)) if step.new else {}
+def property_lines(step: Step) -> list[str]:
+    """The inputs of a step that changed, with their values; none of what is deleted."""
+    old, new = step.shown
     if step.op in ("delete", "delete-replaced"):
-        new = old
-    public = [k for k in sorted({*old, *new}) if not k.startswith("__")]
+        return []
     rows = []
-    for key in public:
+    for key in [k for k in sorted({*old, *new}) if not k.startswith("__")]:
         before, after = old.get(key), new.get(key)
-        if step.old is None or key not in old:
+        if key not in old:
             rows.append(f"+ {key}: {_text(after)}")
         elif key not in new:
             rows.append(f"- {key}: {_text(before)}")
         elif before != after:
             rows.append(f"~ {key}: {_text(before)} => {_text(after)}")
     return rows
+
+
+def details(planned: Result) -> str:
+    """Everything that changes, with its values."""
+    lines: list[str] = []
+    for step in planned.steps:
+        if step.op != "same":
+            lines += [f"{step.op} {step.type} {step.name}"]
+            lines += [f"  {row}" for row in property_lines(step)]
+    return "\n".join(lines)
 
 
 def output_lines(old: dict[str, Any], new: dict[str, Any], *, unchanged: bool = True) -> list[str]:

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .display import Display
-from .snapshot import Resource
-from .steps import Step
-from .values import UNKNOWN_TEXT, masked
+from engine.snapshot import Resource
+from engine.steps import Display, Step
+from engine.values import UNKNOWN_TEXT, masked
 
 
 class EventLog:
@@ -54,7 +53,7 @@ class EventLog:
         self._write(kinds.get(phase, "resOpFailedEvent"), event)
         self._display.step(phase, step, dry_run)
 
-    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool, /) -> None:
+    def diagnostic(self, urn: str, severity: str, text: str, ephemeral: bool = False, /) -> None:
         event = {
             "urn": urn,
             "prefix": "" if severity.startswith("info") else f"{severity}: ",
