@@ -127,19 +127,18 @@ class Embedded:
 
     def preview(self, *, diff: bool = False) -> int:
         from engine import operations
+        from engine.options import Options
 
-        return operations.preview(self._stack, display=_display(), diff=diff).exit_code
+        return operations.preview(self._stack, _display(), Options(diff=diff)).exit_code
 
     def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
         from engine import operations
+        from engine.options import Options
 
-        return operations.up(
-            self._stack,
-            display=_display(),
-            message=message,
-            skip_preview=skip_preview,
-            confirm=None if yes else _confirm,
-        ).exit_code
+        options = Options(
+            message=message, skip_preview=skip_preview, confirm=None if yes else _confirm
+        )
+        return operations.up(self._stack, _display(), options).exit_code
 
     def error(self) -> Exception | None:
         from reconciler import program

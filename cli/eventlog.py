@@ -38,9 +38,9 @@ class EventLog:
             "type": step.type,
             "old": _state(step.old),
             "new": _state(step.new),
-            "keys": list(step.keys) or None,
-            "diffs": list(step.diffs) or None,
-            "detailedDiff": step.detailed,
+            "keys": list(step.change.replaces) or None,
+            "diffs": list(step.change.keys) or None,
+            "detailedDiff": step.change.detailed,
             "logical": step.logical or None,
         }
         self._begun += phase == "pre"

@@ -176,6 +176,7 @@ def operate(here: Session) -> int:
     """up, preview, refresh or destroy; gives the exit code."""
     from engine import operations
     from engine.errors import EngineError
+    from engine.options import Options
 
     given, call = here.given, here.given.act
     stack = here.existing()
@@ -193,9 +194,7 @@ def operate(here: Session) -> int:
     for assignment in getattr(given, "config", []):
         key, _, value = assignment.partition("=")
         stack.config_set(key, value, path=given.config_path)
-    result: Result = getattr(operations, call)(
-        stack,
-        display=_display(here, stack),
+    options = Options(
         message=given.message,
         refresh=call != "refresh" and given.refresh == "true",
         diff=given.diff,
@@ -211,6 +210,7 @@ def operate(here: Session) -> int:
         skip_preview=getattr(given, "skip_preview", False),
         confirm=None if asked else ask,
     )
+    result: Result = getattr(operations, call)(stack, _display(here, stack), options)
     if given.json:
         from cli import pulumicalls
 

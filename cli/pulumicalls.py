@@ -38,9 +38,9 @@ def digest(result: Result, config: dict[str, str]) -> dict[str, Any]:
         return step.logical and not step.target.is_default_provider
 
     def entry(step: Step) -> dict[str, Any]:
-        details = step.detailed and {
+        details = step.change.detailed and {
             path: {"kind": how["diffKind"], "inputDiff": how["inputDiff"]}
-            for path, how in step.detailed.items()
+            for path, how in step.change.detailed.items()
         }
         found = {
             "op": str(step.op),
@@ -48,8 +48,8 @@ def digest(result: Result, config: dict[str, str]) -> dict[str, Any]:
             "provider": step.target.provider,
             "oldState": state(step.old),
             "newState": state(step.new),
-            "diffReasons": list(step.diffs),
-            "replaceReasons": list(step.keys),
+            "diffReasons": list(step.change.keys),
+            "replaceReasons": list(step.change.replaces),
         }
         return {**{k: v for k, v in found.items() if v}, "detailedDiff": details}
 

@@ -3,18 +3,17 @@ thread that the SDK declared it from; what is no longer declared goes at the end
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from . import paths, planner
 from .errors import NotInEngine
 from .execution import Execution
-from .planner import Change, Op
+from .options import Options
+from .planner import UNCHANGED, Change, Op
 from .providers import ProviderFailed, make_provider, package_of
 from .snapshot import PROVIDER_PREFIX, STACK_TYPE, Resource
 from .steps import Refused, Step, Terminated
-from .steps import step as make_step
 from .targets import Targets
 from .values import Props, Secret, annotate, plain
 
@@ -32,18 +31,16 @@ class Deployment(Execution):
         *,
         stack: str,
         config: Props,
+        options: Options,
         removing: bool = False,
-        targets: Iterable[str] = (),
-        replacing: Iterable[str] = (),
         **shared: Any,
     ) -> None:
         """`config` holds the stack's config as texts and secrets; `removing`: declared resources
-        stay as they are, everything goes at the end (destroy with its program). `targets`: URNs of
-        the only resources that change, where not all may; `replacing`: URNs of resources to replace
-        whatever their providers say; `shared`: what Execution takes."""
-        super().__init__(**shared)
+        stay as they are, everything goes at the end (destroy with its program); `shared`: what
+        Execution takes besides."""
+        super().__init__(options=options, **shared)
         self.stack, self.config, self.removing = stack, config, removing
-        self.targets, self.replacing = Targets(targets), Targets(replacing)
+        self.targets, self.replacing = Targets(options.targets), Targets(options.replacing)
         self.program_failed = False
         self.surveying = False  # nothing is asked or done: only what is not here is looked for
         self.refusal: NotInEngine | None = None
@@ -163,7 +160,7 @@ class Deployment(Execution):
             assert old is not None
             self._planned.add(wanted.urn)
             wanted.inputs, wanted.created = old.inputs, old.created
-            return [make_step(Op.SAME, old, wanted)], wanted
+            return [Step(Op.SAME, old, wanted)], wanted
         if old is not None and not self._is_targeted(wanted):
             steps = self._leave(old)
             return steps, steps[-1].target if steps else old
@@ -183,24 +180,24 @@ class Deployment(Execution):
         else:
             wanted.inputs = self._check(wanted, ignoring, old.inputs)
         if old is None:
-            return [make_step(Op.CREATE, None, wanted)]
+            return [Step(Op.CREATE, None, wanted)]
         if wanted.urn in self._gone:
             because = Change(True, self._gone.pop(wanted.urn))
             return [
-                make_step(Op.REPLACE, old, wanted),
-                make_step(Op.CREATE_REPLACEMENT, old, wanted, because),
+                Step(Op.REPLACE, old, wanted),
+                Step(Op.CREATE_REPLACEMENT, old, wanted, because),
             ]
         change = Change(True, ("id",)) if forced else self._diff(wanted, old)
         change = planner.replacing(change, wanted.replace_on_changes)
         op = planner.decide(old, change)
         if op is not Op.REPLACE:
-            return [make_step(op, old, wanted, change if op is Op.UPDATE else None)]
+            return [Step(op, old, wanted, change if op is Op.UPDATE else UNCHANGED)]
         if wanted.protect and old.protect:
             self._refuse_replace(wanted.urn)
         if not forced:
             wanted.inputs = self._check(wanted, given, {})
-        made = make_step(Op.CREATE_REPLACEMENT, old, wanted, change)
-        both = make_step(Op.REPLACE, old, wanted, change)
+        made = Step(Op.CREATE_REPLACEMENT, old, wanted, change)
+        both = Step(Op.REPLACE, old, wanted, change)
         if planner.deletes_first(wanted, change):
             return [*self._delete_first(old), both, made]
         made.keeps_old = True
@@ -216,12 +213,12 @@ class Deployment(Execution):
                 text += f'"{old.urn}" {UNPROTECT}, or use the command:\n'
                 raise Refused(f"{text}`pulumi state unprotect '{resource.urn}'`")
             if resource.delete:  # left over by an earlier run: its successor is not touched
-                steps.append(make_step(Op.DELETE, resource))
+                steps.append(Step(Op.DELETE, resource))
                 continue
-            steps.append(make_step(Op.DELETE_REPLACED, resource))
+            steps.append(Step(Op.DELETE_REPLACED, resource))
             self._gone[resource.urn] = keys
         if not old.pending_replacement:
-            steps.append(make_step(Op.DELETE_REPLACED, old))
+            steps.append(Step(Op.DELETE_REPLACED, old))
         return steps
 
     def _refuse_replace(self, urn: str) -> None:
@@ -315,7 +312,7 @@ class Deployment(Execution):
     def _leave_out(self, wanted: Resource, old: Resource | None) -> tuple[list[Step], Resource]:
         wanted.outputs = dict(old.outputs) if old else {}
         self._skipped.add(wanted.urn)
-        step = make_step(Op.SAME, replace(wanted), wanted)
+        step = Step(Op.SAME, replace(wanted), wanted)
         step.skipped = True
         return [step], wanted
 
@@ -327,7 +324,7 @@ class Deployment(Execution):
         self._planned.add(old.urn)
         needed = [self.snapshot.find(urn) for urn in sorted(old.needs())]
         before = [step for found in needed if found for step in self._leave(found)]
-        return [*before, make_step(Op.SAME, old, replace(old, id=""))]
+        return [*before, Step(Op.SAME, old, replace(old, id=""))]
 
     def _refuse_skipped_needs(self, wanted: Resource) -> None:
         for urn in sorted(wanted.needs() & self._skipped) if not self.removing else []:
@@ -360,7 +357,7 @@ class Deployment(Execution):
         for resource in [r for _, r in reversed(doomed) if r.urn not in allowed]:
             if resource.urn not in self._planned and not resource.delete:
                 self._planned.add(resource.urn)
-                self.run(make_step(Op.SAME, resource, replace(resource, id="")))
+                self.run(Step(Op.SAME, resource, replace(resource, id="")))
         return going
 
     def declared(self, urn: str) -> Resource | None:

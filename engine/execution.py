@@ -14,11 +14,11 @@ from typing import Any
 
 from . import planner
 from .errors import EngineError
+from .options import Options
 from .planner import Op
 from .providers import Provider, ProviderFailed, make_provider
 from .snapshot import Pending, Resource, Snapshot, now
 from .steps import COUNTED, Hooks, Listener, Protected, Refused, Step, Terminated
-from .steps import step as make_step
 from .values import UNKNOWN_TEXT, Secret, annotate, encode, plain, secret
 
 # What a step does to an object; the others only say what those of a replacement amount to.
@@ -43,11 +43,10 @@ class Execution:
         save: Callable[[Snapshot], None],
         listener: Listener,
         dry_run: bool,
-        parallel: int = 16,
-        continue_on_error: bool = False,
+        options: Options,
     ) -> None:
         self.project, self.snapshot, self.dry_run = project, snapshot, dry_run
-        self.parallel, self.continue_on_error = max(1, parallel), continue_on_error
+        self.parallel, self.continue_on_error = max(1, options.parallel), options.continue_on_error
         self.hooks: Hooks | None = None
         self.failed = self.cancelled = False
         self.blocked = False  # something stands in the way of what is wanted
@@ -101,6 +100,11 @@ class Execution:
         """Write the state."""
         if not self.dry_run:
             self._save(self.snapshot)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Number of resources by kind of step, in order of the kinds' names."""
+        return dict(sorted(self.changes.items()))
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -316,7 +320,7 @@ class Execution:
         stays; unless the rest may go on, nothing begins after the group with the failure."""
         spared: set[str] = set()
         for wave in planner.waves(doomed):
-            steps = [make_step(op, r) for op, r in wave if r.urn not in spared]
+            steps = [Step(op, r) for op, r in wave if r.urn not in spared]
             self.each(self._try, steps)
             if self.cancelled or self._halted:
                 return

@@ -17,7 +17,7 @@ from pulumi.runtime.proto import engine_pb2, resource_pb2
 from .deployment import Deployment
 from .errors import EngineError, NotInEngine
 from .snapshot import Resource
-from .steps import Listener, Terminated
+from .steps import Terminated
 from .values import Props, decode, encode, is_secret, secret
 
 FEATURES = [
@@ -110,8 +110,8 @@ class Monitor:
     """Both services of the protocol (ResourceMonitor and Engine), and the program's hooks. The
     methods have the protocol's names, and what is not here is refused by its own."""
 
-    def __init__(self, deployment: Deployment, listener: Listener, root: str) -> None:
-        self._deployment, self._tell, self._root = deployment, listener, root
+    def __init__(self, deployment: Deployment, root: str) -> None:
+        self._deployment, self._root = deployment, root
         self._hooks: dict[str, Any] = {}
         self.callbacks: Callbacks | None = None
         deployment.hooks = self
@@ -190,7 +190,8 @@ class Monitor:
     def Log(self, request: Any) -> Any:
         severity = SEVERITIES.get(request.severity, "info")
         if severity != "debug":
-            self._tell.diagnostic(request.urn, severity, request.message, request.ephemeral)
+            tell = self._deployment.tell
+            tell.diagnostic(request.urn, severity, request.message, request.ephemeral)
         return empty_pb2.Empty()
 
     def RequirePulumiVersion(self, _: Any) -> Any:

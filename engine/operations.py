@@ -11,15 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from . import program
 from .deployment import Deployment
 from .errors import Cancelled
+from .options import Options
 from .refreshing import refresh as read_anew
 from .snapshot import VERSION
 from .stack import Stack
@@ -49,6 +50,7 @@ Once you have confirmed the status of the interrupted operations, you can repair
 pending operations if there are any.
 
 Note that `pulumi refresh` will need to be run interactively to clear pending CREATE operations."""
+DEFAULT = Options()
 NEEDS_PROGRAM = "You must run with the `--run-program` flag to use delete hooks during destroy."
 
 
@@ -56,8 +58,8 @@ NEEDS_PROGRAM = "You must run with the `--run-program` flag to use delete hooks 
 class Result:
     """What came of an operation, or would come of it."""
 
-    exit_code: int
-    changes: dict[str, int]  # step kind -> number of resources
+    exit_code: int = 0
+    changes: dict[str, int] = field(default_factory=dict)  # step kind -> number of resources
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)  # secrets as [secret]
     error: str | None = None
@@ -71,26 +73,7 @@ class Result:
         return any(count for kind, count in self.changes.items() if kind != "same")
 
 
-class Options(TypedDict, total=False):
-    """How an operation is to go. What is left out is off, or as the comment says."""
-
-    message: str | None  # for the history; the subject of the git commit
-    confirm: Callable[[Result], bool] | None  # gets the preview, says yes or no; yes
-    skip_preview: bool
-    preview_only: bool
-    refresh: bool  # read every resource anew before the program runs
-    run_program: bool  # destroy: run the program, for its delete hooks
-    diff: bool  # show properties with their values
-    expect_no_changes: bool
-    clear_pending_creates: bool
-    validate: bool  # on: the config must fit what the project declares
-    parallel: int  # 16
-    targets: tuple[str, ...]  # URNs: all other resources stay as they are
-    replacing: tuple[str, ...]  # URNs: replaced whatever their providers say
-    continue_on_error: bool  # what does not depend on a failed resource goes on
-
-
-def up(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+def up(stack: Stack, display: Display, options: Options = DEFAULT) -> Result:
     """Preview, ask, update. A preview that failed or was declined gives its own result.
 
     Raises EngineError for what is wrong before the program starts, StackLocked if another process
@@ -99,33 +82,32 @@ def up(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
     return _operate("update", stack, display, options)
 
 
-def preview(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+def preview(stack: Stack, display: Display, options: Options = DEFAULT) -> Result:
     """What an update would do. Nothing is changed and nothing is locked. Raises as `up`."""
-    return _operate("update", stack, display, {**options, "preview_only": True})
+    return _operate("update", stack, display, replace(options, preview_only=True))
 
 
-def refresh(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+def refresh(stack: Stack, display: Display, options: Options = DEFAULT) -> Result:
     """Read every resource anew and write what was found to the state. The program is not run."""
     return _operate("refresh", stack, display, options)
 
 
-def destroy(stack: Stack, *, display: Display, **options: Unpack[Options]) -> Result:
+def destroy(stack: Stack, display: Display, options: Options = DEFAULT) -> Result:
     """Delete everything in the stack. A resource with delete hooks is a refusal before anything is
     deleted, unless the program runs."""
     return _operate("destroy", stack, display, options)
 
 
 def _operate(kind: str, stack: Stack, display: Display, options: Options) -> Result:
-    if kind == "update" or options.get("run_program"):
+    if kind == "update" or options.run_program:
         program.import_sdk(stack.backend.packages())  # while the key is derived
-    if kind == "update" and options.get("validate", True):
+    if kind == "update" and options.validate:
         stack.validate()
-    confirm = options.get("confirm")
-    if options.get("preview_only") or not options.get("skip_preview"):
+    if options.preview_only or not options.skip_preview:
         planned = _Run(stack, display, kind, options, dry_run=True).result()
-        if options.get("preview_only"):
+        if options.preview_only:
             return _expected(planned, kind, options)
-        if planned.exit_code or (confirm is not None and not confirm(planned)):
+        if planned.exit_code or (options.confirm and not options.confirm(planned)):
             return planned
     elif kind == "update":
         _survey(stack)
@@ -139,7 +121,7 @@ def _survey(stack: Stack) -> None:
     files = stack.project.program.glob("*.py")
     if not any(SUSPECT.search(path.read_text(errors="replace")) for path in files):
         return
-    run = _Run(stack, _Nobody(), "update", {}, dry_run=True)
+    run = _Run(stack, _Nobody(), "update", DEFAULT, dry_run=True)
     run.deployment.surveying = True
     with redirect_stdout(io.StringIO()):
         run.result()
@@ -155,7 +137,7 @@ class _Nobody:
 
 
 def _expected(result: Result, kind: str, options: Options) -> Result:
-    if options.get("expect_no_changes") and result.changed and not result.exit_code:
+    if options.expect_no_changes and result.changed and not result.exit_code:
         result.exit_code = EXIT_UNEXPECTED_CHANGES
         result.last_word = f"no changes were expected for {kind} but changes were proposed"
         result.error = result.last_word
@@ -172,8 +154,7 @@ class _Run:
         self._display, self._options = display, options
         self._hidden = stack.masked_texts()
         self._errors: list[str] = []
-        self._last_word = ""
-        self._diagnostics: list[dict[str, str]] = []
+        self._result = Result()
         self._begun, self._clock = int(time.time()), time.monotonic()
         self._snapshot = stack.snapshot()
         # Kept aside: outputs are shown as old => new.
@@ -187,18 +168,14 @@ class _Run:
             listener=self,
             dry_run=dry_run,
             removing=kind == "destroy",
-            parallel=options.get("parallel", 16),
-            targets=options.get("targets", ()),
-            replacing=options.get("replacing", ()),
-            continue_on_error=options.get("continue_on_error", False),
+            options=options,
         )
 
     def result(self) -> Result:
         """Do the work, then save, record, show the outputs and the summary."""
         title = {"update": "Updating", "refresh": "Refreshing", "destroy": "Destroying"}[self.kind]
         title = f"Previewing {self.kind}" if self.dry_run else title
-        diff = self._options.get("diff", False)
-        self._display.begin(title, self.stack.name, self.dry_run, diff)
+        self._display.begin(title, self.stack.name, self.dry_run, self._options.diff)
         try:
             with self._interruptible(), program.in_folder(self.stack.project.program):
                 self._work()
@@ -216,21 +193,20 @@ class _Run:
             self._forget_pending()
             read_anew(of, report_changes=True)
             return
-        if not (self.dry_run or self._options.get("refresh")):
+        if not (self.dry_run or self._options.refresh):
             self._warn_of_pending()
         self._forget_pending()
-        if self._options.get("refresh"):
+        if self._options.refresh:
             read_anew(of, report_changes=False)
         if of.failed or of.cancelled:
             return
         if of.check_targets(of.replacing):
             of.failed = True
             return
-        if self.kind == "update" or self._options.get("run_program"):
-            program.run(of, self, self.stack.project, self.stack.texts(), self.stack.secret_keys())
+        if self.kind == "update" or self._options.run_program:
+            program.run(of, self.stack)
         elif self._refuse_hooks():
-            self._last_word = NEEDS_PROGRAM
-            self._errors.append(NEEDS_PROGRAM)
+            self._give_up(NEEDS_PROGRAM)
         else:
             of.finish()
 
@@ -240,9 +216,12 @@ class _Run:
         unknown = [urn for urn in self.deployment.targets.literal if urn not in known]
         if self.kind == "update" or not unknown:
             return False
-        self.deployment.failed, self._last_word = True, f"no resource named '{unknown[0]}' found"
-        self._errors.append(self._last_word)
+        self._give_up(f"no resource named '{unknown[0]}' found")
         return True
+
+    def _give_up(self, last_word: str) -> None:
+        self.deployment.failed, self._result.last_word = True, last_word
+        self._errors.append(last_word)
 
     def _refuse_hooks(self) -> bool:
         """Reports resources whose delete hooks nobody could run; True if there are any."""
@@ -255,7 +234,7 @@ class _Run:
 
     def _forget_pending(self) -> None:
         # Of a begun create nobody knows what it made; all others are of resources with an entry.
-        keep_creates = not self._options.get("clear_pending_creates")
+        keep_creates = not self._options.clear_pending_creates
         left = self._snapshot.left_over
         self._snapshot.left_over = [p for p in left if keep_creates and p.operation == "creating"]
 
@@ -283,31 +262,24 @@ class _Run:
         elif of.last_word:
             self.diagnostic("", "error", of.last_word)
         of.close()
+        found = self._result
+        found.exit_code, found.steps = EXIT_FAILED if failed else 0, of.steps
+        found.error = "\n".join(self._errors) if failed else None
+        found.changes, found.seconds = of.counted, time.monotonic() - self._clock
         outputs = self._snapshot.root.outputs if self._snapshot.root else {}
-        shown_before = self._clean(masked(self._old_outputs))
-        shown = self._clean(masked(outputs))
-        changes = dict(sorted(of.changes.items()))
-        seconds = time.monotonic() - self._clock
+        found.outputs = self._clean(masked(outputs))
         if not self.dry_run:
             self.stack.save(self._snapshot, durable=True)
-            self._record(changes, failed=failed)
+            self._record(failed=failed)
         if outputs or self._old_outputs:
-            self._display.outputs(shown_before, shown, self.dry_run)
-        self._display.summary(changes, seconds, self.dry_run, failed)
-        return Result(
-            exit_code=EXIT_FAILED if failed else 0,
-            changes=changes,
-            steps=of.steps,
-            outputs=shown,
-            error="\n".join(self._errors) if failed else None,
-            seconds=seconds,
-            diagnostics=self._diagnostics,
-            last_word=self._last_word,
-        )
+            before = self._clean(masked(self._old_outputs))
+            self._display.outputs(before, found.outputs, self.dry_run)
+        self._display.summary(found.changes, found.seconds, self.dry_run, failed)
+        return found
 
-    def _record(self, changes: dict[str, int], *, failed: bool) -> None:
+    def _record(self, *, failed: bool) -> None:
         git = _git_facts(self.stack)
-        subject, message = git.pop("message", ""), self._options.get("message")
+        subject, message = git.pop("message", ""), self._options.message
         entry: dict[str, Any] = {
             "kind": self.kind,
             "startTime": self._begun,
@@ -317,7 +289,7 @@ class _Run:
             "version": 0,
             "result": "failed" if failed else "succeeded",
             "endTime": int(time.time()),
-            "resourceChanges": changes,
+            "resourceChanges": self.deployment.counted,
         }
         self.stack.backend.record(entry)
 
@@ -337,7 +309,7 @@ class _Run:
             threading.Timer(TERMINATED_SECONDS, os._exit, [EXIT_TERMINATED]).start()
             with suppress(Exception):
                 self.diagnostic("", "error", "update failed")
-                self._record(dict(sorted(self.deployment.changes.items())), failed=True)
+                self._record(failed=True)
                 self.stack.backend.release()
                 print("error: update cancelled", file=sys.stderr)
             os._exit(EXIT_TERMINATED)
@@ -363,7 +335,7 @@ class _Run:
         if not ephemeral:
             prefix = "" if severity.startswith("info") else f"{severity}: "
             told = {"urn": urn, "message": f"{prefix}{text}\n", "severity": severity}
-            self._diagnostics.append({k: v for k, v in told.items() if v})
+            self._result.diagnostics.append({k: v for k, v in told.items() if v})
         self._display.diagnostic(urn, severity, text, ephemeral)
 
     def _clean(self, value: Any) -> Any:

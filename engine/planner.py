@@ -37,6 +37,9 @@ class Change:
     detailed: dict[str, Any] | None = None  # {path: how it differs}, of providers that tell
 
 
+UNCHANGED = Change()
+
+
 def decide(old: Resource | None, change: Change | None) -> Op:
     """What happens to a declared resource: SAME, CREATE, UPDATE or REPLACE. `change` is the
     provider's answer, None where there is nothing old."""

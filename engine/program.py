@@ -21,8 +21,7 @@ from typing import Any
 
 from .deployment import Deployment
 from .errors import EngineError
-from .project import Project
-from .steps import Listener
+from .stack import Stack
 
 SHUTDOWN_POLL_SECONDS = 0.02
 
@@ -36,39 +35,27 @@ def import_sdk(packages: Iterable[str]) -> None:
             importlib.import_module(f"pulumi_{package}")
 
 
-def run(
-    deployment: Deployment,
-    listener: Listener,
-    project: Project,
-    config: dict[str, str],
-    secret_keys: set[str],
-) -> None:
-    """Run the project's __main__.py; what goes wrong is told to the listener and noted in the
-    deployment. `config` are the stack's values as texts, decrypted.
+def run(deployment: Deployment, stack: Stack) -> None:
+    """Run the project's __main__.py; what goes wrong is told and noted in the deployment.
 
     Raises EngineError if there is no program.
     """
-    if not (project.program / "__main__.py").is_file():
-        raise EngineError(f"there is no program: {project.program / '__main__.py'} does not exist")
+    main = stack.project.program / "__main__.py"
+    if not main.is_file():
+        raise EngineError(f"there is no program: {main} does not exist")
     # The SDK's settings are context variables: a context of its own keeps two runs apart.
-    contextvars.copy_context().run(_run, deployment, listener, project, config, secret_keys)
+    contextvars.copy_context().run(_run, deployment, stack)
 
 
-def _run(
-    deployment: Deployment,
-    listener: Listener,
-    project: Project,
-    config: dict[str, str],
-    secret_keys: set[str],
-) -> None:
+def _run(deployment: Deployment, stack: Stack) -> None:
     from pulumi import runtime
     from pulumi.runtime.settings import SETTINGS, Settings
 
     from .monitor import Callbacks, Monitor
 
-    root, program = str(project.root), project.program
-    monitor = Monitor(deployment, listener, root)
-    runtime.set_all_config(config, sorted(secret_keys))
+    root, program = str(stack.project.root), stack.project.program
+    monitor = Monitor(deployment, root)
+    runtime.set_all_config(stack.texts(), sorted(stack.secret_keys()))
     runtime.configure(
         Settings(
             project=deployment.project,
@@ -109,7 +96,7 @@ def _run(
                 loop.run_until_complete(asyncio.sleep(SHUTDOWN_POLL_SECONDS))
             noted = SETTINGS.rpc_manager
             whole = noted.exception_traceback if noted.unhandled_exception is error else None
-            _tell(error, whole, deployment, listener, program)
+            _tell(error, whole, deployment, program)
         finally:
             _wind_down(loop, executor, deployment)
 
@@ -133,11 +120,7 @@ def _wind_down(
 
 
 def _tell(
-    error: BaseException,
-    whole: TracebackType | None,
-    deployment: Deployment,
-    listener: Listener,
-    program: Path,
+    error: BaseException, whole: TracebackType | None, deployment: Deployment, program: Path
 ) -> None:
     """An exception of the program in Pulumi's words. After a failed step the exception is only the
     program's end, and everything has been said."""
@@ -145,29 +128,26 @@ def _tell(
 
     if deployment.failed or deployment.cancelled:
         return
+    tell, code = deployment.tell, 1
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str):
-            listener.diagnostic("", "info#err", error.code)
+            tell.diagnostic("", "info#err", error.code)
         if code == 0:
             deployment.program_failed = False
             return
     elif isinstance(error, RunError):
-        listener.diagnostic("", "error", str(error))
-        code = 1
+        tell.diagnostic("", "error", str(error))
     elif hasattr(error, "exit_code"):
         # An error class of the project: its message is made for the reader as it is.
-        listener.diagnostic("", "error", str(error))
+        tell.diagnostic("", "error", str(error))
         return
     else:
         shown = "".join(_user_traceback(error, whole, program))
-        listener.diagnostic("", "error", f"Program failed with an unhandled exception:\n{shown}")
+        tell.diagnostic("", "error", f"Program failed with an unhandled exception:\n{shown}")
         return
-    listener.diagnostic(
-        "",
-        "error",
-        f"an unhandled error occurred: program exited with non-zero exit code: {code}",
-    )
+    text = f"an unhandled error occurred: program exited with non-zero exit code: {code}"
+    tell.diagnostic("", "error", text)
 
 
 def _user_traceback(error: BaseException, whole: TracebackType | None, program: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .deployment import Deployment
 from .errors import EngineError
-from .planner import Op
+from .planner import Change, Op
 from .providers import ProviderFailed
 from .snapshot import Resource, now
 from .steps import Step
@@ -22,7 +22,7 @@ def refresh(of: Deployment, report_changes: bool) -> None:
         of.failed = True
         return
     steps = [
-        Step(Op.REFRESH, r.urn, r.type, r, replace(r), logical=False)
+        Step(Op.REFRESH, r, replace(r))
         for r in of.snapshot.resources
         if not of.targets or r.urn in of.targets
     ]
@@ -83,5 +83,6 @@ def _read(of: Deployment, step: Step, old: Resource, new: Resource) -> Op:
     if inputs is not None:
         new.inputs = annotate(inputs, old.inputs)
     change = of.compare(replace(old, outputs=new.outputs), old.inputs)
-    step.detailed = change.detailed and {k: _inverted(v) for k, v in change.detailed.items()}
+    details = change.detailed and {k: _inverted(v) for k, v in change.detailed.items()}
+    step.change = Change(detailed=details)
     return Op.UPDATE if change.changed or change.replaces else Op.SAME

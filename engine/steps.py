@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .planner import Change, Op
+from .planner import UNCHANGED, Change, Op
 from .snapshot import Resource
 from .values import Props
 
@@ -30,22 +30,18 @@ class Step:
     """One thing that is done, or in a preview would be done, to one resource."""
 
     op: Op
-    urn: str
-    type: str
-    old: Resource | None = None
+    old: Resource | None
     new: Resource | None = None
-    keys: tuple[str, ...] = ()
-    diffs: tuple[str, ...] = ()
-    detailed: dict[str, Any] | None = None
-    logical: bool = True  # False for one part of what is done to a resource, and for a refresh
+    change: Change = UNCHANGED  # why
     keeps_old: bool = False  # a replacement that is created first: the original goes at the end
     skipped: bool = False  # only told: what is not wanted now is neither made nor kept in the state
     seconds: float = 0.0
     shown: tuple[Props, Props] = ({}, {})  # inputs before and after as texts may show them
 
-    @property
-    def name(self) -> str:
-        return self.urn.rpartition("::")[2]
+    def __post_init__(self) -> None:
+        # False for one part of what is done to a resource; a refresh finds later what it is.
+        self.logical = self.op in COUNTED
+        self.urn, self.type, self.name = self.target.urn, self.target.type, self.target.name
 
     @property
     def target(self) -> Resource:
@@ -53,19 +49,6 @@ class Step:
         found = self.new or self.old
         assert found is not None
         return found
-
-
-def step(
-    op: Op, old: Resource | None, new: Resource | None = None, change: Change | None = None
-) -> Step:
-    """A step of the kind; `change` says why."""
-    found = new or old
-    assert found is not None
-    made = Step(op, found.urn, found.type, old, new, logical=op in COUNTED)
-    if change:
-        made.keys, made.diffs = change.replaces, change.keys
-        made.detailed = change.detailed
-    return made
 
 
 class Listener(Protocol):

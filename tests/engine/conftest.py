@@ -70,8 +70,9 @@ RUN = """
 import sys, pathlib
 from cli.display import PlainDisplay
 from engine import operations, project, stack
+from engine.options import Options
 found = stack.Stack(project.Project.find(pathlib.Path.cwd()), "dev")
-result = operations.up(found, display=PlainDisplay(), skip_preview=True)
+result = operations.up(found, PlainDisplay(), Options(skip_preview=True))
 sys.exit(result.exit_code)
 """
 

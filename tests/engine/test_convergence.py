@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine import providers
 from engine.deployment import Deployment
+from engine.options import Options
 from engine.planner import Change
 from engine.providers import Failures, ProviderFailed
 from engine.snapshot import STACK_TYPE, Resource, Snapshot
@@ -129,7 +130,7 @@ def run(program: list[Wanted], snapshot: Snapshot) -> tuple[Snapshot, Deployment
         save=check_order,
         listener=Silent(),
         dry_run=False,
-        parallel=1,
+        options=Options(parallel=1),
     )
     urns: dict[str, str] = {}
     ids: dict[str, str] = {}

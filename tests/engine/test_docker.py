@@ -45,7 +45,7 @@ def repository() -> Iterator[str]:
 
 def run(ground: Ground) -> tuple[Result, str]:
     shown = io.StringIO()
-    return up(ground.stack(), display=PlainDisplay(shown)), shown.getvalue()
+    return up(ground.stack(), PlainDisplay(shown)), shown.getvalue()
 
 
 def tags(repository: str) -> set[str]:
@@ -86,7 +86,7 @@ def test_an_image_and_its_tag(ground: Ground, repository: str) -> None:
     assert image.provider == tag.provider
     assert "providers:docker::default_5_2_0::" in image.provider
     assert run(ground)[0].changes == {"same": 3}
-    read = refresh(ground.stack(), display=PlainDisplay(io.StringIO()))
+    read = refresh(ground.stack(), PlainDisplay(io.StringIO()))
     assert read.changes == {"same": 3}
 
     set_program("2")
@@ -119,7 +119,7 @@ def test_a_vanished_image_is_seen_by_refresh(ground: Ground, repository: str) ->
     assert run(ground)[0].exit_code == 0
     client.images.remove(name, force=True)
     client.close()
-    read = refresh(ground.stack(), display=PlainDisplay(io.StringIO()))
+    read = refresh(ground.stack(), PlainDisplay(io.StringIO()))
     assert read.changes == {"delete": 1, "same": 1}
 
 

@@ -17,6 +17,7 @@ from cli.display import PlainDisplay
 from engine import config as conf
 from engine.errors import EngineError
 from engine.operations import preview, refresh, up
+from engine.options import Options
 from engine.project import Project
 from engine.secrets import Passphrase
 from engine.stack import Stack
@@ -83,9 +84,9 @@ def test_a_stack_of_the_official_cli_is_continued_without_a_change(
         monkeypatch.setenv(name, value)
     quiet = PlainDisplay(io.StringIO())
     before = {r.urn for r in official.snapshot().resources}
-    assert set(preview(official, display=quiet).changes) == {"same"}
-    assert set(refresh(official, display=quiet, skip_preview=True).changes) == {"same"}
-    assert set(up(official, display=quiet).changes) == {"same"}
+    assert set(preview(official, quiet).changes) == {"same"}
+    assert set(refresh(official, quiet, Options(skip_preview=True)).changes) == {"same"}
+    assert set(up(official, quiet).changes) == {"same"}
     assert {r.urn for r in official.snapshot().resources} == before
 
 

@@ -16,13 +16,14 @@ from rich.console import Console
 from cli.display import PlainDisplay, TreeDisplay
 from engine.errors import EngineError, StackLocked
 from engine.operations import Result, destroy, preview, refresh, up
+from engine.options import Options
 from engine.project import Project
 from tests.engine.conftest import PASSPHRASE, Ground
 
 
 def run_up(ground: Ground, skip_preview: bool = False) -> tuple[Result, str]:
     shown = io.StringIO()
-    result = up(ground.stack(), display=PlainDisplay(shown), skip_preview=skip_preview)
+    result = up(ground.stack(), PlainDisplay(shown), Options(skip_preview=skip_preview))
     return result, shown.getvalue()
 
 
@@ -46,7 +47,7 @@ def test_create_same_update_replace_delete(ground: Ground) -> None:
 def test_a_preview_changes_nothing_and_knows_that_it_is_one(ground: Ground) -> None:
     ground.program("Thing('a', value='1')\npulumi.export('dry', pulumi.runtime.is_dry_run())\n")
     before = ground.state_text()
-    result = preview(ground.stack(), display=PlainDisplay(io.StringIO()))
+    result = preview(ground.stack(), PlainDisplay(io.StringIO()))
     assert (result.exit_code, result.changes) == (0, {"create": 2})
     assert result.outputs["dry"] is True
     assert ground.state_text() == before
@@ -62,7 +63,7 @@ def test_a_declined_update_changes_nothing(ground: Ground) -> None:
         asked.append(planned)
         return False
 
-    result = up(ground.stack(), display=PlainDisplay(io.StringIO()), confirm=no)
+    result = up(ground.stack(), PlainDisplay(io.StringIO()), Options(confirm=no))
     assert asked == [result]
     assert not ground.world.exists()
 
@@ -105,7 +106,7 @@ Thing('a', value='1', opts=O(hooks=B(before_create=[H('copy', slow)])))
     finally:
         sys.path.remove(str(ground.root))
     things.shown = shown
-    assert up(ground.stack(), display=PlainDisplay(shown), skip_preview=True).exit_code == 0
+    assert up(ground.stack(), PlainDisplay(shown), Options(skip_preview=True)).exit_code == 0
     assert things.seen == [True]
 
 
@@ -119,14 +120,14 @@ Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy
 """)
     shown = io.StringIO()
     display = TreeDisplay(Console(file=shown, width=30, force_terminal=True, color_system=None))
-    assert up(ground.stack(), display=display, skip_preview=True).exit_code == 0
+    assert up(ground.stack(), display, Options(skip_preview=True)).exit_code == 0
     text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown.getvalue())
     lines = [line.strip("\r ") for line in text.splitlines()]
     assert any(line.endswith("copying 40 %") for line in lines)
     assert any(line.startswith("+ ") for line in lines)
     again = io.StringIO()
     display = TreeDisplay(Console(file=again, width=100, force_terminal=True, color_system=None))
-    assert up(ground.stack(), display=display, skip_preview=True).exit_code == 0
+    assert up(ground.stack(), display, Options(skip_preview=True)).exit_code == 0
     assert "a-name-that-needs-room" not in again.getvalue()
     assert "2 unchanged" in again.getvalue()
 
@@ -147,12 +148,12 @@ Thing('guarded', value=pulumi.Config().get("guarded") or "")
     assert result.exit_code == 1
     assert 'before hook "guard" failed: world is live: not removed' in shown
     assert "world" in world(ground)
-    without = destroy(ground.stack(), display=PlainDisplay(io.StringIO()))
+    without = destroy(ground.stack(), PlainDisplay(io.StringIO()))
     assert without.exit_code == 1
     assert "--run-program" in str(without.error)
     ground.stack().config_set("guarded", "")
     assert run_up(ground)[0].changes == {"delete": 1, "same": 1, "update": 1}
-    done = destroy(ground.stack(), display=PlainDisplay(io.StringIO()), run_program=True)
+    done = destroy(ground.stack(), PlainDisplay(io.StringIO()), Options(run_program=True))
     assert done.exit_code == 0
     assert world(ground) == {}
 
@@ -187,7 +188,7 @@ def test_a_wrong_passphrase_is_refused_before_anything(ground: Ground) -> None:
     ground.stack().config_set("pw", "x", secret=True)
     ground.program("Thing('a', value='1')\n")
     with pytest.raises(EngineError, match="incorrect passphrase"):
-        up(ground.stack("wrong"), display=PlainDisplay(io.StringIO()))
+        up(ground.stack("wrong"), PlainDisplay(io.StringIO()))
     assert not ground.world.exists()
 
 
@@ -253,8 +254,8 @@ def test_an_update_is_in_the_history_newest_first(ground: Ground) -> None:
     ground.program("Thing('a', value=pulumi.Config().get('v'))\n")
     stack = ground.stack()
     stack.config_set("v", "1")
-    up(stack, display=PlainDisplay(io.StringIO()), message="first")
-    refresh(ground.stack(), display=PlainDisplay(io.StringIO()))
+    up(stack, PlainDisplay(io.StringIO()), Options(message="first"))
+    refresh(ground.stack(), PlainDisplay(io.StringIO()))
     newest, first = ground.stack().history()
     assert (newest["kind"], first["kind"], first["message"]) == ("refresh", "update", "first")
     assert first["resourceChanges"] == {"create": 2}
