@@ -18,6 +18,7 @@ import yaml
 
 from reconciler import hostcommand, masking
 from reconciler.errors import BadInput, DockerFailed, Unavailable
+from reconciler.process import CODE
 
 
 class _Loader(yaml.SafeLoader):
@@ -302,7 +303,7 @@ def _compose_environment(root: Path | None) -> dict[str, str]:
         raise Unavailable("the docker command is missing", next_step="install Docker's CLI")
     if _plugin("docker-compose", {}):
         return {}
-    for folder in (root, Path(__file__).parent.parent):
+    for folder in (root, CODE):
         config = folder / ".tools" / "docker-config" if folder else None
         if config and (config / "cli-plugins" / "docker-compose").exists():
             return {"DOCKER_CONFIG": str(config.resolve())}

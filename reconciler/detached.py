@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reconciler import errors
+from reconciler import errors, process
 from reconciler.errors import LockstepError
 from reconciler.hostlock import HostLock
 from reconciler.masking import masked
@@ -156,9 +156,6 @@ def serve(work: Callable[[dict[str, Any], Say], list[str]]) -> NoReturn:
 
 
 def _begin(document: Mapping[str, Any], lock: HostLock, log: Path) -> subprocess.Popen[bytes]:
-    package = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
-    environment = {**os.environ, "PYTHONPATH": path}
     errors_to = os.open(_errors_of(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(
@@ -166,7 +163,7 @@ def _begin(document: Mapping[str, Any], lock: HostLock, log: Path) -> subprocess
             stdin=subprocess.PIPE,
             stdout=errors_to,
             stderr=errors_to,
-            env=environment,
+            env=process.environment_of_ours(),
             start_new_session=True,
             pass_fds=(lock.fileno(),),
         )

@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from reconciler import process
 from reconciler.errors import LockstepError, Unavailable
 from snapshots.errors import EngineFailed
 
@@ -43,8 +43,6 @@ class Freezer:
         self._all_thawed = True
 
     def __enter__(self) -> Freezer:
-        package = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
         endpoint = self._docker.endpoint
         self._watchdog = subprocess.Popen(
             self._argv,
@@ -52,8 +50,7 @@ class Freezer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={
-                **os.environ,
-                "PYTHONPATH": path,
+                **process.environment_of_ours(),
                 **({"DOCKER_HOST": endpoint} if endpoint else {}),
             },
             cwd="/",

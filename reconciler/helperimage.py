@@ -23,6 +23,7 @@ from pathlib import Path
 
 from reconciler.docker import Docker
 from reconciler.errors import DockerFailed, Unavailable
+from reconciler.process import CODE
 
 BASE = "lockstep-base/python:3"
 """Set-up pulls or builds it."""
@@ -90,10 +91,9 @@ def content_of(base: str) -> str:
 
 def _sources() -> Iterator[tuple[str, Path]]:
     """(path in the image, path here) of our own modules."""
-    root = Path(__file__).resolve().parent.parent
     for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            yield str(path.relative_to(root)), path
+        for path in sorted((CODE / package).rglob("*.py")):
+            yield str(path.relative_to(CODE)), path
 
 
 def _files() -> Iterator[tuple[str, bytes]]:

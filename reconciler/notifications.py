@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from reconciler import clock, masking, notifylog, stories, wording
+from reconciler import clock, masking, notifylog, process, stories, wording
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import (
@@ -220,12 +220,10 @@ def _stdin(document: dict[str, Any]) -> Iterator[int]:
 
 def _apart() -> dict[str, Any]:
     """A process of its own, which finds this package and says nothing."""
-    package = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
     return {
         "stdout": subprocess.DEVNULL,
         "stderr": subprocess.DEVNULL,
-        "env": {**os.environ, "PYTHONPATH": path},
+        "env": process.environment_of_ours(),
         "start_new_session": True,
     }
 

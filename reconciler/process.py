@@ -1,10 +1,19 @@
-"""What the kernel says of a process, by its number."""
+"""What the kernel says of a process, by its number; what a process of our own code needs."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+
+CODE = Path(__file__).resolve().parent.parent
+"""The folder in which our packages lie."""
+
+
+def environment_of_ours() -> dict[str, str]:
+    """The environment of a process that runs a module of ours: it finds them wherever it starts."""
+    path = os.pathsep.join(p for p in (str(CODE), os.environ.get("PYTHONPATH", "")) if p)
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def is_alive(pid: int) -> bool:
