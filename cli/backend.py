@@ -117,13 +117,19 @@ class Embedded:
         return frozenset(self._stack.secret_keys())
 
     def config_get(self, key: str, *, path: bool) -> Any:
-        return self._stack.config_get(key, path=path)
+        from cli import stackconfig
+
+        return stackconfig.get(self._stack, key, path=path)
 
     def config_set(self, key: str, value: str, *, secret: bool, path: bool) -> None:
-        self._stack.config_set(key, value, secret=secret, path=path)
+        from cli import stackconfig
+
+        stackconfig.put(self._stack, key, value, secret=secret, path=path)
 
     def config_rm(self, key: str, *, path: bool) -> None:
-        self._stack.config_rm(key, path=path)
+        from cli import stackconfig
+
+        stackconfig.remove(self._stack, key, path=path)
 
     def preview(self, *, diff: bool = False) -> int:
         from engine import operations
@@ -146,7 +152,9 @@ class Embedded:
         return program.last_error()
 
     def history(self) -> list[dict[str, Any]]:
-        return self._stack.history()
+        from cli import stackstate
+
+        return stackstate.history(self._stack)
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
         return self._stack.outputs(show_secrets=show_secrets)
@@ -155,10 +163,12 @@ class Embedded:
         return self._stack.exists()
 
     def init(self) -> None:
-        self._stack.init()
+        from cli import stackstate
+
+        stackstate.make(self._stack)
 
     def cancel(self) -> None:
-        self._stack.cancel()
+        self._stack.backend.unlock_all()
 
 
 class Official:

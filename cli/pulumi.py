@@ -192,8 +192,10 @@ def operate(here: Session) -> int:
         refused.exit_code = UNCONFIRMED
         raise refused
     for assignment in getattr(given, "config", []):
+        from cli import stackconfig
+
         key, _, value = assignment.partition("=")
-        stack.config_set(key, value, path=given.config_path)
+        stackconfig.put(stack, key, value, path=given.config_path)
     options = Options(
         message=given.message,
         refresh=call != "refresh" and given.refresh == "true",

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli import stackconfig, stackstate
+
 if TYPE_CHECKING:
     from cli.pulumi import Session
     from engine.operations import Result
@@ -119,7 +121,7 @@ def ago(when: str | None) -> str:
 
 def stack_init(here: Session) -> None:
     stack = here.stack(here.given.name)
-    stack.init()
+    stackstate.make(stack)
     if not here.given.no_select:
         _select(stack)
     print(f"Created stack '{stack.name}'")
@@ -128,7 +130,7 @@ def stack_init(here: Session) -> None:
 def stack_select(here: Session) -> None:
     stack = here.stack(here.given.name)
     if here.given.create and not stack.exists():
-        stack.init()
+        stackstate.make(stack)
         print(f"Created stack '{stack.name}'")
     _select(here.existing(stack.name))
 
@@ -167,7 +169,11 @@ def _text(value: Any) -> str:
 
 
 def stack_export(here: Session) -> None:
-    text = json.dumps(here.existing().export(here.given.show_secrets), indent=4, ensure_ascii=False)
+    text = json.dumps(
+        stackstate.export(here.existing(), show_secrets=here.given.show_secrets),
+        indent=4,
+        ensure_ascii=False,
+    )
     if here.given.file is None:
         print(text)
         return
@@ -187,13 +193,13 @@ def stack_import(here: Session) -> None:
         raise EngineError(f"could not open file: open {path}: {why}") from None
     except ValueError as error:
         raise EngineError(f"the state to import cannot be read: {error}") from None
-    here.existing().import_(found)
+    stackstate.replace(here.existing(), found)
     print("Import complete.")
 
 
 def stack_history(here: Session) -> None:
     given = here.given
-    whole = here.existing().history(given.show_secrets)
+    whole = stackstate.history(here.existing(), show_secrets=given.show_secrets)
     page = max(given.page, 1)
     entries = whole[(page - 1) * given.page_size :][: given.page_size]
     if given.json:
@@ -225,14 +231,14 @@ def stack_rm(here: Session) -> None:
     given = here.given
     stack = here.existing(given.name)
     _sure(here, f"This will permanently remove the '{stack.name}' stack!")
-    stack.remove(force=given.force, keep_config=given.preserve_config)
+    stackstate.remove(stack, force=given.force, keep_config=given.preserve_config)
     print(f"Stack '{stack.name}' has been removed!")
 
 
 def cancel(here: Session) -> None:
     stack = here.existing(here.given.name)
     _sure(here, f"This will irreversibly cancel the currently running update for '{stack.name}'!")
-    stack.cancel()
+    stack.backend.unlock_all()
     print(f"The currently running update for '{stack.name}' has been canceled!")
 
 
@@ -253,12 +259,12 @@ def _sure(here: Session, warning: str) -> None:
 
 def config(here: Session) -> None:
     stack, given = here.stack(), here.given
-    found = stack.config_shown(given.show_secrets)
+    found = stackconfig.listed(stack, show_secrets=given.show_secrets)
     if given.json:
         print(pretty(found))
         return
     prefix = f"{stack.project.name}:"
-    masked = stack.config_masked() if not given.show_secrets else {}
+    masked = stackconfig.masked(stack) if not given.show_secrets else {}
     own = sorted(found, key=lambda key: (not key.startswith(prefix), key))
     rows = [(k.removeprefix(prefix), masked.get(k) or found[k]["value"]) for k in own]
     table(("KEY", "VALUE"), rows)
@@ -266,11 +272,11 @@ def config(here: Session) -> None:
 
 def config_get(here: Session) -> None:
     stack, given = here.stack(), here.given
-    value = stack.config_get(given.key, path=given.path)
+    value = stackconfig.get(stack, given.key, path=given.path)
     if not given.json:
         print(_text(value))
         return
-    print(pretty(stack.config_entry(given.key, path=given.path)))
+    print(pretty(stackconfig.found(stack, given.key, path=given.path)))
 
 
 def config_set(here: Session) -> None:
@@ -280,11 +286,11 @@ def config_set(here: Session) -> None:
         from getpass import getpass
 
         value = getpass("value: ") if here.live else sys.stdin.read().removesuffix("\n")
-    here.stack().config_set(given.key, value, secret=given.secret, path=given.path)
+    stackconfig.put(here.stack(), given.key, value, secret=given.secret, path=given.path)
 
 
 def config_rm(here: Session) -> None:
-    here.stack().config_rm(here.given.key, path=here.given.path)
+    stackconfig.remove(here.stack(), here.given.key, path=here.given.path)
 
 
 def version(_: Session) -> None:

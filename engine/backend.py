@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from .project import Project
 
 ORGANIZATION = "organization"
+# What the official CLI's library notes beside each file.
+ATTRIBUTES = {
+    "user.cache_control": "",
+    "user.content_disposition": "",
+    "user.content_encoding": "",
+    "user.content_language": "",
+    "user.content_type": "text/plain; charset=utf-8",
+    "user.metadata": None,
+}
 KILLED = (
     "nobody holds it any more: that process was killed; `lockstep cancel` or `pulumi cancel` "
     "removes what it left"
@@ -133,23 +142,14 @@ class Backend:
 
     def remove(self) -> None:
         """Forget the state and the locks; history stays, as the official engine leaves it."""
-        for path in (self.state_file, Path(f"{self.state_file}.bak")):
-            path.unlink(missing_ok=True)
-            Path(f"{path}.attrs").unlink(missing_ok=True)
+        _remove(self.state_file)
+        _remove(Path(f"{self.state_file}.bak"))
         self.unlock_all()
 
-    @property
-    def locked(self) -> bool:
-        """Whether anybody holds the stack."""
-        return any(self.lock_dir.glob("*.json"))
-
-    def unlock_all(self) -> int:
-        """Remove every lock, whoever holds it; gives their number."""
-        locks = list(self.lock_dir.glob("*.json"))
-        for path in locks:
-            path.unlink(missing_ok=True)
-            Path(f"{path}.attrs").unlink(missing_ok=True)
-        return len(locks)
+    def unlock_all(self) -> None:
+        """Remove every lock, whoever holds it. A process that still runs goes on."""
+        for path in self.lock_dir.glob("*.json"):
+            _remove(path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -180,8 +180,7 @@ class Backend:
         for path in [lock] if lock else self.lock_dir.glob("*.json"):
             with contextlib.suppress(OSError, ValueError):
                 if lock or json.loads(path.read_bytes()).get("pid") == os.getpid():
-                    path.unlink()
-                    Path(f"{path}.attrs").unlink()
+                    _remove(path)
 
     def left_locks(self) -> list[str]:
         """Locks that killed processes of this host left: who made each, and when."""
@@ -212,23 +211,8 @@ class Backend:
     def _write(self, path: Path, content: bytes, durable: bool = False) -> None:
         _folder(path.parent)
         _replace(path, content, durable)
-        attributes: dict[str, Any] = {
-            f"user.{name}": ""
-            for name in (
-                "cache_control",
-                "content_disposition",
-                "content_encoding",
-                "content_language",
-            )
-        }
-        attributes["user.content_type"] = "text/plain; charset=utf-8"
-        attributes["user.metadata"] = None
-        attributes["md5"] = base64.b64encode(
-            hashlib.md5(content, usedforsecurity=False).digest()
-        ).decode()
-        _replace(
-            Path(f"{path}.attrs"), json.dumps(attributes, separators=(",", ":")).encode() + b"\n"
-        )
+        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+        _replace(Path(f"{path}.attrs"), _json({**ATTRIBUTES, "md5": digest}) + b"\n")
 
 
 def _holder(lock: Path) -> dict[str, Any]:
@@ -259,6 +243,11 @@ def _is_gone(who: dict[str, Any]) -> bool:
     except (OSError, OverflowError):
         pass
     return False
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    Path(f"{path}.attrs").unlink(missing_ok=True)
 
 
 def _json(value: Any) -> bytes:

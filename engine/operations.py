@@ -25,7 +25,7 @@ from .refreshing import refresh as read_anew
 from .snapshot import VERSION
 from .stack import Stack
 from .steps import Display, Step
-from .values import masked
+from .values import mapped, masked
 
 EXIT_FAILED, EXIT_UNEXPECTED_CHANGES, EXIT_TERMINATED = 1, 7, 8
 # Words of what is refused. Only a program that has one is worth a run to see whether it is used.
@@ -285,7 +285,7 @@ class _Run:
             "startTime": self._begun,
             "message": subject if message is None else message,
             "environment": {**_environment(), **git},
-            "config": self.stack.own_config(),
+            "config": self.stack.own(),
             "version": 0,
             "result": "failed" if failed else "succeeded",
             "endTime": int(time.time()),
@@ -339,13 +339,12 @@ class _Run:
         self._display.diagnostic(urn, severity, text, ephemeral)
 
     def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            for secret in self._hidden:
-                value = value.replace(secret, "[secret]")
-            return value
-        if isinstance(value, dict):
-            return {k: self._clean(v) for k, v in value.items()}
-        return [self._clean(v) for v in value] if isinstance(value, list) else value
+        def clean(part: Any) -> Any:
+            for secret in self._hidden if isinstance(part, str) else ():
+                part = part.replace(secret, "[secret]")
+            return part
+
+        return mapped(value, clean)
 
 
 def _environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .values import Props, Secret, secret
+from .values import Props, Secret, mapped, secret
 
 Path = tuple[str | int, ...]
 _PART = re.compile(r'\.?(?:\["((?:\\"|[^"])*)"\]|\[(\*|\d+)\]|([^.\[]+))')
@@ -50,7 +50,7 @@ def replaces(key: str, paths: Sequence[str]) -> bool:
 def keep_ignored(news: Props, olds: Props, paths: Iterable[str]) -> tuple[Props, list[str]]:
     """`news` with the old value at every path, and the paths that lead through something that was
     added or removed, where nothing is kept."""
-    result, wrong = _copy(news), []
+    result, wrong = copied(news), []
     for text in paths:
         path = parse(text)
         if path is None:
@@ -62,12 +62,9 @@ def keep_ignored(news: Props, olds: Props, paths: Iterable[str]) -> tuple[Props,
     return result, wrong
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, Secret):
-        return Secret(_copy(value.value))
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
+def copied(value: Any) -> Any:
+    """A copy that shares nothing that can be changed."""
+    return mapped(value, lambda v: Secret(copied(v.value)) if isinstance(v, Secret) else v)
 
 
 def _keep(

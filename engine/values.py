@@ -61,31 +61,38 @@ class Secret:
 
 def is_secret(value: Any) -> bool:
     """Whether a secret is anywhere inside the value."""
-    return _any(value, lambda v: isinstance(v, Secret))
+    return anywhere(value, lambda v: isinstance(v, Secret))
 
 
 def is_unknown(value: Any) -> bool:
     """Whether an unknown is anywhere inside the value."""
-    return _any(value, lambda v: v is UNKNOWN)
+    return anywhere(value, lambda v: v is UNKNOWN)
 
 
-def _any(value: Any, test: Callable[[Any], bool]) -> bool:
+def anywhere(value: Any, test: Callable[[Any], bool]) -> bool:
+    """Whether the test holds for the value or for anything inside it."""
     if test(value):
         return True
     if isinstance(value, Secret):
-        return _any(value.value, test)
+        return anywhere(value.value, test)
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list) and any(anywhere(v, test) for v in inner)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of the value. `change` is asked of every part, the whole first; what it gives for one
+    stands as it is, and of what it gives back untouched the members are asked."""
+    changed = change(value)
+    if changed is not value:
+        return changed
     if isinstance(value, dict):
-        return any(_any(v, test) for v in value.values())
-    return isinstance(value, list) and any(_any(v, test) for v in value)
+        return {k: mapped(v, change) for k, v in value.items()}
+    return [mapped(v, change) for v in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:
     """The value with every secret unwrapped."""
-    if isinstance(value, Secret):
-        return plain(value.value)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, list) else value
+    return mapped(value, lambda v: plain(v.value) if isinstance(v, Secret) else v)
 
 
 def secret(value: Any) -> Secret:
@@ -95,11 +102,8 @@ def secret(value: Any) -> Secret:
 
 def masked(value: Any, unknown: str = "[unknown]") -> Any:
     """The value for display: secrets as text [secret], unknowns as the text given."""
-    if isinstance(value, Secret | Unknown):
-        return unknown if value is UNKNOWN else repr(value)
-    if isinstance(value, dict):
-        return {k: masked(v, unknown) for k, v in value.items()}
-    return [masked(v, unknown) for v in value] if isinstance(value, list) else value
+    texts = {Secret: "[secret]", Unknown: unknown}
+    return mapped(value, lambda v: texts.get(type(v), v))
 
 
 def annotate(outs: Props, ins: Mapping[str, Any]) -> Props:
@@ -188,24 +192,27 @@ def _encode(value: Any, into: Value) -> None:
 def to_state(value: Any, encrypt: Callable[[str], str] | None) -> Any:
     """The value as it stands in the state file: secrets encrypted (in plain text for an export
     that shows them, where `encrypt` is None), unknowns by their marker."""
-    if isinstance(value, Secret):
-        text = json.dumps(value.value, separators=(",", ":"), ensure_ascii=False)
-        how = {"ciphertext": encrypt(text)} if encrypt else {"plaintext": text}
-        return {SIGNATURE: SECRET_SIGNATURE, **how}
-    if value is UNKNOWN:
-        return UNKNOWN_TEXT
-    if isinstance(value, dict):
-        return {k: to_state(v, encrypt) for k, v in value.items()}
-    return [to_state(v, encrypt) for v in value] if isinstance(value, list) else value
+
+    def spelled(part: Any) -> Any:
+        if isinstance(part, Secret):
+            text = json.dumps(part.value, separators=(",", ":"), ensure_ascii=False)
+            how = {"ciphertext": encrypt(text)} if encrypt else {"plaintext": text}
+            return {SIGNATURE: SECRET_SIGNATURE, **how}
+        return UNKNOWN_TEXT if part is UNKNOWN else part
+
+    return mapped(value, spelled)
 
 
 def from_state(value: Any, decrypt: Callable[[str], str]) -> Any:
     """The reverse of `to_state`; also reads a secret that an export left in plain text."""
-    if isinstance(value, dict):
-        if value.get(SIGNATURE) == SECRET_SIGNATURE:
-            sealed = value.get("ciphertext")
-            return Secret(json.loads(decrypt(sealed) if sealed else value["plaintext"]))
-        if value.get(SIGNATURE) in UNSUPPORTED:
-            raise NotInEngine(UNSUPPORTED[value[SIGNATURE]])
-        return {k: from_state(v, decrypt) for k, v in value.items()}
-    return [from_state(v, decrypt) for v in value] if isinstance(value, list) else value
+
+    def read(part: Any) -> Any:
+        signature = part.get(SIGNATURE) if isinstance(part, dict) else None
+        if signature in UNSUPPORTED:
+            raise NotInEngine(UNSUPPORTED[signature])
+        if signature != SECRET_SIGNATURE:
+            return part
+        sealed = part.get("ciphertext")
+        return Secret(json.loads(decrypt(sealed) if sealed else part["plaintext"]))
+
+    return mapped(value, read)

@@ -36,10 +36,11 @@ catalog.write_manifest()
 SAVES = """
 import sys
 from pathlib import Path
+from cli import stackstate
 from engine.project import Project
 from engine.stack import Stack
 stack = Stack(Project.find(Path(sys.argv[1])), "prod")
-stack.init()
+stackstate.make(stack)
 with stack.backend.lock():
     stack.backend.backup()
 """
@@ -94,6 +95,6 @@ def test_an_engine_is_rid_of_drafts(
     dies_at(tmp_path / "points", "engine.rename", SAVES, tmp_path, nth)
     assert len(drafts(tmp_path / ".pulumi")) == 1
     found = stack.Stack(project.Project.find(tmp_path), "prod")
-    found.cancel()
+    found.backend.unlock_all()
     with found.backend.lock():
         assert drafts(tmp_path / ".pulumi") == []

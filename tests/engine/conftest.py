@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import stackstate
 from engine.project import Project
 from engine.stack import Stack
 
@@ -127,5 +128,5 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
         monkeypatch.delenv(name, raising=False)
     # Modules of the programs are cached by name; each project has its own.
     sys.modules.pop("things", None)
-    found.stack().init()
+    stackstate.make(found.stack())
     return found

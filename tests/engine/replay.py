@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from cli import pulumi
+from cli import pulumi, stackstate
 from engine.project import Project
 from engine.stack import Stack
 
@@ -284,10 +284,17 @@ class Scenario:
     def after(self, code: int, said: str, log: Path) -> View:
         steps, messages = events_of(log)
         stack = self.stack()
-        deployment = stack.export()["deployment"]
+        deployment = stackstate.export(stack)["deployment"]
         outputs = stack.outputs(show_secrets=True)
         return view(
-            code, steps, messages, self.called(), deployment, outputs, stack.history(), said
+            code,
+            steps,
+            messages,
+            self.called(),
+            deployment,
+            outputs,
+            stackstate.history(stack),
+            said,
         )
 
     def settings(self) -> str:

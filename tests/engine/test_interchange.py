@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli import configpaths, stackconfig
 from cli.display import PlainDisplay
-from engine import config as conf
 from engine.errors import EngineError
 from engine.operations import preview, refresh, up
 from engine.options import Options
@@ -46,7 +46,7 @@ def test_config_of_the_official_cli_is_read(official: Stack) -> None:
         "other:key": "ns",
     }
     assert official.secret_keys() == {"golden:pw", "golden:obj"}
-    assert official.config_get("obj.key", path=True) == "k3y"
+    assert stackconfig.get(official, "obj.key", path=True) == "k3y"
     assert official.project.stacks() == ["dev"]
 
 
@@ -95,11 +95,11 @@ def test_a_changed_value_leaves_the_rest_of_the_file(official: Stack) -> None:
         "  golden:plain: hello\n", "  # who is greeted\n  golden:plain: hello  # for now\n"
     )
     official.path.write_text(text)
-    official.config_set("num", "9090")
-    official.config_set("new", "true")
+    stackconfig.put(official, "num", "9090")
+    stackconfig.put(official, "new", "true")
     written = official.path.read_text()
     assert written == text.replace('"8080"', '"9090"', 1) + '  golden:new: "true"\n'
-    official.config_rm("new")
+    stackconfig.remove(official, "new", path=False)
     assert official.path.read_text() == text.replace('"8080"', '"9090"', 1)
 
 
@@ -135,13 +135,13 @@ def test_other_backends_are_refused_by_name(
     ],
 )
 def test_config_paths(text: str, path: list[str | int]) -> None:
-    assert conf.parse_path(text) == path
+    assert configpaths.parse_path(text) == path
 
 
 @pytest.mark.parametrize("text", ["", "[0]", "a[", "a[x]"])
 def test_texts_that_are_no_config_path(text: str) -> None:
     with pytest.raises(EngineError):
-        conf.parse_path(text)
+        configpaths.parse_path(text)
 
 
 values = st.recursive(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cli import stackconfig, stackstate
 from cli.display import PlainDisplay, TreeDisplay
 from engine.errors import EngineError, StackLocked
 from engine.operations import Result, destroy, preview, refresh, up
@@ -141,9 +142,9 @@ if not pulumi.Config().get_bool("gone"):
     Thing('world', value='1', opts=O(hooks=B(before_delete=[g])))
 Thing('guarded', value=pulumi.Config().get("guarded") or "")
 """)
-    ground.stack().config_set("guarded", "yes")
+    stackconfig.put(ground.stack(), "guarded", "yes")
     assert run_up(ground)[0].exit_code == 0
-    ground.stack().config_set("gone", "true")
+    stackconfig.put(ground.stack(), "gone", "true")
     result, shown = run_up(ground)
     assert result.exit_code == 1
     assert 'before hook "guard" failed: world is live: not removed' in shown
@@ -151,7 +152,7 @@ Thing('guarded', value=pulumi.Config().get("guarded") or "")
     without = destroy(ground.stack(), PlainDisplay(io.StringIO()))
     assert without.exit_code == 1
     assert "--run-program" in str(without.error)
-    ground.stack().config_set("guarded", "")
+    stackconfig.put(ground.stack(), "guarded", "")
     assert run_up(ground)[0].changes == {"delete": 1, "same": 1, "update": 1}
     done = destroy(ground.stack(), PlainDisplay(io.StringIO()), Options(run_program=True))
     assert done.exit_code == 0
@@ -159,7 +160,7 @@ Thing('guarded', value=pulumi.Config().get("guarded") or "")
 
 
 def test_secrets_are_in_no_file_and_no_displayed_text(ground: Ground) -> None:
-    ground.stack().config_set("pw", "s3cret-word", secret=True)
+    stackconfig.put(ground.stack(), "pw", "s3cret-word", secret=True)
     ground.program("""
 pw = pulumi.Config().require_secret("pw")
 Thing('a', value=pw)
@@ -185,7 +186,7 @@ pulumi.export("opened", pulumi.Output.unsecret(pw))
 
 
 def test_a_wrong_passphrase_is_refused_before_anything(ground: Ground) -> None:
-    ground.stack().config_set("pw", "x", secret=True)
+    stackconfig.put(ground.stack(), "pw", "x", secret=True)
     ground.program("Thing('a', value='1')\n")
     with pytest.raises(EngineError, match="incorrect passphrase"):
         up(ground.stack("wrong"), PlainDisplay(io.StringIO()))
@@ -195,9 +196,11 @@ def test_a_wrong_passphrase_is_refused_before_anything(ground: Ground) -> None:
 def test_an_exported_state_comes_back_by_import(ground: Ground) -> None:
     ground.program("Thing('a', value='1')\npulumi.export('v', pulumi.Output.secret('x'))\n")
     run_up(ground)
-    exported = ground.stack().export()
-    ground.stack().import_(exported)
-    assert ground.stack().export()["deployment"]["resources"][0]["urn"].endswith("shop-dev")
+    exported = stackstate.export(ground.stack())
+    stackstate.replace(ground.stack(), exported)
+    assert stackstate.export(ground.stack())["deployment"]["resources"][0]["urn"].endswith(
+        "shop-dev"
+    )
     assert ground.stack().outputs(show_secrets=True) == {"v": "x"}
     assert run_up(ground)[0].changes == {"same": 2}
 
@@ -253,10 +256,10 @@ def test_a_programs_own_sigint_handler_does_not_replace_the_engines(ground: Grou
 def test_an_update_is_in_the_history_newest_first(ground: Ground) -> None:
     ground.program("Thing('a', value=pulumi.Config().get('v'))\n")
     stack = ground.stack()
-    stack.config_set("v", "1")
+    stackconfig.put(stack, "v", "1")
     up(stack, PlainDisplay(io.StringIO()), Options(message="first"))
     refresh(ground.stack(), PlainDisplay(io.StringIO()))
-    newest, first = ground.stack().history()
+    newest, first = stackstate.history(ground.stack())
     assert (newest["kind"], first["kind"], first["message"]) == ("refresh", "update", "first")
     assert first["resourceChanges"] == {"create": 2}
     assert first["config"] == {"shop:v": {"value": "1", "secret": False}}
@@ -284,8 +287,8 @@ def test_kill_leaves_the_lock_and_cancel_clears_it(ground: Ground) -> None:
         run_up(ground, skip_preview=True)
     assert f"pid {process.pid}, which is gone" in str(refused.value)
     assert "lockstep cancel" in str(refused.value)
-    ground.stack().cancel()
-    pending = ground.stack().export()["deployment"]["pending_operations"]
+    ground.stack().backend.unlock_all()
+    pending = stackstate.export(ground.stack())["deployment"]["pending_operations"]
     assert [p["type"] for p in pending] == ["creating"]
     result, shown = run_up(ground)
     assert result.exit_code == 0
@@ -321,7 +324,7 @@ def test_the_passphrase_comes_from_the_environment_or_a_file(
 ) -> None:
     from engine.stack import Stack
 
-    ground.stack().config_set("pw", "word", secret=True)
+    stackconfig.put(ground.stack(), "pw", "word", secret=True)
     project = Project.find(ground.root)
     monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE", raising=False)
     with pytest.raises(EngineError, match="PULUMI_CONFIG_PASSPHRASE_FILE"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import stackconfig
 from engine import project as engine_project
 from engine.stack import Stack
 from tests.failing import Failing
@@ -107,10 +108,10 @@ def _through_the_day(day: Day) -> None:
     config = Stack(engine_project.Project.find(project.folder), "prod")
     os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(project.folder / ".lockstep" / "passphrase")
     for key, value in (("secrets.TOKEN", TOKEN), ("secrets.BUILD", BUILD), ("encryption", KEY)):
-        config.config_set(key, value, secret=True, path="." in key)
+        stackconfig.put(config, key, value, secret=True, path="." in key)
     del os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"]
-    config.config_set("datasets.notes.commands.probe", PROBE, path=True)
-    config.config_set("deadline", "6")
+    stackconfig.put(config, "datasets.notes.commands.probe", PROBE, path=True)
+    stackconfig.put(config, "deadline", "6")
     day.run("new", "one")
     day.run("up", "--yes")
     project.note("kept-" + PASSWORD[:8])
@@ -126,7 +127,7 @@ def _through_the_day(day: Day) -> None:
     assert points.happened
     day.run("recover")
     points = Failing(project.folder.parent / "points2", "* error 9")
-    config.config_set("release", "prod-002")
+    stackconfig.put(config, "release", "prod-002")
     day.crash("up", "--yes", **points.env)
     assert points.happened
     day.run("recover")
