@@ -59,7 +59,7 @@ def data_at_hand(state: State, release: str) -> str | None:
     if release == state.live_release:
         return "live"
     left = [d for d in state.departures_of(release) if d.generations or d.snapshots]
-    if not left or release in state.pruned:
+    if not left or state.was_pruned(release):
         return None
     last = left[-1]
     ways = {_way_back(state, last, dataset) for dataset in {*last.generations, *last.snapshots}}

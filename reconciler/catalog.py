@@ -105,12 +105,11 @@ class Catalog:
         """
         good: dict[str, Release] = {}
         damaged: dict[str, str] = {}
-        for path in self.record_paths():
-            name = path.parent.name
+        for name in self.recorded():
             if among is not None and name not in among:
                 continue
             try:
-                good[name] = self._load(path, name)
+                good[name] = self.record(name)
             except CatalogDamaged as error:
                 damaged[name] = error.message
         state = state or State()
@@ -122,13 +121,12 @@ class Catalog:
 
     def names(self, state: State) -> list[str]:
         """Every release there ever was, in the order of their numbers."""
-        recorded = {path.parent.name for path in self.record_paths()}
         lived = {world.release for world in state.worlds.values()}
-        return sorted({*recorded, *lived, *state.pruned}, key=names.release_number)
+        return sorted({*self.recorded(), *lived, *state.pruned}, key=names.release_number)
 
     def record(self, release: str) -> Release:
         """One record. Raises CatalogDamaged when it cannot be used or does not exist."""
-        return self._load(self.root / release / RECORD, release)
+        return self._load(self.path(release), release)
 
     def write(self, release: Release, contents: Mapping[str, bytes]) -> None:
         """Make a record durable, its config contents (by sha256) first, the record last."""
@@ -168,9 +166,7 @@ class Catalog:
     def next_number(self, state: State) -> int:
         """The number of the next release: never one that was used before."""
         used = [names.ADOPTED_NUMBER]
-        named = {*state.pruned, *(w.release for w in state.worlds.values())}
-        named |= {path.parent.name for path in self.record_paths()}
-        used += [names.release_number(name) for name in named]
+        used += [names.release_number(name) for name in self.names(state)]
         return max(used) + 1
 
     def fingerprint(self, values: Mapping[str, str]) -> str:
@@ -224,7 +220,7 @@ class Catalog:
             if json.loads(path.read_text())["schema_version"] == 1:
                 return None
         except FileNotFoundError:
-            if not self.record_paths():
+            if not self.recorded():
                 return None
         except (ValueError, KeyError, TypeError, OSError):
             pass
@@ -257,24 +253,33 @@ class Catalog:
 
     def newest_link(self) -> str:
         """What the next record has as `previous`: the hash of the newest one, "" for the first."""
-        paths = [p for p in self.record_paths() if names.release_number(p.parent.name)]
-        return hashlib.sha256(paths[-1].read_bytes()).hexdigest() if paths else ""
+        made = [name for name in self.recorded() if names.release_number(name)]
+        return hashlib.sha256(self.path(made[-1]).read_bytes()).hexdigest() if made else ""
 
-    def record_paths(self) -> list[Path]:
-        """Every record's file, in the order of the releases' numbers."""
-        prefix = f"{self.stack.name}-"
+    def recorded(self) -> list[str]:
+        """Every release with a record, in the order of their numbers."""
+        try:
+            there = os.listdir(self.root)
+        except FileNotFoundError:
+            return []
+        prefix, root = f"{self.stack.name}-", str(self.root)
         found = [
-            path
-            for path in self.root.glob(f"{prefix}*/{RECORD}")
-            if names.is_release(path.parent.name)
+            name
+            for name in there
+            if name.startswith(prefix)
+            and names.is_release(name)
+            and os.path.exists(f"{root}/{name}/{RECORD}")
         ]
-        return sorted(found, key=lambda path: int(path.parent.name.removeprefix(prefix)))
+        return sorted(found, key=lambda name: int(name.removeprefix(prefix)))
+
+    def path(self, release: str) -> Path:
+        """The file of a release's record."""
+        return self.root / release / RECORD
 
     def digest(self, release: str) -> str:
         """The hash of a release's record as it lies there, in hex; "" if it cannot be read."""
-        path = self.root / release / RECORD
         with suppress(OSError):
-            return self._read(path).digest
+            return self._read(self.path(release)).digest
         return ""
 
     def _read(self, path: Path) -> _Record:
@@ -310,7 +315,7 @@ class Catalog:
 
 def status(release: str, state: State) -> str:
     """live, previous, kept, failed or pruned: what `list` shows of a release."""
-    if release in state.pruned:
+    if state.was_pruned(release):
         return "pruned"
     if state.live is not None and state.worlds[state.live].release == release:
         return "live"

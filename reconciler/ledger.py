@@ -2,6 +2,9 @@
 
 One line of JSON an event. The commit of a switch is one appended, fsynced line: before it the
 old world is live, after it the new one. Order comes from `seq`, never from a clock.
+
+An event is written in the form that its hash is of, so a reader hashes the bytes as they stand;
+lines that older versions wrote are brought into that form first.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from reconciler.ledgersum import Sum
 
 GENESIS = "0" * 64
+_BEFORE_CHAIN = b'{"seq":%d,"chain":"'
+_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _PUT_BACK = "put back a copy of the file; nothing is changed until it can be trusted"
 
 
@@ -315,6 +320,10 @@ class State:
         """Whether a world of this release was ever proved and live."""
         return any(world.proved for world in self.worlds_of(release))
 
+    def was_pruned(self, release: str) -> bool:
+        """Whether it left the window and its record went."""
+        return release in self._pruned
+
     def worlds_of(self, release: str) -> list[World]:
         """Every world ever made of a release, in order."""
         return list(self._worlds_by_release.get(release, ()))
@@ -322,6 +331,10 @@ class State:
     def departures_of(self, release: str) -> list[Departure]:
         """Every time the release was left after it had been live, in order."""
         return [d for d in self._departures_by_release.get(release, ()) if not d.failed]
+
+    @cached_property
+    def _pruned(self) -> frozenset[str]:
+        return frozenset(self.pruned)
 
     @cached_property
     def _worlds_by_release(self) -> Mapping[str, list[World]]:
@@ -370,7 +383,7 @@ def fold(events: Iterable[AnyEvent]) -> State:
     return whole.state()
 
 
-_verified: dict[Path, tuple[str, Sum, State]] = {}
+_verified: dict[Path, tuple[bytes, Sum, State]] = {}
 """ledger -> what this process has read of it and found good, and what that comes to."""
 _reading = threading.Lock()
 
@@ -394,10 +407,10 @@ class Ledger:
         with _reading:
             known = _verified.pop(self.path, None)
             if known is None or not text.startswith(known[0]):
-                known = "", Sum(State()), State()
+                known = b"", Sum(State()), State()
             before, whole, state = known
             if len(text) > len(before):
-                for line in text[len(before) :].split("\n")[:-1]:
+                for line in text[len(before) :].split(b"\n")[:-1]:
                     self._add_line(whole, line)
                 state = whole.state()
             _verified[self.path] = text, whole, state
@@ -419,10 +432,9 @@ class Ledger:
         whole = Sum(self.read())
         lines = []
         for event in events:
-            body = event.model_dump(mode="json", exclude_defaults=False)
-            whole.chain = _link(whole.chain, body)
+            line, whole.chain = written(event, whole.seq + 1, whole.chain)
             whole.add(whole.seq + 1, event)
-            lines.append(json.dumps({"seq": whole.seq, "chain": whole.chain, **body}))
+            lines.append(line)
         self._write_lines(lines)
         return whole.state()
 
@@ -433,25 +445,24 @@ class Ledger:
         lines = self._whole_lines()
         return str(json.loads(lines[seq - 1])["chain"]) if seq <= len(lines) else None
 
-    def _whole_lines(self) -> list[str]:
-        return self._whole_text().split("\n")[:-1]
+    def _whole_lines(self) -> list[bytes]:
+        return self._whole_text().split(b"\n")[:-1]
 
-    def _whole_text(self) -> str:
+    def _whole_text(self) -> bytes:
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.path.read_bytes()
         except FileNotFoundError:
-            return ""
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            return b""
+        except OSError as error:
             raise CatalogDamaged(
-                f"the ledger {self.path} cannot be read: {why}", next_step=_PUT_BACK
+                f"the ledger {self.path} cannot be read: {error.strerror}", next_step=_PUT_BACK
             ) from None
-        whole = text[: text.rfind("\n") + 1]
-        last = whole.rfind("\n", 0, -1) + 1
+        whole = text[: text.rfind(b"\n") + 1]
+        last = whole.rfind(b"\n", 0, -1) + 1
         # Of a line that a power cut tore, parts that never reached the disk are zeros.
-        return whole[:last] if "\0" in whole[last:] else whole
+        return whole[:last] if b"\0" in whole[last:] else whole
 
-    def _add_line(self, whole: Sum, line: str) -> None:
+    def _add_line(self, whole: Sum, line: bytes) -> None:
         event, chain = self._event_of(line, whole.seq + 1, whole.chain)
         try:
             whole.add(whole.seq + 1, event)
@@ -461,8 +472,12 @@ class Ledger:
             ) from None
         whole.chain = chain
 
-    def _event_of(self, line: str, seq: int, previous: str) -> tuple[AnyEvent, str]:
+    def _event_of(self, line: bytes, seq: int, previous: str) -> tuple[AnyEvent, str]:
         """(event, chain) of the line that is to be number `seq`, after the chain `previous`."""
+        text, chain = _parted(line, seq)
+        if text and chain == _hash(previous, text):
+            with suppress(ValidationError):
+                return _EVENT.validate_json(text), chain
         try:
             body: dict[str, Any] = json.loads(line)
             said, chain = body.pop("seq"), body.pop("chain")
@@ -479,9 +494,9 @@ class Ledger:
             next_step=_PUT_BACK,
         )
 
-    def _write_lines(self, lines: list[str]) -> None:
+    def _write_lines(self, lines: list[bytes]) -> None:
         make_folder(self.path.parent)
-        whole = len(self._whole_text().encode())
+        whole = len(self._whole_text())
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size > whole:
@@ -490,12 +505,11 @@ class Ledger:
                 os.fsync(descriptor)
             end = whole
             for line in lines:  # one by one: only the last line of a ledger can ever be torn
-                content = line.encode() + b"\n"
                 failpoint("ledger.write")
-                _write_all(descriptor, content, end)
+                _write_all(descriptor, line, end)
                 failpoint("ledger.fsync")
                 os.fsync(descriptor)
-                end += len(content)
+                end += len(line)
         except OSError as error:
             # What its writer could not promise must not be found there after a power cut.
             with suppress(OSError):
@@ -525,6 +539,29 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def written(event: AnyEvent, seq: int, previous: str) -> tuple[bytes, str]:
+    """(line, chain) of an event that is to be number `seq`, after the chain `previous`."""
+    text = _text(event.model_dump(mode="json"))
+    chain = _hash(previous, text)
+    return b"".join((_BEFORE_CHAIN % seq, chain.encode(), b'",', text[1:], b"\n")), chain
+
+
+def _parted(line: bytes, seq: int) -> tuple[bytes, str]:
+    """(event, chain) of line number `seq` as `written` makes it; any other has no event, b""."""
+    before = _BEFORE_CHAIN % seq
+    at, end = len(before), len(before) + len(GENESIS)
+    if line[:at] != before or line[end : end + 2] != b'",':
+        return b"", ""
+    return b"{" + line[end + 2 :], line[at:end].decode("latin-1")
+
+
 def _link(previous: str, body: Mapping[str, Any]) -> str:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
+    return _hash(previous, _text(body))
+
+
+def _text(body: Mapping[str, Any]) -> bytes:
+    return _COMPACT.encode(body).encode()
+
+
+def _hash(previous: str, text: bytes) -> str:
+    return hashlib.sha256(f"{previous}\n".encode() + text).hexdigest()

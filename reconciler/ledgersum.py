@@ -3,8 +3,7 @@ same however many came before it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.ledger import (
     Adopted,
@@ -31,6 +30,16 @@ from reconciler.ledger import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_Part = TypeVar("_Part", Generation, World, Departure)
+
+
+def _with(part: _Part, **changes: object) -> _Part:
+    """As `dataclasses.replace`, which takes ten times as long: most events change a part."""
+    made: _Part = object.__new__(type(part))
+    made.__dict__.update(part.__dict__, **changes)
+    return made
 
 
 class Sum:
@@ -107,9 +116,9 @@ class Sum:
             case Captured():
                 self._captured(event)
             case WorldRemoved():
-                self.worlds[event.world] = replace(self.worlds[event.world], removed=True)
+                self.worlds[event.world] = _with(self.worlds[event.world], removed=True)
             case GenerationRemoved():
-                gone = replace(self.generations[event.generation], removed=True)
+                gone = _with(self.generations[event.generation], removed=True)
                 self.generations[event.generation] = gone
             case Imported():
                 self._imported(event)
@@ -125,10 +134,10 @@ class Sum:
             self.generations[volume] = Generation(volume, dataset, 1, None, "adopt", event.world)
 
     def _committed(self, event: Committed) -> None:
-        new = replace(self.worlds[event.to_world], proved=True, touched=True, failed=None)
+        new = _with(self.worlds[event.to_world], proved=True, touched=True, failed=None)
         self.worlds[new.name] = new
         for name in new.generations.values():
-            self.generations[name] = replace(self.generations[name], sealed=None, captured=None)
+            self.generations[name] = _with(self.generations[name], sealed=None, captured=None)
         if event.from_world is not None:
             self._left(event, event.from_world, event.probes)
         self.quarantined.pop(new.release, None)
@@ -145,12 +154,12 @@ class Sum:
         if failed is None or not (event.touched or event.quarantine):
             return
         # Also where Docker could not start a container at all: an answered failure is that one.
-        failed = replace(failed, touched=failed.touched or event.touched, failed=event.reason)
+        failed = _with(failed, touched=failed.touched or event.touched, failed=event.reason)
         self.worlds[failed.name] = failed
         if event.touched:
             for name in failed.generations.values():
                 if self.generations[name].sealed is not None:
-                    self.generations[name] = replace(self.generations[name], spoiled=True)
+                    self.generations[name] = _with(self.generations[name], spoiled=True)
             self._left(event, failed.name, event.written)
         if event.quarantine:
             self.quarantined[failed.release] = failed.name
@@ -177,14 +186,14 @@ class Sum:
             isinstance(event, Reverted),
         )
         for name in event.sealed.values():
-            self.generations[name] = replace(self.generations[name], sealed=self.seq, captured=None)
+            self.generations[name] = _with(self.generations[name], sealed=self.seq, captured=None)
 
     def _captured(self, event: Captured) -> None:
         known = self.generations[event.generation]
         left = self.departures.get(event.sealing)
         if left is not None and event.generation in left.generations.values():
-            self.departures[event.sealing] = replace(
+            self.departures[event.sealing] = _with(
                 left, snapshots={**left.snapshots, known.dataset: event.snapshot}
             )
         if known.sealed == event.sealing:
-            self.generations[event.generation] = replace(known, captured=event.snapshot)
+            self.generations[event.generation] = _with(known, captured=event.snapshot)

@@ -24,7 +24,7 @@ def unusable(now: Situation, target: str) -> Refusal:
     """A declared release that there is no usable record of."""
     if target in now.facts.damaged:
         return Refusal(now.facts.damaged[target], "lockstep list   shows usable releases")
-    if target in now.state.pruned:
+    if now.state.was_pruned(target):
         return Refusal(
             f"{target} was pruned: it left the window and its data is gone",
             "lockstep list   shows the releases there are",

@@ -71,7 +71,7 @@ def guard_images(
     """
     state = catalog.state()
     good, damaged = catalog.records(state)
-    if release in state.pruned:
+    if state.was_pruned(release):
         return
     if release in damaged:
         _keep_images_of_unreadable(stack, docker, release)
@@ -180,7 +180,7 @@ def _only_copies(stack: Stack, state: State, world: World) -> list[str]:
     wanted = [
         (departure, dataset, departure.snapshots.get(dataset))
         for departure in state.departures
-        if departure.release not in state.pruned
+        if not state.was_pruned(departure.release)
         for dataset, name in departure.generations.items()
         if name in going and going[name].sealed == departure.seq
     ]

@@ -35,8 +35,8 @@ def retain(
 
     keep(live, "live")
     keep(previous, "previous")
-    were_live = [r for r in reasons if state.was_live(r) or r == live]
-    in_window = were_live[-window.last :]
+    were_live = {r: None for r in reasons if state.was_live(r) or r == live}
+    in_window = list(were_live)[-window.last :]
     for release in in_window:
         keep(release, f"one of the last {window.last} that were live")
     for release in were_live:

@@ -51,8 +51,7 @@ def head(catalog: Catalog, found: Found) -> dict[str, Any]:
     Raises CatalogDamaged.
     """
     state = catalog.state()
-    names_there = [path.parent.name for path in catalog.record_paths()]
-    records = {name: catalog.digest(name) for name in names_there}
+    records = {name: catalog.digest(name) for name in catalog.recorded()}
     known = {name: digest for name, digest in {**records, **found.left}.items() if digest}
     return {"events": state.seq, "ledger": state.chain, "records": known}
 
@@ -62,20 +61,20 @@ def broken(catalog: Catalog, state: State, records: Mapping[str, Release]) -> di
 
     `records`: those that can be read.
     """
-    paths = {names.release_number(p.parent.name): p for p in catalog.record_paths()}
-    paths.pop(names.ADOPTED_NUMBER, None)
+    there = {names.release_number(name): name for name in catalog.recorded()}
+    there.pop(names.ADOPTED_NUMBER, None)
     found: dict[str, str] = {}
-    for number, path in paths.items():
-        before, name = paths.get(number - 1), path.parent.name
+    for number, name in there.items():
+        before = there.get(number - 1)
         link = records[name].previous if name in records else ""
-        if before is not None and link and link != catalog.digest(before.parent.name):
-            found[before.parent.name] = (
-                f"the record of {before.parent.name} is not the one that {name} was made after: "
-                f"{before} was altered or exchanged"
+        if before is not None and link and link != catalog.digest(before):
+            found[before] = (
+                f"the record of {before} is not the one that {name} was made after: "
+                f"{catalog.path(before)} was altered or exchanged"
             )
-    for number in range(1, max(paths, default=0)):
+    for number in range(1, max(there, default=0)):
         release = names.release_name(catalog.stack.name, number)
-        if number not in paths and release not in state.pruned:
+        if number not in there and not state.was_pruned(release):
             found[release] = (
                 f"the record of {release} is gone, and no up pruned it: "
                 f"{catalog.root / release} was removed"
@@ -93,12 +92,12 @@ def examine(
     """
     if not anchor:
         return Found()
-    there = {path.parent.name for path in catalog.record_paths()}
+    there = set(catalog.recorded())
     records: dict[str, str] = {}
     left = {str(name): str(digest) for name, digest in dict(anchor.get("records") or {}).items()}
     for name, digest in sorted(left.items()):
         if name not in there:
-            if name not in state.pruned:
+            if not state.was_pruned(name):
                 records[name] = f"the record of {name} was removed since the last up, not pruned"
         elif catalog.digest(name) != digest:
             records[name] = f"the record of {name} was altered or exchanged since the last up"

@@ -105,13 +105,14 @@ def test_fault_27_any_event_in_a_sound_chain(length: Callable[..., Any], tmp_pat
             changed[which][field] = data.draw(VALUE)
         else:
             changed[which][field] = data.draw(st.sampled_from(["w1", "w2", "w9", "g1", "g9", ""]))
-        chain = "0" * 64
+        chain, lines = "0" * 64, []
         for event in changed:
             event.pop("chain")
             seq = event.pop("seq")
             chain = _link(chain, event)
-            event |= {"seq": seq, "chain": chain}
-        ledger.path.write_text("".join(json.dumps(event) + "\n" for event in changed))
+            lines.append({"seq": seq, "chain": chain, **dict(sorted(event.items()))})
+        form = data.draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+        ledger.path.write_text("".join(json.dumps(e, separators=form) + "\n" for e in lines))
         try:
             with suppress(CatalogDamaged):
                 Ledger(ledger.path).read()

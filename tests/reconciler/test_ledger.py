@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from reconciler.ledger import (
     Stopped,
     WorldMade,
     fold,
+    written,
 )
 from tests.failing import Failing
 from tests.reconciler import ledgers
@@ -296,3 +298,17 @@ def test_what_was_verified_once_is_compared_to_the_last_byte(tmp_path: Path) -> 
 @pytest.mark.parametrize("history", [ledgers.a_dozen(), ledgers.many(60)])
 def test_a_whole_history_sums_up_as_event_by_event(history: ledgers.History) -> None:
     assert fold(history.events) == history.state
+
+
+@pytest.mark.parametrize("spaced", [(), range(0, 1000, 3), range(1000)])
+def test_lines_of_older_versions_say_the_same(tmp_path: Path, spaced: Sequence[int]) -> None:
+    """Their events do not stand in the form that their hash is of; other lines may follow them."""
+    history = ledgers.a_dozen()
+    ledger, chain, lines = Ledger(tmp_path / "ledger.jsonl"), GENESIS, []
+    for seq, event in enumerate(history.events, start=1):
+        line, chain = written(event, seq, chain)
+        older = json.dumps(json.loads(line)).encode() + b"\n"
+        lines.append(older if seq in spaced else line)
+    ledger.path.write_bytes(b"".join(lines))
+    assert replace(ledger.read(), chain=GENESIS) == history.state
+    assert ledger.chain_at(len(lines)) == chain == ledger.read().chain
