@@ -196,13 +196,16 @@ def _parent_snapshot(state: State, generation: str, store: Store) -> str | None:
     """The newest snapshot of this generation, the one it was filled from, or the same of one it
     descends from."""
     present = set(store.ids())
+    newest: dict[str, str] = {}
+    for departure in state.departures:
+        for dataset, name in departure.generations.items():
+            snapshot = departure.snapshots.get(dataset)
+            if snapshot in present:
+                newest[name] = snapshot
     seen: str | None = generation
     while seen is not None and seen in state.generations:
-        for departure in reversed(state.departures):
-            for dataset, name in departure.generations.items():
-                snapshot = departure.snapshots.get(dataset)
-                if name == seen and snapshot in present:
-                    return snapshot
+        if seen in newest:
+            return newest[seen]
         made = state.generations[seen]
         if made.snapshot in present:
             return made.snapshot

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reconciler import places
 from reconciler.config import Stack
-from reconciler.docker import Docker, ExecResult
+from reconciler.docker import Docker, ExecResult, VolumeInfo
 from reconciler.errors import Refused
 from reconciler.plan import Action, DatasetPlan, Plan, Refusal
 from reconciler.reach import driver_for
@@ -31,9 +31,10 @@ def refusals(
     if not plan.new_world or plan.refusals or release is None:
         return ()
     found = []
+    ran, volumes = records.get(live or ""), docker.volumes()
     for planned in plan.datasets.values():
         try:
-            _insist_on_source(stack, docker, planned, records.get(live or ""), release, quick=True)
+            _insist_on_source(stack, docker, volumes, planned, ran, release, quick=True)
         except Refused as refused:
             found.append(Refusal(refused.message, refused.next_step, refused.exit_code))
     return tuple(found)
@@ -48,13 +49,15 @@ def insist_on_sources(
 ) -> None:
     """What is forked or worked on in place must lie in one place, and suit the release's images.
     `before`: the release that runs on it now. Raises Refused."""
+    volumes = docker.volumes()
     for planned in datasets:
-        _insist_on_source(stack, docker, planned, before, release)
+        _insist_on_source(stack, docker, volumes, planned, before, release)
 
 
 def _insist_on_source(
     stack: Stack,
     docker: Docker,
+    volumes: Mapping[str, VolumeInfo],
     planned: DatasetPlan,
     before: Release | None,
     release: Release,
@@ -65,12 +68,12 @@ def _insist_on_source(
     if dataset is None or planned.action not in (Action.FORK, Action.IN_PLACE):
         return
     source = planned.source or planned.generation
-    if planned.snapshot is not None or not _exists(docker, source):
+    if planned.snapshot is not None or not _exists(volumes, source):
         return  # what is put in its place may be what saves it
     driver = _driver(stack, dataset)
     if quick and driver.name in _LOOK_LONG:
         return
-    path = places.place(docker, source)
+    path = places.place(docker, source, volumes)
     problems = driver.check_path(path)
     problems = problems or _unfit(docker, driver, dataset, path, before, release)
     _refuse(release, dataset, problems)
@@ -92,8 +95,8 @@ def _driver(stack: Stack, dataset: Dataset) -> Driver:
     return driver_for(dataset.driver, stack.settings.commands(dataset.name))
 
 
-def _exists(docker: Docker, source: str) -> bool:
-    return Path(source).is_dir() if source.startswith("/") else docker.volume(source) is not None
+def _exists(volumes: Mapping[str, VolumeInfo], source: str) -> bool:
+    return Path(source).is_dir() if source.startswith("/") else source in volumes
 
 
 def _unfit(

@@ -253,7 +253,7 @@ def refresh(catalog: Catalog, state: State) -> None:
 def data_of(state: State, seq: int) -> list[Document] | None:
     """What the world that failed, or was left, had written, and how to get it; None where the
     ledger knows of no such departure."""
-    departure = next((d for d in state.departures if d.seq == seq), None)
+    departure = state.departure_at(seq)
     if departure is None:
         return None
     names = sorted({*departure.generations, *departure.snapshots})

@@ -328,6 +328,18 @@ class State:
         """Every world ever made of a release, in order."""
         return list(self._worlds_by_release.get(release, ()))
 
+    def departure_at(self, seq: int | None) -> Departure | None:
+        """What the outcome `seq` sealed, or the import `seq` brought; None if it did neither."""
+        return self._departures_by_seq.get(seq)
+
+    def departure_with(self, dataset: str, snapshot: str) -> Departure | None:
+        """The first departure whose content of a dataset this snapshot is."""
+        return self._departures_by_snapshot.get((dataset, snapshot))
+
+    def first_outcome_to(self, world: str) -> int | None:
+        """seq of the first switch to a world, however it ended."""
+        return self._first_outcomes.get(world)
+
     def departures_of(self, release: str) -> list[Departure]:
         """Every time the release was left after it had been live, in order."""
         return [d for d in self._departures_by_release.get(release, ()) if not d.failed]
@@ -349,6 +361,18 @@ class State:
         for departure in self.departures:
             found.setdefault(departure.release, []).append(departure)
         return found
+
+    @cached_property
+    def _departures_by_seq(self) -> Mapping[int | None, Departure]:
+        return {d.seq: d for d in self.departures}
+
+    @cached_property
+    def _departures_by_snapshot(self) -> Mapping[tuple[str, str], Departure]:
+        return {(k, s): d for d in reversed(self.departures) for k, s in d.snapshots.items()}
+
+    @cached_property
+    def _first_outcomes(self) -> Mapping[str, int]:
+        return {outcome.to_world: seq for seq, outcome in reversed(self.outcomes)}
 
     def debts(self) -> list[tuple[Departure, str]]:
         """(departure, dataset) whose sealed content is not in the store yet, in order."""

@@ -35,18 +35,9 @@ def _beginning(state: State, dataset: str, made: Generation) -> Departure | None
     """The departure whose content a generation began with: the snapshot it was filled from, or
     what its parent had when its own world first went live."""
     if made.snapshot is not None:
-        return next(
-            (d for d in state.departures if d.snapshots.get(dataset) == made.snapshot), None
-        )
-    first = next((seq for seq, o in state.outcomes if o.to_world == made.world), None)
-    return next(
-        (
-            d
-            for d in state.departures
-            if d.seq == first and d.generations.get(dataset) == made.parent
-        ),
-        None,
-    )
+        return state.departure_with(dataset, made.snapshot)
+    left = state.departure_at(state.first_outcome_to(made.world))
+    return left if left is not None and left.generations.get(dataset) == made.parent else None
 
 
 def taken_at(state: State, snapshot: str) -> tuple[str, int] | None:

@@ -246,7 +246,7 @@ class _Observation:
         return Path(place).exists() if place.startswith("/") else place in self._all_volumes
 
     def _measured(self, place: str) -> tuple[int, int]:
-        size = measure(places.place(self.docker, place))
+        size = measure(places.place(self.docker, place, self._all_volumes))
         return size.bytes, size.files
 
     @cached_property
@@ -311,7 +311,7 @@ class _Observation:
             sources = {d.source for d in self._target.datasets.values() if d.source}
         full = [name for name in sources if self._volumes.get(name, (0, 0))[0]]
         return bool(full) and all(
-            can_reflink(places.place(self.docker, name), root) for name in full
+            can_reflink(places.place(self.docker, name, self._all_volumes), root) for name in full
         )
 
     # secrets and counts ---------------------------------------------------------------------

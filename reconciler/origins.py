@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from reconciler import lineage, names, retention
 from reconciler.config import Wish
@@ -327,10 +328,18 @@ class Origins:
         }
 
     def _next_number(self, dataset: str) -> int:
-        known = [g.number for g in self.now.state.generations.values() if g.dataset == dataset]
+        newest = self._newest.get(dataset, 0)
         if self.now.live is None and self.now.plain_project:
-            known.append(1)
-        return max(known, default=0) + 1
+            newest = max(newest, 1)
+        return newest + 1
+
+    @cached_property
+    def _newest(self) -> dict[str, int]:
+        """dataset -> the highest number of its generations."""
+        found: dict[str, int] = {}
+        for generation in self.now.state.generations.values():
+            found[generation.dataset] = max(found.get(generation.dataset, 0), generation.number)
+        return found
 
     def _generation(self, dataset: str, number: int) -> str:
         return names.generation_name(self.now.stack.project, self.now.stack.name, dataset, number)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler import reach, worldmodel
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
-from reconciler.docker import Docker
+from reconciler.docker import Docker, VolumeInfo
 from reconciler.errors import LockstepError, Refused, Unavailable
 from reconciler.release import Release
 from snapshots import private
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 
 
-def place(docker: Docker, generation: str) -> Path:
+def place(docker: Docker, generation: str, among: Mapping[str, VolumeInfo] | None = None) -> Path:
     """The folder with the content of a volume, or of a bind directory (named by its path). What is
-    done with its content is called by `reach`: this process may not be able to read it.
+    done with its content is called by `reach`: this process may not be able to read it. `among`:
+    the host's volumes by name, where they were just listed.
 
     Raises Refused when it does not exist, Unavailable when it can be reached in no way.
     """
     if generation.startswith("/"):
         path, by_name = Path(generation), None
     else:
-        volume = docker.volume(generation)
+        volume = docker.volume(generation) if among is None else among.get(generation)
         if volume is None:
             raise Refused(
                 f"volume {generation} does not exist any more",

@@ -92,12 +92,14 @@ def reasons(
 def _needed(state: State, kept: Sequence[str]) -> dict[str, str]:
     """snapshot -> which kept release, or failed world, needs it."""
     found: dict[str, str] = {}
-    for departure in [d for d in state.departures if d.release in kept]:
+    staying = set(kept)
+    for departure in [d for d in state.departures if d.release in staying]:
         for snapshot in departure.snapshots.values():
             found.setdefault(snapshot, f"what {departure.release} left")
-    for release in kept:
-        for snapshot in retention.needed_snapshots(state, [release]):
-            found.setdefault(snapshot, f"what {release} started from")
+    for release, departure in retention.all_arrivals(state):
+        if release in staying:
+            for snapshot in departure.snapshots.values():
+                found.setdefault(snapshot, f"what {release} started from")
     for departure in _failed(state):
         for snapshot in departure.snapshots.values():
             found.setdefault(snapshot, f"what the failed {departure.world} wrote")

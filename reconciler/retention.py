@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from reconciler import names
@@ -90,18 +90,16 @@ def needed_snapshots(state: State, keep: Collection[str]) -> set[str]:
 def arrivals(state: State, release: str) -> Mapping[int, Departure]:
     """Each commit that made the release live, by seq, and what was left for it then; of an imported
     one first what it started from where it was before."""
-    left = {d.seq: d for d in state.departures}
-    brought = state.brought.get(release)
-    return {
-        **({brought.seq: brought} if brought else {}),
-        **{
-            seq: left[seq]
-            for seq, outcome in state.outcomes
-            if outcome.kind == "committed"
-            and seq in left
-            and state.worlds[outcome.to_world].release == release
-        },
-    }
+    return {left.seq: left for arrived, left in all_arrivals(state) if arrived == release}
+
+
+def all_arrivals(state: State) -> Iterator[tuple[str, Departure]]:
+    """(release, what it started from), in order; what was imported first."""
+    yield from state.brought.items()
+    for seq, outcome in state.outcomes:
+        left = state.departure_at(seq)
+        if outcome.kind == "committed" and left is not None:
+            yield state.worlds[outcome.to_world].release, left
 
 
 def _surely_past(state: State, now: float) -> float:

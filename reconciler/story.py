@@ -115,7 +115,7 @@ def _written(state: State, seq: int, outcome: Reverted) -> Iterator[str]:
     if not outcome.touched:
         yield "nothing: none of its containers ran"
         return
-    departure = next((d for d in state.departures if d.seq == seq), None)
+    departure = state.departure_at(seq)
     for name, action in sorted(outcome.datasets.items()):
         generation = outcome.sealed.get(name)
         snapshot = (departure.snapshots if departure else outcome.snapshots).get(name)

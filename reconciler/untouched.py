@@ -117,8 +117,8 @@ def _left(state: State, generation: Generation) -> tuple[str, str] | None:
     """(release, snapshot) of a generation that is as a release left it and was captured."""
     if generation.captured is None or generation.sealed is None or generation.spoiled:
         return None
-    left = next(d for d in state.departures if d.seq == generation.sealed)
-    return left.release, generation.captured
+    left = state.departure_at(generation.sealed)
+    return (left.release, generation.captured) if left is not None else None
 
 
 def _captured(

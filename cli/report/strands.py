@@ -108,7 +108,7 @@ def _origin(state: State, name: str) -> str:
             return f"fork of {_short(state, generation.parent)}"
         case "restore":
             taken = lineage.taken_at(state, generation.snapshot or "")
-            left = next((d for d in state.departures if taken and d.seq == taken[1]), None)
+            left = state.departure_at(taken[1]) if taken else None
             return f"restored: what {left.release} left" if left else "restored from a snapshot"
         case "adopt":
             return "adopted as it was"
