@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import tomllib
+from pathlib import Path
 
 from setup.steps import ROOT, SetupError, Stopwatch, answer, run, say
 
@@ -36,14 +37,15 @@ def fingerprint(lock: str, project: str, python: str) -> str:
 
 
 def make() -> None:
-    if answer([sys.executable, "-c", "import ensurepip, venv"]) is None:
+    python = _outside()
+    if answer([python, "-c", "import ensurepip, venv"]) is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise SetupError(
             f"this Python cannot make virtual environments; "
             f"install its venv module (Debian: apt-get install python{version}-venv)"
         )
     shutil.rmtree(VENV, ignore_errors=True)
-    run([sys.executable, "-m", "venv", str(VENV)], timeout=120)
+    run([python, "-m", "venv", str(VENV)], timeout=120)
     pip_install("--require-hashes", "--requirement", str(LOCK))
     # A path to the clone, not a copy: an edit takes effect at once.
     pip_install(
@@ -52,6 +54,13 @@ def make() -> None:
         "--config-settings=editable_mode=compat",
         f"--editable={ROOT}",
     )
+
+
+def _outside() -> str:
+    """A Python that stays when .venv is removed: whoever has activated it runs us by its own."""
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        return sys.executable
+    return f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def compile_ours() -> None:
