@@ -3,7 +3,9 @@
     prepare     make what is missing and join the target's networks, while the old world runs
     hold        whoever connects from now on waits; open connections get time to end
     open        take the ports that the old world has just given up
-    serve       after the commit, or on the way back: point at the live world, let who waits in
+    aim         when it is proved: know where the new world is, let nobody in
+    let in      after the commit: who waits is served, in turn
+    serve       then, or on the way back: point at the live world, let who waits in
 
 Before the commit no configuration names the new world as one to serve, so nobody but its gates
 reaches it. `serve` can be repeated at any time: recovery, repair and the guard do. Nothing here
@@ -15,15 +17,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from failpoints import failpoint
 from reconciler import ingressfile as file
-from reconciler import ingresssocket
 from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -47,8 +48,10 @@ from reconciler.ingressfacts import (
     stack_of,
     units,
 )
-from reconciler.ingressfile import Pointing
+from reconciler.ingressfile import UNLIMITED, Pointing
 from reconciler.ingressports import Behind, Door, read
+from reconciler.ingresstalk import AT_FIRST, Talk
+from snapshots import fs
 from snapshots.private import make_folder
 
 _USER = 61000
@@ -56,6 +59,7 @@ _USER = 61000
 _PORT_SECONDS = 10.0
 _ANSWER_SECONDS = 10.0
 _LOOK = 0.02
+_DRAFT = f".{file.FILE}.new"
 _SYSCTLS = {"net.core.somaxconn": "65535"}
 
 
@@ -83,6 +87,10 @@ class Ingress:
         self.say = say
         self._before: dict[Door, Listed] = {}
         """Its containers before the switch."""
+        self._talk = Talk(catalog, say)
+        self._aimed: dict[Door, _Back] = {}
+        self._paced: dict[Door, Pointing] = {}
+        """Where who waited is let in, but not all at once."""
         self._held_since: float | None = None
         self._held_seconds: float | None = None
 
@@ -111,40 +119,15 @@ class Ingress:
         """
         units = self._before
         doors = sorted(_backs(old).keys() & units.keys()) if old is not None else []
-        for door in doors:
-            with self._said():
-                self._ask(door, *file.hold())
         if doors:
             self._held_since = time.monotonic()
+            self._talk.hold(doors)
             self.say(f"holding connections to {', '.join(map(str, doors))}")
             failpoint("ingress.held")
-            self._drain(doors)
-        figures = {str(door): self._figures(door) for door in doors}
+            self._talk.drain(doors, self.stack.settings.ingress.drain)
+        figures = {str(door): self._talk.figures(door) for door in doors}
         self._give_up(units, _backs(new))
         return {door: found for door, found in figures.items() if found}
-
-    def _drain(self, doors: list[Door]) -> None:
-        give_up = time.monotonic() + self.stack.settings.ingress.drain
-        for door in doors:
-            with self._said():
-                while (left := file.counted(self._ask(door, "show stat")).open) > 0:
-                    if time.monotonic() >= give_up:
-                        self.say(f"{left} connections to {door} did not end: they are cut")
-                        break
-                    time.sleep(_LOOK)
-
-    def _figures(self, door: Door) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        with self._said():
-            found = file.counted(self._ask(door, "show stat"))
-            figures.update(
-                connections=found.connections,
-                errors=found.errors,
-                retries=found.retries,
-                connect_ms=found.connect_ms,
-                total_ms=found.total_ms,
-            )
-        return figures
 
     def waiting(self) -> dict[str, dict[str, float]]:
         """By port, how many are held at this moment and since when, in seconds."""
@@ -152,8 +135,8 @@ class Ingress:
             return {}
         found = {}
         for door in self._units():
-            with self._said():
-                count = file.counted(self._ask(door, "show stat")).waiting
+            with self._talk.lenient():
+                count = self._talk.counted(door).waiting
                 found[str(door)] = {"held": float(count), "held_seconds": self.held_seconds or 0.0}
         return found
 
@@ -187,7 +170,33 @@ class Ingress:
                 self._start(units[door].id)
                 self.say(f"the ingress has port {door}")
 
+    def aim(self, new: HostWorld) -> None:
+        """While everybody waits: see that letting them in is all that is left for after the
+        commit. Never raises: what fails here `serve` does again."""
+        with self._talk.lenient():
+            units = self._units()
+            for door, back in _backs(new).items():
+                unit = units.get(door)
+                if unit is None or unit.state != "running" or not self._is_ours_as_made(unit):
+                    continue
+                address = _address(self.docker.inspect(back.container.id))
+                if address is not None and not self._aim(door, back, address):
+                    self._draft(door, back, serving=True)
+                    self._aimed[door] = back
+
     # when it is decided -----------------------------------------------------------------------
+
+    def let_in(self) -> None:
+        """The first thing after the commit: who waits is served by the world that was aimed at.
+        Never raises: `serve` comes after it."""
+        for door, back in self._aimed.items():
+            with self._talk.lenient():
+                self._publish(door)
+                failpoint("ingress.written")
+                self._let_in(door, back, AT_FIRST)
+        if self._paced:
+            self._released()
+        self._aimed.clear()
 
     def serve(self, live: HostWorld | None) -> None:
         """Make the ingress what the live world needs: its ports and no others, pointing at it, with
@@ -204,7 +213,9 @@ class Ingress:
             except LockstepError as error:
                 # One port that cannot be had must not keep the others shut.
                 unserved.append(f"port {door}: {error.message}")
-        self._held_seconds, self._held_since = self.held_seconds, None
+        self._released()
+        self._talk.keep_pace(self._paced)
+        self._paced.clear()
         if unserved:
             raise DockerFailed(
                 "; ".join(unserved), next_step="lockstep up   puts the ingress right"
@@ -251,27 +262,25 @@ class Ingress:
 
     def _point(self, door: Door, back: _Back) -> None:
         """Tell the running HAProxy, and see that it is so before anybody is let in."""
-        pointing = back.pointing
         address = _address(self.docker.inspect(back.container.id))
-        if address is not None:
-            told = file.servers(self._ask(door, "show servers state world"))
-            if not (file.serves(told, pointing) and told[pointing.server].address == address):
-                self._ask(door, *file.hold())
-                self._ask(door, *file.point(pointing, address, self._name(door)))
-                self._await_address(door, pointing, address)
-        self._ask(door, *file.serve(pointing), "clear counters all")
+        serves = address is None or self._aim(door, back, address)
+        if door not in self._paced:
+            self._let_in(door, back, UNLIMITED if serves else AT_FIRST)
+
+    def _aim(self, door: Door, back: _Back, address: str) -> bool:
+        return self._talk.aim(door, back.pointing, address, self._name(door))
+
+    def _let_in(self, door: Door, back: _Back, at_once: int) -> None:
+        self._talk.let_in(door, back.pointing, at_once)
+        if at_once < UNLIMITED:
+            self._paced[door] = back.pointing
         failpoint("ingress.pointed")
 
-    def _await_address(self, door: Door, pointing: Pointing, address: str) -> None:
-        give_up = time.monotonic() + _ANSWER_SECONDS
-        while True:
-            found = file.servers(self._ask(door, "show servers state world"))
-            server = found.get(pointing.server)
-            if server is not None and server.known and server.address == address:
-                return
-            if time.monotonic() > give_up:
-                raise Unavailable(f"the ingress of port {door} does not find {pointing.container}")
-            time.sleep(_LOOK)
+    def _released(self) -> None:
+        """Nobody is held any more."""
+        if self._held_since is not None:
+            self._held_seconds, self._held_since = self.held_seconds, None
+            self.say(f"connections were held for {self._held_seconds} s")
 
     # the containers ---------------------------------------------------------------------------
 
@@ -353,6 +362,11 @@ class Ingress:
         return None, f"{os.geteuid()}:{os.getegid()}"
 
     def _write(self, door: Door, back: _Back, *, serving: bool) -> None:
+        """The configuration that the door's HAProxy starts from, durably."""
+        self._draft(door, back, serving=serving)
+        self._publish(door)
+
+    def _draft(self, door: Door, back: _Back, *, serving: bool) -> None:
         here, (owner, _) = self._folder(door), self._user
         for part in (here / "config", here / "run"):
             make_folder(part)
@@ -360,7 +374,16 @@ class Ingress:
                 os.chown(part, owner, owner)
         settings = self.stack.settings.ingress
         content = file.text(back.pointing, settings, self._gate, serving=serving)
-        write_durably(here / "config" / file.FILE, content.encode(), owner=owner)
+        draft = self._config(door).with_name(_DRAFT)
+        write_durably(draft, content.encode(), owner=owner)
+
+    def _publish(self, door: Door) -> None:
+        path = self._config(door)
+        path.with_name(_DRAFT).replace(path)
+        fs.sync_folder(path.parent)
+
+    def _config(self, door: Door) -> Path:
+        return self._folder(door) / "config" / file.FILE
 
     def _start(self, unit_id: str) -> None:
         """Start it, and wait until it answers. Raises PortTaken when the port stays taken."""
@@ -379,7 +402,7 @@ class Ingress:
         give_up = time.monotonic() + _ANSWER_SECONDS
         while True:
             try:
-                self._ask(Door(ip, int(port)), "show info")
+                self._talk.ask(Door(ip, int(port)), "show info")
                 return
             except Unavailable:
                 now = self.docker.inspect(unit_id)
@@ -409,17 +432,6 @@ class Ingress:
             _network_of(back.container),
         }:
             self.docker.leave_network(unit_id, network)
-
-    def _ask(self, door: Door, *commands: str) -> str:
-        return ingresssocket.ask(self._folder(door) / "run" / file.SOCKET, *commands)
-
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        """An ingress that does not answer is said, and keeps nobody from anything."""
-        try:
-            yield
-        except LockstepError as error:
-            self.say(error.message)
 
 
 def _backs(world: HostWorld) -> dict[Door, _Back]:

@@ -74,12 +74,15 @@ def _wrong(catalog: Catalog, door: Door, pointing: Pointing, unit: Listed | None
         if file.pointing_of((here / "config" / file.FILE).read_text()) != pointing:
             return f"is not configured for {pointing.container}"
         said = ingresssocket.ask(here / "run" / file.SOCKET, "show servers state world")
+        counted = file.counted(ingresssocket.ask(here / "run" / file.SOCKET, "show stat"))
     except PermissionError:
         return None  # another user's: he cannot put it right either
     except (OSError, LockstepError):
         return "does not answer"
     if not file.serves(file.servers(said), pointing):
         return f"does not serve {pointing.container}"
+    if counted.waiting and counted.limit < file.UNLIMITED:
+        return f"serves no more than {counted.limit} clients of {pointing.container} at once"
     return None
 
 

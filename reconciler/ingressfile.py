@@ -8,6 +8,10 @@ HAProxy 2.6 when it was raised again; a Lua action that sleeps was not woken onc
 retries alone wait up to their interval longer than they must. A queue needs a server that is up and
 busy: `gate`, at an address where nobody answers, which takes one connection after the other and
 lets it try until the world's own server is ready.
+
+Who came first is served first, or the wait of some would be longer than the hold: a connection
+that has tried the gate in vain is queued again, so the queue goes by the time of coming, and the
+world gets no more at once than it keeps up with (ingresspace).
 """
 
 from __future__ import annotations
@@ -28,7 +32,13 @@ SOCKET = "socket"
 PORT = 20000
 """Where HAProxy listens, inside its container."""
 
-_CONNECT_SECONDS = 0.25
+UNLIMITED = 65536
+"""As many connections to a world's server as HAProxy could have."""
+
+_CONNECT_SECONDS = 0.1
+_ORDER = "date(0,ms),div(100),mod(4095),sub(2047)"
+"""A connection's place in the queue: its tenth of a second. It begins anew every 410 s; who came
+before that in a hold is served after those who came since."""
 _NO_ADDRESS, _FORCED = 0x20, 0x01
 """Bits of a server's admin state: no address is known, and taken out of service."""
 _RUNNING = 2
@@ -58,14 +68,15 @@ def text(pointing: Pointing, settings: Ingress, gate: str, *, serving: bool) -> 
         on = serving and name == pointing.server
         more = " send-proxy-v2" if name == "proxy" else ""
         off = "" if on else " disabled"
-        return f"    server {name} {pointing.container}:{pointing.port}{more}{off}"
+        limit = f" maxconn {UNLIMITED}"
+        return f"    server {name} {pointing.container}:{pointing.port}{limit}{more}{off}"
 
     return "\n".join(
         [
             "# Written by Lockstep; every switch writes it anew.",
             "global",
             "    nbthread 2",
-            "    fd-hard-limit 65536",
+            f"    fd-hard-limit {UNLIMITED}",
             f"    stats socket {RUN_INSIDE}/{SOCKET} mode 600 level admin",
             "defaults",
             "    mode tcp",
@@ -87,6 +98,7 @@ def text(pointing: Pointing, settings: Ingress, gate: str, *, serving: bool) -> 
             "    hold valid 1s",
             "frontend port",
             f"    bind :{PORT} backlog 65535",
+            f"    tcp-request content set-priority-class {_ORDER}",
             "    default_backend world",
             "backend world",
             # One line: a second one would undo what this one says.
@@ -102,7 +114,9 @@ def text(pointing: Pointing, settings: Ingress, gate: str, *, serving: bool) -> 
 
 def pointing_of(config: str) -> Pointing | None:
     """Whom a configuration serves; None when it holds, or is none of ours."""
-    found = re.search(r"^    server (plain|proxy) (\S+):(\d+)(?: send-proxy-v2)?$", config, re.M)
+    found = re.search(
+        r"^    server (plain|proxy) (\S+):(\d+)(?: maxconn \d+)?(?: send-proxy-v2)?$", config, re.M
+    )
     if found is None:
         return None
     return Pointing(found[2], int(found[3]), found[1] == "proxy")
@@ -134,14 +148,20 @@ def point(pointing: Pointing, address: str, own: str) -> tuple[str, ...]:
     )
 
 
-def serve(pointing: Pointing) -> tuple[str, ...]:
-    """Commands: who waited, and whoever comes, is served."""
+def serve(pointing: Pointing, at_once: int = UNLIMITED) -> tuple[str, ...]:
+    """Commands: who waited, and whoever comes, is served; `at_once`: so many connections."""
     other = "plain" if pointing.proxy else "proxy"
     return (
+        limit(pointing, at_once),
         f"set server world/{pointing.server} state ready",
         f"set server world/{other} state maint",
         "set server world/gate state maint",
     )
+
+
+def limit(pointing: Pointing, at_once: int) -> str:
+    """Command: so many connections to the world at once; who comes besides waits in turn."""
+    return f"set maxconn server world/{pointing.server} {at_once}"
 
 
 @dataclass(frozen=True)
@@ -179,6 +199,15 @@ def servers(said: str) -> dict[str, Server]:
     return found
 
 
+def aims(said: Mapping[str, Server], pointing: Pointing, address: str) -> bool:
+    """Whether the running HAProxy knows this container, at this address, as the one to serve, be
+    it now or later."""
+    server, wanted = said.get(pointing.server), (pointing.container, pointing.port, address)
+    if server is None or not server.known:
+        return False
+    return (server.container, server.port, server.address) == wanted
+
+
 def serves(said: Mapping[str, Server], pointing: Pointing) -> bool:
     """Whether the running HAProxy serves this container, and nobody waits."""
     server, gate = said.get(pointing.server), said.get("gate")
@@ -196,6 +225,8 @@ class Counted:
     open: int
     """Connections to the world at this moment."""
     waiting: int
+    limit: int
+    """Of connections to the world at once."""
     connections: int
     errors: int
     """Connections that could not be made, or broke on the world's side."""
@@ -216,6 +247,7 @@ def counted(said: str) -> Counted:
     return Counted(
         open=number("plain", "scur") + number("proxy", "scur"),
         waiting=number("BACKEND", "qcur") + number("gate", "scur") + number("gate", "qcur"),
+        limit=min(number(server, "slim") or UNLIMITED for server in ("plain", "proxy")),
         connections=number("plain", "stot") + number("proxy", "stot"),
         errors=sum(number("BACKEND", c) for c in ("econ", "eresp", "srv_abrt")),
         retries=number("plain", "wretr") + number("proxy", "wretr"),

@@ -78,9 +78,11 @@ def complete(u: Undertaking) -> list[str]:
     Nothing here can undo the commit: what goes wrong is returned as warnings.
     """
     warnings: list[str] = []
-    old, new = u.look_old(), u.look_new()
+    u.ingress.let_in()
+    new = u.look_new()
     _warned(warnings, partial(_patiently, u, partial(u.ingress.serve, new)))
     failpoint("switch.repointed")
+    old = u.look_old()
     if old is not None:
         leaving = partial(set_policies, u.docker, old, dict.fromkeys(old.services, "no"))
         _warned(warnings, partial(_patiently, u, leaving))

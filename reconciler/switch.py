@@ -430,6 +430,7 @@ class Switch:
         self.proof.last_look(self._before())
         self.settling.insist_on_content(self.u.intent.probes)
         self.u.hooks.boundary(At.POST_PROVE)
+        self.u.ingress.aim(self.new)
         self.u.intent.downtime_seconds = self.u.away_seconds
         for port, waiting in self.u.ingress.waiting().items():
             self.u.intent.ingress.setdefault(port, {}).update(waiting)

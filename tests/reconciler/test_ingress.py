@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose, ingressfile, ingressports
+from reconciler import compose, ingressfile, ingressports, ingresstalk
 from reconciler.config import Ingress
 from reconciler.facts import Container
 from reconciler.ingressfile import Pointing
@@ -145,3 +145,19 @@ def test_only_what_the_world_publishes_itself_keeps_a_service_from_an_early_star
     model = {"services": {"web": {"ports": [port("8080"), port("8443")]}}}
     assert compose.not_early(model, {"web": 2}) == {}
     assert "publishes" in compose.not_early(model, {"web": 1})["web"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "limit"),
+    [
+        (500, 0, ingressfile.UNLIMITED),  # nobody waits any more
+        (500, 499, 64),
+        (500, 500, 128),  # it does not keep up, or its connections last
+        (500, 900, 128),
+    ],
+)
+def test_so_many_are_let_in_at_once_as_the_world_keeps_up_with(
+    before: int, now: int, limit: int
+) -> None:
+    assert ingresstalk.next_limit(64, before, now) == limit
+    assert ingresstalk.next_limit(40_000, 5, 5) == ingressfile.UNLIMITED

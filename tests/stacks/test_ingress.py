@@ -8,7 +8,10 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from reconciler import ingressfile, ingresssocket
 from tests.failing import Failing
 from tests.stacks.asking import asking
 from tests.stacks.harness import Project, docker, free_port, notes_project, python_image
@@ -184,6 +188,30 @@ def committed(stack: Behind) -> dict[str, dict[str, dict[str, float]]]:
     events = [json.loads(line) for line in lines]
     events = [event.get("event", event) for event in events]
     return next(e for e in reversed(events) if e["kind"] in ("committed", "reverted"))
+
+
+def test_who_waits_longest_is_served_first(stack: Behind) -> None:
+    """Also who has tried the gate in vain meanwhile, which takes one after the other."""
+    here = stack.folder / "releases" / "ingress" / "prod" / f"{stack.port}-127.0.0.1"
+    pointing = ingressfile.pointing_of((here / "config" / ingressfile.FILE).read_text())
+    ask = partial(ingresssocket.ask, here / "run" / ingressfile.SOCKET)
+    assert pointing is not None
+    names = [f"in turn {number:02}" for number in range(60)]
+    ask(*ingressfile.hold())
+    try:
+        with ThreadPoolExecutor(len(names)) as pool:
+            for name in names:
+                pool.submit(stack.note, name, timeout=60)
+                time.sleep(0.025)
+            assert ingressfile.counted(ask("show stat")).waiting == len(names)
+            ask(*ingressfile.serve(pointing, 1))
+    finally:
+        ask(*ingressfile.serve(pointing))
+    taken = [note for note in stack.notes() if note in names]
+    assert sorted(taken) == names
+    at = {name: place for place, name in enumerate(taken)}
+    overtaken = [(a, b) for a, b in zip(names, names[12:], strict=False) if at[a] > at[b]]
+    assert overtaken == [], "who came 0.3 s later is served after"
 
 
 def test_no_client_reaches_a_release_that_fails_and_no_order_is_lost(stack: Behind) -> None:
