@@ -25,7 +25,7 @@ from pathlib import Path
 
 from failpoints import failpoint
 from reconciler import ingressfile as file
-from reconciler.catalog import Catalog, write_durably
+from reconciler.catalog import Catalog, fsync_directory, write_durably
 from reconciler.config import Stack
 from reconciler.docker import (
     OUR_PROJECT,
@@ -51,7 +51,6 @@ from reconciler.ingressfacts import (
 from reconciler.ingressfile import UNLIMITED, Pointing
 from reconciler.ingressports import Behind, Door, read
 from reconciler.ingresstalk import AT_FIRST, Talk
-from snapshots import fs
 from snapshots.private import make_folder
 
 _USER = 61000
@@ -380,7 +379,7 @@ class Ingress:
     def _publish(self, door: Door) -> None:
         path = self._config(door)
         path.with_name(_DRAFT).replace(path)
-        fs.sync_folder(path.parent)
+        fsync_directory(path.parent)
 
     def _config(self, door: Door) -> Path:
         return self._folder(door) / "config" / file.FILE

@@ -11,7 +11,7 @@ lets it try until the world's own server is ready.
 
 Who came first is served first, or the wait of some would be longer than the hold: a connection
 that has tried the gate in vain is queued again, so the queue goes by the time of coming, and the
-world gets no more at once than it keeps up with (ingresspace).
+world gets no more at once than it keeps up with (ingresstalk).
 """
 
 from __future__ import annotations
