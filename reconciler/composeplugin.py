@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from reconciler import hostcommand, masking
+from reconciler.dockervalues import failed
 from reconciler.errors import BadInput, DockerFailed, Unavailable
 from reconciler.process import CODE
 
@@ -151,7 +152,7 @@ class Compose:
         if done.returncode != 0:
             said = _split_messages(done.stderr)[1]
             said = masking.masked(masking.without(said, masking.forms(hide)))
-            raise DockerFailed(f"the containers of {world} could not be created: {said}")
+            raise failed(f"the containers of {world} could not be created", said)
 
     def run_once(
         self,

@@ -47,6 +47,7 @@ from reconciler.dockervalues import (
     Published,
     Usage,
     VolumeInfo,
+    failed,
 )
 from reconciler.errors import DockerFailed, LockstepError, Refused, Unavailable
 from reconciler.execstream import Conversation, converse
@@ -816,7 +817,7 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except APIError as error:
         said = error.explanation or str(error)
-        raise DockerFailed(f"{what}: {_as_text(said)}") from None
+        raise failed(what, _as_text(said)) from None
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         reason = _shortest(error)
         raise Unavailable(

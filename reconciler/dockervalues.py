@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.errors import DockerFailed
 from reconciler.facts import Container
 
 PROJECT = "com.docker.compose.project"
@@ -23,8 +24,22 @@ OUR_GENERATION = "lockstep.generation"
 BEHIND = "lockstep.behind-ingress"
 """Label of a world's container: the ports that the ingress has in its stead (ingressports)."""
 
+_NO_SUBNET = ("fully subnetted", "non-overlapping IPv4 address pool")
+_MORE_SUBNETS = (
+    "docker network ls   shows who has them: remove what nobody needs, or give Docker more "
+    "(default-address-pools in /etc/docker/daemon.json), then run this again"
+)
 _DEFAULT_GRACE = 10.0
 _NANOSECONDS = 1_000_000_000
+
+
+def failed(what: str, said: str) -> DockerFailed:
+    """What was asked of Docker or Compose, and their own words, as an error; with what to do where
+    that is known."""
+    if any(words in said for words in _NO_SUBNET):
+        text = "Docker's address pools are used up, no other network can be made"
+        return DockerFailed(f"{what}: {text}", next_step=_MORE_SUBNETS)
+    return DockerFailed(f"{what}: {said}")
 
 
 @dataclass(frozen=True)

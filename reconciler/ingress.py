@@ -25,7 +25,7 @@ from pathlib import Path
 
 from failpoints import failpoint
 from reconciler import ingressfile as file
-from reconciler.catalog import Catalog, fsync_directory, write_durably
+from reconciler.catalog import Catalog, write_durably
 from reconciler.config import Stack
 from reconciler.docker import (
     OUR_PROJECT,
@@ -51,6 +51,7 @@ from reconciler.ingressfacts import (
 from reconciler.ingressfile import UNLIMITED, Pointing
 from reconciler.ingressports import Behind, Door, read
 from reconciler.ingresstalk import AT_FIRST, Talk
+from reconciler.ledger import fsync_directory
 from snapshots.private import make_folder
 
 _USER = 61000
