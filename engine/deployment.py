@@ -11,7 +11,7 @@ from .errors import NotInEngine
 from .execution import Execution
 from .options import Options
 from .planner import UNCHANGED, Change, Op
-from .providers import ProviderFailed, make_provider, package_of
+from .providers import Known, ProviderFailed, make_provider, package_of
 from .snapshot import PROVIDER_PREFIX, STACK_TYPE, Resource
 from .steps import Refused, Step, Terminated
 from .targets import Targets
@@ -42,7 +42,6 @@ class Deployment(Execution):
         self.stack, self.config, self.removing = stack, config, removing
         self.targets, self.replacing = Targets(options.targets), Targets(options.replacing)
         self.program_failed = False
-        self.surveying = False  # nothing is asked or done: only what is not here is looked for
         self.refusal: NotInEngine | None = None
         root = self.snapshot.root
         self.outputs_before: Props = dict(root.outputs) if root else {}  # of the operation before
@@ -66,8 +65,6 @@ class Deployment(Execution):
 
         Raises Terminated if this or another step failed, NotInEngine for what is not here.
         """
-        if self.surveying:
-            return self._survey(wanted)
         with self.working():
             with self.lock:
                 self.go_on()
@@ -80,14 +77,6 @@ class Deployment(Execution):
             for step in steps:
                 self.run(step)
             return new, wanted.urn in self._skipped
-
-    def _survey(self, wanted: Resource) -> tuple[Resource, bool]:
-        if wanted.is_provider:
-            make_provider(wanted.type, self.project, {})
-        elif wanted.custom:
-            package_of(wanted.type, wanted.version)
-        old = self.snapshot.find(wanted.urn)
-        return replace(wanted, id=old.id, outputs=old.outputs) if old else wanted, old is None
 
     def register_outputs(self, urn: str, outputs: Props) -> None:
         """What a component, or the stack, gives out."""
@@ -124,7 +113,7 @@ class Deployment(Execution):
         """The program has declared everything: delete what goes. Nothing goes after a failure."""
         with self.working():
             failed = self.failed and not self.continue_on_error
-            if failed or self.cancelled or self.program_failed or self.surveying:
+            if failed or self.cancelled or self.program_failed:
                 return
             missing = self.check_targets(self.targets)
             declared = set() if self.removing else self._planned
@@ -262,9 +251,7 @@ class Deployment(Execution):
 
     def compare(self, old: Resource, news: Props, provider: str = "") -> Change:
         """How the provider says `news` differs from the resource as it is known."""
-        outputs, inputs = plain(old.outputs), plain(old.inputs)
-        by = self.provider(provider or old.provider)
-        return by.diff(old.urn, old.id, outputs, inputs, plain(news))
+        return self.provider(provider or old.provider).diff(Known.of(old), plain(news))
 
     def _default_provider(self, wanted: Resource) -> str:
         package = package_of(wanted.type, wanted.version)

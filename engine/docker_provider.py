@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import NotInEngine
 from .planner import Change
-from .providers import Failures, ProviderFailed
+from .providers import Failures, Found, Known, ProviderFailed
 from .values import UNKNOWN, Props, is_unknown
 
 IMAGE = "docker:index/remoteImage:RemoteImage"
@@ -65,8 +65,8 @@ class DockerProvider:
         inputs = {k: v for k, v in news.items() if v is not None}
         return {"__defaults": [], **inputs}, failures
 
-    def diff(self, urn: str, _id: str, outputs: Props, _inputs: Props, news: Props, /) -> Change:
-        type_ = _type(urn)
+    def diff(self, old: Known, news: Props, /) -> Change:
+        type_, outputs = _type(old.urn), old.outputs
         keys = [
             k
             for k in (*_REQUIRED[type_], *_OPTIONAL[type_])
@@ -88,31 +88,24 @@ class DockerProvider:
             return "", {**_tag(news, "", ""), "id": UNKNOWN, "sourceImageId": UNKNOWN}
         return self._make_tag(news)
 
-    def read(
-        self, urn: str, _id: str, outputs: Props, _inputs: Props, /
-    ) -> tuple[Props, Props | None] | None:
-        if _type(urn) == TAG:
-            return dict(outputs), None  # the official plugin does not look either
-        name = outputs["name"]
+    def read(self, old: Known, /) -> Found | None:
+        if _type(old.urn) == TAG:
+            return old.outputs, None  # the official plugin does not look either
+        name = old.outputs["name"]
         found = self._inspect(name)
         if found is None:
             return None
-        return {
-            **outputs,
-            "id": found["Id"] + name,
-            "imageId": found["Id"],
-            "repoDigest": _digest(name, found),
-        }, None
+        id_, digest = found["Id"], _digest(name, found)
+        return {**old.outputs, "id": id_ + name, "imageId": id_, "repoDigest": digest}, None
 
-    def update(
-        self, urn: str, _id: str, outputs: Props, _inputs: Props, news: Props, _preview: bool, /
-    ) -> Props:
+    def update(self, old: Known, news: Props, _preview: bool, /) -> Props:
         # Only forceRemove and keepLocally reach this; both are notes for a later delete.
-        return {**outputs, **{k: news.get(k) for k in _OPTIONAL[_type(urn)]}}
+        return {**old.outputs, **{k: news.get(k) for k in _OPTIONAL[_type(old.urn)]}}
 
-    def delete(self, urn: str, _id: str, outputs: Props, /) -> None:
+    def delete(self, old: Known, /) -> None:
         """A tag stays in Docker, as with the official plugin; an image goes unless kept."""
-        if _type(urn) == TAG or outputs.get("keepLocally"):
+        outputs = old.outputs
+        if _type(old.urn) == TAG or outputs.get("keepLocally"):
             return
         with _sentences(f"removing the image {outputs['name']}"):
             import docker

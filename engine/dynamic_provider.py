@@ -5,95 +5,99 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextvars
+import functools
 import importlib
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .planner import Change
-from .providers import Failures, ProviderFailed
+from .providers import Failures, Found, Known, ProviderFailed
 from .values import Props, decode, encode
 
 KEY = "__provider"
-T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def alone(method: Method) -> Method:
+    """A method that runs in a context of its own, without the program's settings. What the user's
+    code raises becomes ProviderFailed."""
+
+    @functools.wraps(method)
+    def call(self: DynamicProvider, *given: Any) -> Any:
+        from pulumi.runtime.settings import Settings, configure
+
+        def inside() -> Any:
+            configure(Settings(self.project, "stack", organization="organization"))
+            return method(self, *given)
+
+        try:
+            return contextvars.Context().run(inside)
+        except ProviderFailed:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ProviderFailed(sentence(error)) from error
+
+    return cast("Method", call)
 
 
 class DynamicProvider:
     """Calls the user's providers as Pulumi's provider process does: plain values, a context of its
-    own (no program settings), the SDK's own conversion in both directions."""
+    own, the SDK's own conversion in both directions."""
 
     def __init__(self, project: str, config: Props) -> None:
-        self._project, self._config = project, config
+        self.project, self._config = project, config
         self._known: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def check(self, _type: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
-        def ask() -> tuple[Props, Failures]:
-            given = _to_user(news, True)
-            answer = self._provider(given, olds).check(_to_user(olds, True), given)
-            inputs = {**answer.inputs, KEY: given[KEY]}
-            return _from_user(inputs), [(f.property, f.reason) for f in answer.failures or []]
+    @alone
+    def check(self, _urn: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
+        given = _to_user(news, True)
+        answer = self._provider(given, olds).check(_to_user(olds, True), given)
+        failures = [(f.property, f.reason) for f in answer.failures or []]
+        return _from_user(answer.inputs, given), failures
 
-        return self._run(ask)
+    @alone
+    def diff(self, old: Known, news: Props, /) -> Change:
+        given = _to_user(news, True)
+        provider = self._provider(given, old.outputs)
+        answer = provider.diff(old.id, _to_user(old.outputs, True), given)
+        replaces = tuple(answer.replaces or ())
+        changed = answer.changes
+        if changed is None:
+            changed = bool(replaces) or old.inputs != news
+        return Change(bool(changed), replaces, bool(answer.delete_before_replace))
 
-    def diff(self, _type: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
-        def ask() -> Change:
-            given = _to_user(news, True)
-            answer = self._provider(given, outputs).diff(id_, _to_user(outputs, True), given)
-            replaces = tuple(answer.replaces or ())
-            changed = answer.changes
-            if changed is None:
-                changed = bool(replaces) or inputs != news
-            return Change(bool(changed), replaces, bool(answer.delete_before_replace))
-
-        return self._run(ask)
-
-    def create(self, _type: str, news: Props, preview: bool, /) -> tuple[str, Props]:
+    @alone
+    def create(self, _urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         if preview:
             return "", dict(news)
+        given = _to_user(news)
+        answer = self._provider(given).create(given)
+        return str(answer.id), _from_user(answer.outs, given)
 
-        def ask() -> tuple[str, Props]:
-            given = _to_user(news)
-            answer = self._provider(given).create(given)
-            return str(answer.id), _from_user({**(answer.outs or {}), KEY: given[KEY]})
+    @alone
+    def read(self, old: Known, /) -> Found | None:
+        given = _to_user(old.outputs)
+        answer = self._provider(given).read(old.id, given)
+        if not answer.id:
+            return None
+        inputs = None if answer.inputs is None else _from_user(answer.inputs, given)
+        return _from_user(answer.outs, given), inputs
 
-        return self._run(ask)
-
-    def read(
-        self, _type: str, id_: str, outputs: Props, _inputs: Props, /
-    ) -> tuple[Props, Props | None] | None:
-        def ask() -> tuple[Props, Props | None] | None:
-            given = _to_user(outputs)
-            answer = self._provider(given).read(id_, given)
-            if not answer.id:
-                return None
-            inputs = answer.inputs
-            return _from_user({**(answer.outs or {}), KEY: given[KEY]}), (
-                None if inputs is None else _from_user({**inputs, KEY: given[KEY]})
-            )
-
-        return self._run(ask)
-
-    def update(
-        self, _type: str, id_: str, outputs: Props, _inputs: Props, news: Props, preview: bool, /
-    ) -> Props:
+    @alone
+    def update(self, old: Known, news: Props, preview: bool, /) -> Props:
         if preview:
             return dict(news)
+        given = _to_user(news)
+        answer = self._provider(given).update(old.id, _to_user(old.outputs), given)
+        return _from_user(answer.outs, given)
 
-        def ask() -> Props:
-            given = _to_user(news)
-            answer = self._provider(given).update(id_, _to_user(outputs), given)
-            return _from_user({**(answer.outs or {}), KEY: given[KEY]})
-
-        return self._run(ask)
-
-    def delete(self, _type: str, id_: str, outputs: Props, /) -> None:
-        def ask() -> None:
-            given = _to_user(outputs)
-            self._provider(given).delete(id_, given)
-
-        self._run(ask)
+    @alone
+    def delete(self, old: Known, /) -> None:
+        given = _to_user(old.outputs)
+        self._provider(given).delete(old.id, given)
 
     def _provider(self, props: Props, olds: Props | None = None) -> Any:
         dill: Any = importlib.import_module("dill")
@@ -109,23 +113,9 @@ class DynamicProvider:
         with self._lock:
             if text not in self._known:
                 provider = _deserialize(lambda: dill.loads(base64.b64decode(text)))
-                provider.configure(ConfigureRequest(Config(self._config, self._project)))
+                provider.configure(ConfigureRequest(Config(self._config, self.project)))
                 self._known[text] = provider
             return self._known[text]
-
-    def _run(self, ask: Callable[[], T]) -> T:
-        from pulumi.runtime.settings import Settings, configure
-
-        def alone() -> T:
-            configure(Settings(self._project, "stack", organization="organization"))
-            return ask()
-
-        try:
-            return contextvars.Context().run(alone)
-        except ProviderFailed:
-            raise
-        except (Exception, SystemExit) as error:
-            raise ProviderFailed(sentence(error)) from error
 
 
 def _to_user(props: Props, keep_unknowns: bool = False) -> Any:
@@ -134,12 +124,15 @@ def _to_user(props: Props, keep_unknowns: bool = False) -> Any:
     return rpc.deserialize_properties(encode(props), keep_unknowns)
 
 
-def _from_user(props: dict[str, Any]) -> Props:
+def _from_user(props: dict[str, Any] | None, given: dict[str, Any]) -> Props:
+    """What a provider answered, and the provider itself, which it need not give back."""
     from pulumi.runtime import rpc
+
+    answered = {**(props or {}), KEY: given[KEY]}
 
     loop = asyncio.new_event_loop()
     try:
-        return decode(loop.run_until_complete(rpc.serialize_properties(props, {})))
+        return decode(loop.run_until_complete(rpc.serialize_properties(answered, {})))
     finally:
         loop.close()
 

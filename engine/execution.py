@@ -16,7 +16,7 @@ from . import planner
 from .errors import EngineError
 from .options import Options
 from .planner import Op
-from .providers import Provider, ProviderFailed, make_provider
+from .providers import Known, Provider, ProviderFailed, make_provider
 from .snapshot import Pending, Resource, Snapshot, now
 from .steps import COUNTED, Hooks, Listener, Protected, Refused, Step, Terminated
 from .values import UNKNOWN_TEXT, Secret, annotate, encode, plain, secret
@@ -220,8 +220,7 @@ class Execution:
         elif new.custom:
             provider, inputs = self.provider(new.provider), plain(new.inputs)
             if old:
-                known = plain(old.outputs), plain(old.inputs)
-                outputs = provider.update(new.urn, old.id, *known, inputs, self.dry_run)
+                outputs = provider.update(Known.of(old), inputs, self.dry_run)
             else:
                 new.id, outputs = provider.create(new.urn, inputs, self.dry_run)
                 if not new.id and not self.dry_run:
@@ -243,7 +242,7 @@ class Execution:
                 f"`pulumi state unprotect '{old.urn}'`"
             )
         if old.custom and not (old.is_provider or self.dry_run or old.retain_on_delete):
-            self.provider(old.provider).delete(old.urn, old.id, plain(old.outputs))
+            self.provider(old.provider).delete(Known.of(old))
 
     def mark_secret_outputs(self, new: Resource) -> None:
         """Make the outputs secret that additionalSecretOutputs names."""

@@ -116,13 +116,12 @@ def _operate(kind: str, stack: Stack, display: Display, options: Options) -> Res
 
 
 def _survey(stack: Stack) -> None:
-    """Run the program without asking or doing anything, so that what is not here is refused before
-    something is changed; a preview finds it by itself. Raises NotInEngine."""
+    """Preview unseen, so that what is not here is refused before something is changed. Raises
+    NotInEngine."""
     files = stack.project.program.glob("*.py")
     if not any(SUSPECT.search(path.read_text(errors="replace")) for path in files):
         return
     run = _Run(stack, _Nobody(), "update", DEFAULT, dry_run=True)
-    run.deployment.surveying = True
     with redirect_stdout(io.StringIO()):
         run.result()
     if run.deployment.refusal:

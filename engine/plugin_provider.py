@@ -13,7 +13,7 @@ import grpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from .planner import Change
-from .providers import Failures, ProviderFailed
+from .providers import Failures, Found, Known, ProviderFailed
 from .values import Props, decode, encode
 
 _KINDS = ("add", "add-replace", "delete", "delete-replace", "update", "update-replace")
@@ -32,15 +32,14 @@ class PluginProvider:
 
     def check(self, urn: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
         seed = os.urandom(32)
-        answer = self._ask("Check", urn, olds=encode(olds), news=encode(news), randomSeed=seed)
+        answer = self._ask("Check", urn=urn, olds=encode(olds), news=encode(news), randomSeed=seed)
         return decode(answer.inputs), [(f.property, f.reason) for f in answer.failures]
 
-    def diff(self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
-        known = {"id": id_, "olds": encode(outputs), "old_inputs": encode(inputs)}
-        answer = self._ask("Diff", urn, **known, news=encode(news))
+    def diff(self, old: Known, news: Props, /) -> Change:
+        answer = self._ask("Diff", **_told(old), news=encode(news))
         some = answer.changes == provider_pb2.DiffResponse.DIFF_SOME
         if answer.changes == provider_pb2.DiffResponse.DIFF_UNKNOWN:
-            some = bool(answer.replaces) or inputs != news
+            some = bool(answer.replaces) or old.inputs != news
         detailed = {
             path: {"diffKind": _KINDS[found.kind], "inputDiff": found.inputDiff}
             for path, found in answer.detailedDiff.items()
@@ -50,30 +49,25 @@ class PluginProvider:
         return Change(some, tuple(answer.replaces), first, keys, told)
 
     def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
-        answer = self._ask("Create", urn, properties=encode(news), preview=preview)
+        answer = self._ask("Create", urn=urn, properties=encode(news), preview=preview)
         return answer.id, decode(answer.properties)
 
-    def read(
-        self, urn: str, id_: str, outputs: Props, inputs: Props, /
-    ) -> tuple[Props, Props | None] | None:
-        known = {"id": id_, "properties": encode(outputs), "inputs": encode(inputs)}
-        answer = self._ask("Read", urn, **known)
+    def read(self, old: Known, /) -> Found | None:
+        known = {"properties": encode(old.outputs), "inputs": encode(old.inputs)}
+        answer = self._ask("Read", urn=old.urn, id=old.id, **known)
         if not answer.id:
             return None
         return decode(answer.properties), decode(answer.inputs) or None
 
-    def update(
-        self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool, /
-    ) -> Props:
-        known = {"id": id_, "olds": encode(outputs), "old_inputs": encode(inputs)}
-        answer = self._ask("Update", urn, **known, news=encode(news), preview=preview)
+    def update(self, old: Known, news: Props, preview: bool, /) -> Props:
+        answer = self._ask("Update", **_told(old), news=encode(news), preview=preview)
         return decode(answer.properties)
 
-    def delete(self, urn: str, id_: str, outputs: Props, /) -> None:
-        self._ask("Delete", urn, id=id_, properties=encode(outputs))
+    def delete(self, old: Known, /) -> None:
+        self._ask("Delete", urn=old.urn, id=old.id, properties=encode(old.outputs))
 
-    def _ask(self, method: str, urn: str, **fields: Any) -> Any:
-        request = getattr(provider_pb2, f"{method}Request")(urn=urn, **fields)
+    def _ask(self, method: str, **fields: Any) -> Any:
+        request = getattr(provider_pb2, f"{method}Request")(**fields)
         try:
             return getattr(self._plugin(), method)(request)
         except grpc.RpcError as error:
@@ -110,6 +104,11 @@ class PluginProvider:
             wait_for_ready=True,
         )
         return stub
+
+
+def _told(old: Known) -> dict[str, Any]:
+    outputs, inputs = encode(old.outputs), encode(old.inputs)
+    return {"urn": old.urn, "id": old.id, "olds": outputs, "old_inputs": inputs}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -5,19 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from .errors import NotInEngine
 from .planner import Change
-from .snapshot import PROVIDER_PREFIX
-from .values import Props
+from .snapshot import PROVIDER_PREFIX, Resource
+from .values import Props, plain
 
 Failures = list[tuple[str, str]]  # (property, reason)
+Found = tuple[Props, Props | None]  # outputs; inputs, None if they did not change
 
 
 class ProviderFailed(Exception):
     """A provider could not do what it was asked; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A resource as it is known."""
+
+    urn: str
+    id: str
+    outputs: Props
+    inputs: Props
+
+    @classmethod
+    def of(cls, resource: Resource) -> Known:
+        """What a provider is told of it: no secrets."""
+        return cls(resource.urn, resource.id, plain(resource.outputs), plain(resource.inputs))
 
 
 class Provider(Protocol):
@@ -28,23 +45,19 @@ class Provider(Protocol):
     def check(self, urn: str, olds: Props, news: Props, /) -> tuple[Props, Failures]:
         """Inputs with defaults, and what is wrong with them."""
 
-    def diff(self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, /) -> Change:
+    def diff(self, old: Known, news: Props, /) -> Change:
         """How `news` differs from the resource as it is known."""
 
     def create(self, urn: str, news: Props, preview: bool, /) -> tuple[str, Props]:
         """(id, outputs); in a preview the id is empty and nothing is made."""
 
-    def read(
-        self, urn: str, id_: str, outputs: Props, inputs: Props, /
-    ) -> tuple[Props, Props | None] | None:
-        """(outputs, inputs or None if unchanged) as it is now; None if it is gone."""
+    def read(self, old: Known, /) -> Found | None:
+        """The resource as it is now; None if it is gone."""
 
-    def update(
-        self, urn: str, id_: str, outputs: Props, inputs: Props, news: Props, preview: bool, /
-    ) -> Props:
+    def update(self, old: Known, news: Props, preview: bool, /) -> Props:
         """The new outputs."""
 
-    def delete(self, urn: str, id_: str, outputs: Props, /) -> None:
+    def delete(self, old: Known, /) -> None:
         """Remove it. What is gone already is no failure."""
 
 

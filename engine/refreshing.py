@@ -9,10 +9,10 @@ from typing import Any
 from .deployment import Deployment
 from .errors import EngineError
 from .planner import Change, Op
-from .providers import ProviderFailed
+from .providers import Known, ProviderFailed
 from .snapshot import Resource, now
 from .steps import Step
-from .values import annotate, plain
+from .values import annotate
 
 
 def refresh(of: Deployment, report_changes: bool) -> None:
@@ -73,8 +73,7 @@ def _inverted(how: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(of: Deployment, step: Step, old: Resource, new: Resource) -> Op:
-    provider = of.provider(old.provider)
-    found = provider.read(old.urn, old.id, plain(old.outputs), plain(old.inputs))
+    found = of.provider(old.provider).read(Known.of(old))
     if found is None:
         return Op.DELETE
     outputs, inputs = found

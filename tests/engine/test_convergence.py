@@ -13,7 +13,7 @@ from engine import providers
 from engine.deployment import Deployment
 from engine.options import Options
 from engine.planner import Change
-from engine.providers import Failures, ProviderFailed
+from engine.providers import Failures, Found, Known, ProviderFailed
 from engine.snapshot import STACK_TYPE, Resource, Snapshot
 from engine.steps import Step, Terminated
 from engine.values import Props
@@ -33,8 +33,8 @@ class Memory:
     def check(self, _type: str, _olds: Props, news: Props, /) -> tuple[Props, Failures]:
         return dict(news), []
 
-    def diff(self, _type: str, _id: str, _outputs: Props, inputs: Props, news: Props, /) -> Change:
-        keys = tuple(k for k in ("value", "force", "on") if inputs.get(k) != news.get(k))
+    def diff(self, old: Known, news: Props, /) -> Change:
+        keys = tuple(k for k in ("value", "force", "on") if old.inputs.get(k) != news.get(k))
         replaces = tuple(k for k in keys if k in ("force", "on"))
         return Change(bool(keys), replaces, bool(news.get("first")), keys)
 
@@ -49,26 +49,22 @@ class Memory:
         self.world[id_] = dict(news)
         return id_, {**news, "id": id_}
 
-    def read(
-        self, _type: str, id_: str, outputs: Props, _inputs: Props, /
-    ) -> tuple[Props, Props | None] | None:
-        return (dict(outputs), None) if id_ in self.world else None
+    def read(self, old: Known, /) -> Found | None:
+        return (old.outputs, None) if old.id in self.world else None
 
-    def update(
-        self, _type: str, id_: str, _outputs: Props, _inputs: Props, news: Props, preview: bool, /
-    ) -> Props:
+    def update(self, old: Known, news: Props, preview: bool, /) -> Props:
         if not preview:
             self._try("update", news["name"])
-            self.world[id_] = dict(news)
-        return {**news, "id": id_}
+            self.world[old.id] = dict(news)
+        return {**news, "id": old.id}
 
-    def delete(self, _type: str, id_: str, outputs: Props, /) -> None:
-        self._try("delete", outputs["name"])
-        if id_ not in self.world:
+    def delete(self, old: Known, /) -> None:
+        self._try("delete", old.outputs["name"])
+        if old.id not in self.world:
             return  # What is gone already is no failure: an interrupted replacement asks again.
-        users = [i for i, props in self.world.items() if id_ in props["on"]]
-        assert not users, f"{id_} was deleted before {users}, which stand on it"
-        del self.world[id_]
+        users = [i for i, props in self.world.items() if old.id in props["on"]]
+        assert not users, f"{old.id} was deleted before {users}, which stand on it"
+        del self.world[old.id]
 
     def _try(self, call: str, name: str) -> None:
         if (call, name) in self.refuses:

@@ -6,13 +6,14 @@ The provider process that the SDK brings for dynamic resources is one, and it is
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.errors import NotInEngine
 from engine.plugin_provider import PluginProvider
-from engine.providers import ProviderFailed, find_plugin, package_of
+from engine.providers import Known, ProviderFailed, find_plugin, package_of
 
 URN = "urn:pulumi:dev::shop::pulumi-python:dynamic:Resource::a"
 PROVIDER = """
@@ -61,14 +62,15 @@ def test_a_plugin_is_asked_over_the_protocol(tmp_path: Path, provider_text: str)
     inputs, failures = plugin.check(URN, {}, given)
     assert (inputs, failures) == (given, [])
     id_, outputs = plugin.create(URN, inputs, False)
+    known = Known(URN, id_, outputs, inputs)
     assert (id_, outputs["made"], outputs["value"]) == ("a-1", True, "1")
-    assert not plugin.diff(URN, id_, outputs, inputs, inputs).changed
-    change = plugin.diff(URN, id_, outputs, inputs, {**inputs, "force": "2"})
+    assert not plugin.diff(known, inputs).changed
+    change = plugin.diff(known, {**inputs, "force": "2"})
     assert (change.changed, change.replaces) == (True, ("force",))
-    assert plugin.update(URN, id_, outputs, inputs, {**inputs, "value": "2"}, False)["value"] == "2"
-    assert plugin.read(URN, id_, outputs, inputs) is not None
-    assert plugin.read(URN, id_, {**outputs, "value": "gone"}, inputs) is None
-    plugin.delete(URN, id_, outputs)
+    assert plugin.update(known, {**inputs, "value": "2"}, False)["value"] == "2"
+    assert plugin.read(known) is not None
+    assert plugin.read(replace(known, outputs={**outputs, "value": "gone"})) is None
+    plugin.delete(known)
     with pytest.raises(ProviderFailed, match="bad refused"):
         plugin.create(URN, {**given, "value": "bad"}, False)
 
