@@ -61,6 +61,10 @@ class Backend(Protocol):
 
     def config_rm(self, key: str, *, path: bool) -> None: ...
 
+    def begin(self) -> None:
+        """Start what `preview` and `up` will wait for, beside what the caller does next."""
+        ...
+
     def preview(self, *, diff: bool = False) -> int:
         """Show what `up` would do to the stack's resources; returns 0 when it can be shown."""
         ...
@@ -131,13 +135,18 @@ class Embedded:
 
         stackconfig.remove(self._stack, key, path=path)
 
+    def begin(self) -> None:
+        self._stack.begin()
+
     def preview(self, *, diff: bool = False) -> int:
+        self.begin()
         from engine import operations
         from engine.options import Options
 
         return operations.preview(self._stack, _display(), Options(diff=diff)).exit_code
 
     def up(self, message: str, *, yes: bool, skip_preview: bool = False) -> int:
+        self.begin()
         from engine import operations
         from engine.options import Options
 
@@ -200,6 +209,9 @@ class Official:
     def config_rm(self, key: str, *, path: bool) -> None:
         self._ask("config", "rm", *_path(path), "--", key)
         self._values = None
+
+    def begin(self) -> None:
+        pass
 
     def preview(self, *, diff: bool = False) -> int:
         return self._show("preview", *(["--diff"] if diff else []))

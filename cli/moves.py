@@ -80,7 +80,7 @@ def preview(
     as_json: options.Json = False,
 ) -> None:
     """Show what `up` would do: to the data, to the service, to the window."""
-    here = _begin(context)
+    here = _begin(context, goes_on=not (as_json or impact_only))
     plan = plan_of(here, here.stack)
     if save_plan is not None:
         from reconciler import clock, savedplan
@@ -169,10 +169,12 @@ def undo(
         _go(here, told, release, wish, Asking("undo", reason, message, text), yes=yes)
 
 
-def _begin(context: typer.Context) -> Context:
-    """The context of a command that decides: its imports go on while the key is derived."""
+def _begin(context: typer.Context, *, goes_on: bool = True) -> Context:
+    """The context of a command that decides. Where it goes on to Pulumi, the key of the state is
+    derived while the imports go on."""
     here = Context.of(context)
-    _ = here.backend
+    if goes_on:
+        here.backend.begin()
     from reconciler import program  # noqa: F401
 
     return here

@@ -191,6 +191,7 @@ def operate(here: Session) -> int:
         )
         refused.exit_code = UNCONFIRMED
         raise refused
+    stack.begin()
     for assignment in getattr(given, "config", []):
         from cli import stackconfig
 

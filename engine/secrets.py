@@ -18,8 +18,8 @@ CHECK_TEXT = "pulumi"
 class Passphrase:
     """Encrypts and decrypts for one stack.
 
-    The derivation takes a third of a second, so it starts at once on its own thread (hashlib lets
-    the interpreter go) and is waited for at the first use.
+    The derivation takes a third of a second: it is left until the first use, or started by
+    `begin` on its own thread (hashlib lets the interpreter go).
     """
 
     def __init__(self, passphrase: str, salt: str | None = None) -> None:
@@ -40,9 +40,20 @@ class Passphrase:
             self._salt = base64.b64decode(parts[1])
         self._cipher: Any = None
         self._checked = salt is None
-        # Not a daemon: one that is still deriving when the interpreter ends aborts the process.
-        self._ready = threading.Thread(target=self._derive)
-        self._ready.start()
+        self._ready: threading.Thread | None = None
+        self._guard = threading.Lock()
+
+    def begin(self) -> None:
+        """Have the key derived beside what the caller does next."""
+        self._deriving()
+
+    def _deriving(self) -> threading.Thread:
+        with self._guard:
+            if self._ready is None:
+                # Not a daemon: one still deriving as the interpreter ends aborts the process.
+                self._ready = threading.Thread(target=self._derive)
+                self._ready.start()
+            return self._ready
 
     def _derive(self) -> None:
         key = _key(self._passphrase, self._salt)
@@ -51,7 +62,7 @@ class Passphrase:
         self._cipher = AESGCM(key)
 
     def _use(self) -> Any:
-        self._ready.join()
+        self._deriving().join()
         if not self._checked and self._given is not None:
             self._checked = True
             if self._open(self._given.split(":", 2)[2]) != CHECK_TEXT:

@@ -39,10 +39,6 @@ class Stack:
         for key in ("secretsprovider", "encryptedkey"):
             if settings.get(key) and settings[key] != "passphrase":
                 raise NotInEngine(f"the secrets provider of {self.path.name} ({key})")
-        salt = settings.get("encryptionsalt")
-        # The key is derived beside the imports; the state will need it.
-        if salt and self.has_passphrase:
-            self._secrets = Passphrase(self._given_passphrase() or "", salt)
 
     # ---- config --------------------------------------------------------------------------------
 
@@ -111,6 +107,11 @@ class Stack:
         self.backend.save(snapshot.write(self.secrets.encrypt, self.secrets.salt), durable)
 
     # ---- secrets -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """For what will read the state: the key is derived beside the imports."""
+        if self._settings().get("encryptionsalt") and self.has_passphrase:
+            self.secrets.begin()
 
     @property
     def secrets(self) -> Passphrase:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from cli import configpaths, stackconfig
 from cli.display import PlainDisplay
+from engine import secrets
 from engine.errors import EngineError
 from engine.operations import preview, refresh, up
 from engine.options import Options
@@ -108,13 +111,33 @@ def test_a_passphrase_of_another_stack_is_refused(official: Stack) -> None:
         Stack(official.project, "dev", "other").config()
 
 
+def test_no_key_is_derived_before_a_secret_is_asked_for(
+    official: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derive, derived = hashlib.pbkdf2_hmac, []
+
+    def counted(*given: Any) -> bytes:
+        derived.append(given[1])
+        return derive(*given)
+
+    secrets._key.cache_clear()
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
+    stack = Stack(official.project, "dev", "golden")
+    assert stackconfig.get(stack, "plain", path=False) == "hello"
+    assert derived == []
+    for _ in range(2):
+        stack.begin()
+    assert stack.config()["golden:pw"] == "s3cret"
+    assert derived == [b"golden"]
+
+
 def test_an_altered_ciphertext_is_refused() -> None:
-    secrets = Passphrase("p")
-    head, _, body = secrets.encrypt("word").rpartition(":")
+    ours = Passphrase("p")
+    head, _, body = ours.encrypt("word").rpartition(":")
     altered = f"{head}:{'B' if body[0] == 'A' else 'A'}{body[1:]}"
     with pytest.raises(EngineError):
-        secrets.decrypt(altered)
-    assert Passphrase("p", secrets.salt).decrypt(secrets.encrypt("word")) == "word"
+        ours.decrypt(altered)
+    assert Passphrase("p", ours.salt).decrypt(ours.encrypt("word")) == "word"
 
 
 def test_other_backends_are_refused_by_name(
