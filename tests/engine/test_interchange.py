@@ -123,7 +123,8 @@ def test_no_key_is_derived_before_a_secret_is_asked_for(
     secrets._key.cache_clear()
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
     stack = Stack(official.project, "dev", "golden")
-    assert stackconfig.get(stack, "plain", path=False) == "hello"
+    assert stack.exists()
+    assert stack.secret_keys() == {"golden:pw", "golden:obj"}
     assert derived == []
     for _ in range(2):
         stack.begin()
