@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.helping import Helping
 from bench.images import mark
 from bench.machine import ask
-from bench.report import PAGE, quick_look, write
+from bench.report import BEHIND, PAGE, behind_the_ingress, put_chapter, quick_look, write
 from bench.results import Results
 from bench.shares import PARTS, Budget, Share
 from bench.sizes import Sizes
@@ -32,6 +32,8 @@ from bench.sweeping import sweep
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ("storing", "sizes", "helper", "catalog", "ingress", "stopping")
 DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
+
+DOCS = ROOT / "docs"
 
 
 class Log:
@@ -65,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
                 failed = Bench(options, results, say).carry_out()
                 write(results, folder := _place_of_report(options, results))
                 say(f"written: {folder / PAGE}")
+                if _alone_in_docs(options, results, folder):
+                    put_chapter(DOCS / PAGE, BEHIND, list(behind_the_ingress(results)))
+                    say(f"written: {DOCS / PAGE}, {BEHIND.strip('# ')}")
                 if failed:
                     raise BenchError(f"not measured: {', '.join(failed)}; --resume tries again")
             finally:
@@ -160,7 +165,13 @@ def _place_of_report(options: argparse.Namespace, results: Results) -> Path:
     """A quick look does not replace the figures of a whole run."""
     wanted = set(PARTS) - {"helper"}  # beside the point: it has no goal and no peer
     whole = options.scale == 1.0 and wanted <= results.ended and not quick_look(results)
-    return options.report or (ROOT / "docs" if whole else options.folder)
+    return options.report or (DOCS if whole else options.folder)
+
+
+def _alone_in_docs(options: argparse.Namespace, results: Results, folder: Path) -> bool:
+    """Whether the ingress's chapter, which needs no peer, goes into the page without the rest."""
+    measured = "ingress" in options.parts and "ingress" in results.ended
+    return measured and options.scale == 1.0 and folder == options.folder and not options.report
 
 
 class Bench:

@@ -3,22 +3,28 @@
 python -m bench.ingress [--scale 0.1]   measures one round and prints it
 
 Clients ask a web service 500 times a second, each over a connection of its own, while a PostgreSQL
-of 1 GiB goes forward on a fork and back again. Then a release comes that acknowledges every order
-and never gets healthy; what was acknowledged meanwhile is looked for in the database afterwards.
+of 1 GiB goes forward on a fork and back again. Nobody is to wait longer than connections were
+held; so of those who came since then the longest wait is looked for, and whether the service has
+the head-room (one that can do no more than what comes in could never work off a queue).
+
+Then a release comes that acknowledges every order and never gets healthy; what was acknowledged
+meanwhile is looked for in the database afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench import prober
@@ -27,6 +33,7 @@ from bench.errors import BenchError
 from bench.grounds import disk
 from bench.images import mark
 from bench.peers import OURS, ROOT
+from bench.prober import Attempt
 from bench.project import Project, free_port
 from bench.results import Results, Series
 from bench.shares import Share
@@ -36,11 +43,18 @@ CHAPTER = "ingress"
 RATE, ORDERS_RATE = 500.0, 50.0
 MOVES = ("forward", "back")
 ASKED, FAILED, LONGEST, HELD = "requests", "failed requests", "seconds longest wait", "seconds held"
+BEYOND, AT_REST = "seconds waited beyond the hold", "seconds longest wait before the move"
+HEAD_ROOM = "answers in the second after the hold"
 ACKNOWLEDGED, LOST = "orders acknowledged", "acknowledged orders lost"
 FAILING = "failing release"
 SIZE = GIB
 _BEFORE, _AFTER = 2.0, 2.0
+_LATE = 0.25
+"""By so much what is said can be heard later than it was so."""
 _DEADLINE = "6"
+
+
+Move = Callable[[Callable[[str], None]], None]
 
 
 @dataclass
@@ -99,21 +113,28 @@ class Ingress:
 
     def _round(self, project: Project) -> None:
         project.new()
-        self._move(project, "forward", lambda: project.lockstep("up", "--yes"))
-        self._move(project, "back", lambda: project.lockstep("rollback", "--yes"))
+        self._move(project, "forward", partial(_typed, project, "up"))
+        self._move(project, "back", partial(_typed, project, "rollback"))
         self._failing(project)
 
-    def _move(self, project: Project, name: str, move: Callable[[], None]) -> None:
-        answers = self.work / "answers.txt"
+    def _move(self, project: Project, name: str, move: Move) -> None:
+        answers, hold = self.work / "answers.txt", Hold()
         with clients(project, RATE, answers):
+            began = time.monotonic()
             time.sleep(_BEFORE)
-            move()
+            moved = time.monotonic()
+            move(hold.hear)
             time.sleep(_AFTER)
         attempts = prober.read(answers)
+        longest = longest_wait(attempts, hold.begun, math.inf)
         self._add(name, ASKED, len(attempts))
         self._add(name, FAILED, sum(not a.good for a in attempts))
-        self._add(name, LONGEST, max((a.ended - a.sent for a in attempts), default=0.0))
-        self._add(name, HELD, held(project))
+        self._add(name, AT_REST, longest_wait(attempts, began, moved))
+        self._add(name, HELD, hold.seconds)
+        self._add(name, LONGEST, longest)
+        self._add(name, BEYOND, max(0.0, longest - hold.seconds))
+        answered = [a for a in attempts if a.good and 0 <= a.ended - hold.ended < 1]
+        self._add(name, HEAD_ROOM, len(answered))
 
     def _failing(self, project: Project) -> None:
         answers, orders = self.work / "answers.txt", self.work / "orders.txt"
@@ -180,11 +201,30 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def held(project: Project) -> float:
-    """Seconds for which the last switch held connections, as the log has it."""
-    heard: list[str] = []
-    project.lockstep("log", "--json", heard=heard.append)
-    return float(json.loads("\n".join(heard))["entries"][0]["downtime_seconds"] or 0.0)
+def _typed(project: Project, word: str, heard: Callable[[str], None]) -> None:
+    project.lockstep(word, "--yes", heard=heard)
+
+
+@dataclass
+class Hold:
+    """For how long connections were held, as `lockstep` says it, and until when, by this machine's
+    monotonic clock."""
+
+    seconds: float = 0.0
+    ended: float = math.inf
+
+    def hear(self, line: str) -> None:
+        if found := re.search(r"connections were held for ([0-9.]+) s", line):
+            self.seconds, self.ended = float(found[1]), time.monotonic()
+
+    @property
+    def begun(self) -> float:
+        return self.ended - self.seconds - _LATE
+
+
+def longest_wait(attempts: Iterable[Attempt], since: float, until: float) -> float:
+    """Of those who asked in this time; 0.0 for nobody."""
+    return max((a.ended - a.sent for a in attempts if since <= a.sent < until), default=0.0)
 
 
 def main(argv: list[str] | None = None) -> int:

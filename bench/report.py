@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from bench import catalog, helping, stopping, storing
-from bench.goals import Goal, goals, ground_name, largest, number
+from bench import catalog, helping, ingress, stopping, storing
+from bench.goals import Goal, behind, goals, ground_name, largest, number
 from bench.grounds import LOOPED
 from bench.plot import svg
 from bench.results import Figure, Results, Series
@@ -60,6 +61,7 @@ def page(results: Results) -> Iterator[str]:
             yield from _storing(results, title(subject), subject)
     yield from _helping(results)
     yield from catalog.page(results)
+    yield from behind_the_ingress(results)
     yield from _method(machine, facts, results.parts)
 
 
@@ -139,6 +141,59 @@ def _stopping(results: Results) -> Iterator[str]:
         yield ""
         yield from table(["file system", "at rest", "while a fork is prepared"], latency)
         yield ""
+
+
+BEHIND = "## Behind the ingress"
+
+
+def behind_the_ingress(results: Results) -> Iterator[str]:
+    """The chapter `ingress` with its own goals and its own date: it can be measured alone."""
+    part = results.parts.get(ingress.CHAPTER)
+    subject = largest(results, ingress.CHAPTER, "postgres-")
+    if part is None or subject is None:
+        return
+    yield BEHIND
+    yield ""
+    yield (
+        f"Measured on {part['date']} at commit {part['commit']} (`python -m bench --only "
+        f"ingress`): {ingress.RATE:.0f} requests/s over fresh connections, a {title(subject)} "
+        "forward on a fork and back; then a release that acknowledges orders and never gets "
+        "healthy. The highest figure of all rounds, of the head-room the lowest."
+    )
+    yield ""
+    yield from goals_table(list(behind(results)))
+    yield ""
+    rows = []
+    for move in ingress.MOVES:
+        of = partial(_ingress_figure, results, subject, move)
+        rows.append(
+            [
+                move,
+                _seconds(of(ingress.AT_REST, max)),
+                _seconds(of(ingress.HELD, max)),
+                _seconds(of(ingress.LONGEST, max)),
+                ABSENT if (room := of(ingress.HEAD_ROOM, min)) is None else f"{room.value:.0f}",
+            ]
+        )
+    head = ["", "longest wait before", "held", "longest wait", "answers in the second after"]
+    yield from table(head, rows)
+    yield ""
+
+
+def _ingress_figure(
+    results: Results, subject: str, move: str, what: str, of: Callable[[Sequence[float]], float]
+) -> Figure | None:
+    wanted = Series(ingress.CHAPTER, subject, "lockstep", f"{move}: {what}")
+    values = next((values for series, values in results.values() if series == wanted), [])
+    return Figure(of(values), len(values)) if values else None
+
+
+def put_chapter(page: Path, heading: str, chapter: Sequence[str]) -> None:
+    """Replace a chapter of a page that was written before; nothing else of it changes."""
+    before, found, rest = page.read_text().partition(f"\n{heading}\n")
+    _, more, after = rest.partition("\n## ") if found else ("", "", "")
+    lines = "\n".join(chapter).rstrip()
+    page.write_text(f"{before.rstrip()}\n\n{lines}\n" + (f"\n## {after}" if more else ""))
 
 
 def _of(figure: Figure | None, floor: Figure | None) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from bench import load, plot, prober, shares, sizes, stopping, storing
+from bench import ingress, load, plot, prober, shares, sizes, stopping, storing
 from bench.errors import BenchError
 from bench.goals import Goal, goals, number
+from bench.ingress import Hold, longest_wait
 from bench.prober import Attempt
-from bench.report import goals_table, page, table, title, write
+from bench.report import (
+    BEHIND,
+    behind_the_ingress,
+    goals_table,
+    page,
+    put_chapter,
+    table,
+    title,
+    write,
+)
 from bench.results import Figure, Results, Series
 from bench.stopping import FLOOR
 
@@ -163,7 +174,7 @@ def test_numbers_have_three_digits_that_count(value: float, text: str) -> None:
 
 def test_every_goal_is_listed_though_nothing_was_measured(results: Results) -> None:
     found = goals(results)
-    assert len(found) == 28
+    assert len(found) == 30
     assert {goal.reached for goal in found} == {None}
     lines = list(goals_table(found))
     assert len(lines) == 2 + len(found)
@@ -297,6 +308,53 @@ def test_a_part_that_is_measured_anew_takes_the_place_of_its_figures(results: Re
         assert "at commit def;" in "\n".join(page(found))
     results.begin_part("sizes", [("sizes", "disk")], date="2026-01-02", commit="abc", rounds=5)
     assert any("storing-postgres 2026-01-01 (def), sizes" in line for line in page(results))
+
+
+def test_the_ingress_s_chapter_is_put_into_a_page_by_itself(
+    results: Results, tmp_path: Path
+) -> None:
+    """With its goals; its figures are the worst of all rounds."""
+
+    def of(what: str) -> Series:
+        return Series(ingress.CHAPTER, "postgres-1024", "lockstep", f"forward: {what}")
+
+    results.begin_part(ingress.CHAPTER, [], date="2026-11-22", rounds=2, commit="abc")
+    for asked, held, longest in ((9000, 2.0, 2.1), (8000, 1.0, 1.75)):
+        measured(
+            results,
+            (of(ingress.ASKED), asked),
+            (of(ingress.FAILED), 0),
+            (of(ingress.HELD), held),
+            (of(ingress.LONGEST), longest),
+            (of(ingress.BEYOND), longest - held),
+            (of(ingress.HEAD_ROOM), asked / 5),
+        )
+    page, chapter = tmp_path / "page.md", list(behind_the_ingress(results))
+    page.write_text("# A page\n\n## One\n\nfirst\n\n## Two\n\nlast\n")
+
+    put_chapter(page, BEHIND, chapter)
+    put_chapter(page, "## One", ["## One", "", "another"])
+    put_chapter(page, BEHIND, chapter)
+
+    text = page.read_text()
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == ["# A page", "## One", "## Two", BEHIND]
+    assert "another" in text
+    assert "first" not in text
+    assert "failed requests | ≤ 0  | 0  | of 9000 | 2 | yes |" in text
+    assert "beyond the hold | ≤ 0.25 s | 0.75 s | 2.10 s : 2.00 s | 2 | **no** |" in text
+    assert "| forward | - | 2.00 s | 2.10 s | 1600 |" in text
+
+
+def test_what_is_said_of_a_hold_is_heard() -> None:
+    hold = Hold()
+    hold.hear("   stopping shop-prod-001 (2 services)")
+    assert longest_wait([Attempt(1.0, 9.0, good=True)], hold.begun, math.inf) == 0
+    hold.hear("   connections were held for 1.25 s")
+    assert hold.seconds == 1.25
+    asked = [Attempt(hold.begun - 0.1, hold.ended + 9, good=True)]
+    asked.append(Attempt(hold.begun + 0.1, hold.begun + 1.6, good=True))
+    assert longest_wait(asked, hold.begun, math.inf) == pytest.approx(1.5)
 
 
 def test_tables_have_as_many_cells_in_each_line() -> None:
