@@ -62,7 +62,8 @@ def _changes(plan: Plan) -> Table:
         made.add_row(Text("" if name == before else name, style="bold"), _before_after(text))
         before = name
     if made.row_count and plan.outlook.unchanged:
-        made.add_row(Text("unchanged", style="dim"), Text(impact.some(plan.outlook.unchanged, 12)))
+        word = "same image" if plan.move is Move.ADOPT else "unchanged"
+        made.add_row(Text(word, style="dim"), Text(impact.some(plan.outlook.unchanged, 12)))
     return made
 
 
@@ -110,10 +111,17 @@ def _facts(plan: Plan) -> Table:
     return made
 
 
+def _window(plan: Plan) -> Iterable[tuple[str, str, str]]:
+    if plan.prune:
+        yield "prune", f"{', '.join(plan.prune)} (out of the window)", "yellow"
+    for number, (releases, why) in enumerate(impact.window(plan.keep)):
+        yield "keep" if number == 0 else "", f"{releases}: {why}", ""
+
+
 def _rows(plan: Plan) -> Iterable[tuple[str, str, str]]:
     """(name, text, style) of every line below the datasets."""
     if any(dataset.set_aside for dataset in plan.datasets.values()):
-        yield "set aside", f"stays sealed; `{impact.UNDO}` brings it back", ""
+        yield "set aside", f"{impact.where_aside(plan)}; `{impact.UNDO}` brings it back", ""
     if plan.downtime_estimate_seconds is not None and plan.move is not Move.STAY:
         yield "downtime", impact.downtime(plan), ""
     if plan.disk.needed:
@@ -122,10 +130,10 @@ def _rows(plan: Plan) -> Iterable[tuple[str, str, str]]:
     for line in plan.hooks:
         name, _, text = line.partition(": ")
         yield name, text, ""
-    if plan.prune:
-        yield "prune", f"{', '.join(plan.prune)} (out of the window)", "yellow"
-    for number, (releases, why) in enumerate(impact.window(plan.keep)):
-        yield "keep" if number == 0 else "", f"{releases}: {why}", ""
+    for number, debt in enumerate(plan.debts):
+        yield "owed" if number == 0 else "", f"{debt}: `up` makes it good", ""
+    if not plan.refusals:  # nothing leaves then, and who is told so at night has enough to read
+        yield from _window(plan)
     for warning in plan.warnings:
         yield "warning", warning, "yellow"
     for refusal in plan.refusals:

@@ -136,7 +136,7 @@ def _show(done: Rehearsal) -> None:
     if ready:
         out.print(Text(f"ready      {ready}"))
     for result in done.gates:
-        out.print(Text(f"gate       {result}"))
+        out.print(Text(f"gate       {str(result).removeprefix('gate ')}"))
     for name, why in done.held_back.items():
         out.print(Text(f"held back  {name}: {why}"))
     for hook in done.hooks_not_run:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 
-from reconciler import imagehold, names, refusals, retention
+from reconciler import imagehold, names, refusals, retention, saying
 from reconciler.config import Stack, Wish
 from reconciler.errors import Exit
 from reconciler.facts import Facts
@@ -125,7 +125,6 @@ class _Decision:
             )
             if move is Move.REPAIR
             else (),
-            says=self._says_stand(move, live),
         )
 
     def _as_it_is(self, live: World, dataset: Dataset) -> DatasetPlan:
@@ -143,21 +142,6 @@ class _Decision:
             driver=dataset.driver,
             shared=dataset.shared,
         )
-
-    def _says_stand(self, move: Move, live: World) -> str:
-        if move is Move.STAY:
-            return f"{live.release} is live; nothing to do"
-        if self.now.facts.unfinished is not None:
-            return (
-                f"a switch to {self.now.facts.unfinished} was not finished: it is put right first"
-            )
-        if self.now.state.stopped:
-            return f"{live.release} was stopped by hand: it is started again"
-        if not self.now.broken(live):
-            wrong = "; ".join(self.now.facts.ingress)
-            return f"{live.release} is live, but {wrong}: the ingress is put right"
-        broken = ", ".join(self.now.broken(live))
-        return f"{live.release} is live, but {broken} stand still or are missing: started again"
 
     # going somewhere ------------------------------------------------------------------------
 
@@ -188,7 +172,7 @@ class _Decision:
             new_world=new_world,
             datasets=datasets,
             problems=tuple(problems),
-            says=self._says_go(move, record),
+            says=saying.going(self.now, move, record, datasets),
             adopted=adopted,
         )
 
@@ -284,7 +268,7 @@ class _Decision:
         new_world: bool,
         datasets: Mapping[str, DatasetPlan],
         problems: tuple[Refusal, ...],
-        says: str,
+        says: str = "",
         adopted: bool = False,
     ) -> Plan:
         disk, no_space = refusals.disk(self.now, datasets)
@@ -294,6 +278,9 @@ class _Decision:
         kept, prune = self._window(target if moving else self.now.state.live_release, moving)
         downtime = self._downtime(move, datasets)
         wish = self.now.wish
+        debts = self._debts(leftovers)
+        if not says and self.now.live is not None:
+            says = saying.standing(self.now, move, self.now.live, (*debts, *prune))
         usable = tuple(
             k.release
             for k in kept
@@ -311,7 +298,7 @@ class _Decision:
             images=usable,
             keep=kept,
             prune=prune,
-            debts=self._debts(leftovers, prune),
+            debts=debts,
             leftovers=leftovers,
             adopt_project=self.now.stack.project if adopted else None,
             adopted_release=self.now.adopted_release if adopted else None,
@@ -353,12 +340,11 @@ class _Decision:
             if not w.removed and not w.adopted and w.name not in needed
         )
 
-    def _debts(self, leftovers: tuple[str, ...], prune: tuple[str, ...]) -> tuple[str, ...]:
+    def _debts(self, leftovers: tuple[str, ...]) -> tuple[str, ...]:
         unsaved = [
             f"{d.release}'s {name} is not in the store yet" for d, name in self.now.state.debts()
         ]
-        unpruned = [f"{release} has left the window" for release in prune]
-        return (*unsaved, *unpruned, *(f"{world} is not needed any more" for world in leftovers))
+        return (*unsaved, *(f"{world} is not needed any more" for world in leftovers))
 
     def _newest_failed(self) -> str | None:
         """The newest failed world, kept for a look until the next success."""
@@ -407,8 +393,10 @@ class _Decision:
         ][-10:]
         if not measured:
             copied = sum(d.bytes or 0 for d in datasets.values() if d.action is Action.FORK)
-            guess = round(2.0 + copied / (1 << 30), 1)
-            return _Downtime(guess, "a guess from sizes: no such switch was measured")
+            slowest = max((deaf.grace for deaf in self.now.facts.deaf), default=0.0)
+            guess = round(2.0 + copied / (1 << 30) + slowest, 1)
+            graces = " and grace periods" if slowest else ""
+            return _Downtime(guess, f"a guess from sizes{graces}: no such switch was measured")
         worst, count = max(measured), len(measured)
         says = (
             f"median of this stack's last {count} switches {move.value}, worst {worst:.1f} s"
@@ -469,29 +457,6 @@ class _Decision:
             others = f" ({', '.join(users)})" if users else ""
             return [f"shared dataset {planned.name} is restored for everybody who uses it{others}"]
         return []
-
-    def _says_go(self, move: Move, record: Release) -> str:
-        live = self.now.state.live_release
-        match move:
-            case Move.FIRST:
-                return f"nothing is live: {record.name} becomes the first release"
-            case Move.ADOPT:
-                return (
-                    f"the compose project {self.now.stack.project} that runs now is adopted as "
-                    f"{self.now.adopted_release}, then {record.name} goes live with its data"
-                )
-            case Move.FORWARD:
-                return f"{live} -> {record.name}: a new release; the data goes along on a fork"
-            case Move.BACK if self.now.stack.settings.data == "keep" and self.now.wish is None:
-                return f"{live} -> {record.name}: back, with the data as it is now"
-            case Move.BACK:
-                return f"{live} -> {record.name}: back, with the data {record.name} left"
-            case _ if self.now.wish is not None:
-                return f"{record.name} stays live; a restore of its data was asked for"
-            case _ if self.now.live is not None and self.now.other_way(self.now.live):
-                return f"{record.name} stays live and its ports change hands, as `ingress` says"
-            case _:
-                return f"{record.name} stays live and gets its changed secrets"
 
 
 def _as_made(planned: DatasetPlan, generation: str, number: int) -> DatasetPlan:

@@ -235,6 +235,12 @@ class Docker:
             raise DockerFailed(f"container {container_id[:12]} does not exist any more")
         return values.details(said)
 
+    def command(self, container_id: str) -> tuple[str, ...]:
+        """What a container was started with, entrypoint first; it may say a secret. Nothing where
+        there is none."""
+        said = self._inspect(container_id) or {}
+        return (*([said["Path"]] if said.get("Path") else []), *(said.get("Args") or ()))
+
     def start(self, container_id: str) -> None:
         """Start a container, or let one that is frozen go on. Raises PortTaken when a port it
         publishes is not free (yet)."""
@@ -380,6 +386,7 @@ class Docker:
         stdin: str | None = None,
         timeout: float = 30,
         user: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> ExecResult:
         """Run a command in a running container; one that takes longer than `timeout` is killed
         and has code 124."""
@@ -387,7 +394,11 @@ class Docker:
         deadline = time.monotonic() + timeout
         with self._mapped_container("exec in", container_id):
             made = api.exec_create(
-                container_id, list(argv), stdin=stdin is not None, user=user or ""
+                container_id,
+                list(argv),
+                stdin=stdin is not None,
+                user=user or "",
+                environment=dict(environment or {}),
             )
             stream = api.exec_start(made["Id"], socket=True)
             ended, out, err = converse(stream, stdin, deadline)
@@ -399,12 +410,20 @@ class Docker:
         return ExecResult(-1 if code is None else int(code), out, err)
 
     @contextmanager
-    def session(self, container_id: str, argv: Sequence[str]) -> Iterator[Conversation]:
+    def session(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[Conversation]:
         """Start a command in a running container and talk to it; it is ended on exit, and loses
         its standard input when this process dies."""
         api = self._api
         with self._mapped_container("exec in", container_id):
-            made = api.exec_create(container_id, list(argv), stdin=True)
+            made = api.exec_create(
+                container_id, list(argv), stdin=True, environment=dict(environment or {})
+            )
             stream = api.exec_start(made["Id"], socket=True)
         talk = Conversation(stream, f"{argv[0]} in container {self._name(container_id)}")
         try:

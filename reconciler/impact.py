@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.outlook import Outlook, ServiceChange
-from reconciler.plan import Count, DatasetPlan, Kept, Plan, Refusal
+from reconciler.plan import Action, Count, DatasetPlan, Kept, Plan, Refusal
 
 SCHEMA = 1
 MOST_COUNTS = 6
@@ -52,6 +52,7 @@ def document(plan: Plan, release_left: str | None) -> dict[str, Any]:
             "store_free_bytes": plan.disk.store_free,
         },
         "hooks": list(plan.hooks),
+        "owed": list(plan.debts),
         "prune": list(plan.prune),
         "keep": kept(plan.keep),
         "warnings": list(plan.warnings),
@@ -142,6 +143,7 @@ def lines(plan: Plan) -> list[str]:
     if plan.disk.needed:
         found.append(f"  disk: {size(plan.disk.needed)} needed, {size(plan.disk.free)} free")
     found += [f"  {line}" for line in plan.hooks]
+    found += [f"  owed: {debt}" for debt in plan.debts]
     if plan.prune:
         found.append(f"  leaves the window: {', '.join(plan.prune)}")
     found += [f"  kept: {releases} ({why})" for releases, why in window(plan.keep)]
@@ -200,6 +202,16 @@ def set_aside(planned: DatasetPlan) -> list[str]:
     )
 
 
+def where_aside(plan: Plan) -> str:
+    """What becomes of what is set aside."""
+    ways = {d.action is Action.IN_PLACE for d in plan.datasets.values() if d.set_aside}
+    if ways == {True}:
+        return "is captured into the store before it is changed"
+    return (
+        "stays sealed" if ways == {False} else "stays sealed, or is captured before it is changed"
+    )
+
+
 def comes_back(planned: DatasetPlan) -> list[str]:
     """What the source has more than the live data."""
     missing = {
@@ -214,7 +226,8 @@ def comes_back(planned: DatasetPlan) -> list[str]:
 
 def _counted(what: str, more: int, count: Count | None) -> str:
     about = "about " if count is not None and count.estimated else ""
-    amount = size(more) if what == "bytes" else f"{more} {what}"
+    word = what.removesuffix("s") if what == "files" and more == 1 else what
+    amount = size(more) if what == "bytes" else f"{more} {word}"
     if count is None or count.then is None:
         return f"{about}{amount}"
     now, then = (size(n) if what == "bytes" else str(n) for n in (count.now, count.then))

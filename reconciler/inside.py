@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 from reconciler.docker import Docker
 from reconciler.masking import masked
 from snapshots.counts import Counts
-from snapshots.drivers import ExecResult, Session
+from snapshots.drivers import ExecResult, Session, way_in
 from snapshots.errors import EngineFailed, shown
 
 MOST_COUNTS, LONGEST_NAME = 20_000, 200
@@ -40,10 +41,16 @@ class Inside:
     def __call__(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30
     ) -> ExecResult:
-        return self.docker.exec(self.container_id, argv, stdin=stdin, timeout=timeout)
+        return self.docker.exec(
+            self.container_id, argv, stdin=stdin, timeout=timeout, environment=self._way_in
+        )
 
     def session(self, argv: Sequence[str]) -> AbstractContextManager[Session]:
-        return self.docker.session(self.container_id, argv)
+        return self.docker.session(self.container_id, argv, environment=self._way_in)
+
+    @cached_property
+    def _way_in(self) -> Mapping[str, str]:
+        return way_in(self.docker.command(self.container_id))
 
     def frozen(self, seconds: float) -> AbstractContextManager[None]:
         return self.docker.frozen([self.container_id], seconds)

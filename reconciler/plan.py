@@ -126,7 +126,7 @@ class Plan:
     keep: tuple[Kept, ...] = ()
     prune: tuple[str, ...] = ()
     debts: tuple[str, ...] = ()
-    """What `kept` has to make good although nothing moves: one sentence each."""
+    """What `kept` has to make good although nothing moves, beside `prune`: one sentence each."""
     leftovers: tuple[str, ...] = ()
     """Worlds that nothing declares any more and Pulumi may not know: `kept` removes them."""
     adopt_project: str | None = None

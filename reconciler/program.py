@@ -213,7 +213,11 @@ class Program:
         if record is None or plan.move in (Move.STAY, Move.REPAIR):
             return plan
         live = facts.records.get(self.state.live_release or "")
-        differs = releasediff.between(live, record)
+        if plan.move is Move.ADOPT:
+            running = facts.containers.get(self.stack.project, ())
+            differs = releasediff.adopting([c for c in running if not c.one_off], record)
+        else:
+            differs = releasediff.between(live, record)
         warnings = (*plan.warnings, *releasediff.warnings(plan, differs))
         return replace(plan, outlook=differs, warnings=warnings)
 
@@ -272,7 +276,7 @@ class Program:
         made = {w: self._world(w, releases, images, hooks) for w in plan.worlds}
         live = self._live(made.get(plan.to_world or ""), hooks)
         kept = Kept(
-            {"due": plan.move is not Move.STAY or bool(plan.debts)},
+            {"due": plan.move is not Move.STAY or bool(plan.debts or plan.prune)},
             pulumi.ResourceOptions(depends_on=[live], hooks=hooks.paying),
         )
         self._latest_tags(live, kept)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from reconciler import compose
+from reconciler.facts import Container
 from reconciler.outlook import EngineJump, Migrations, Outlook, ServiceChange
 from reconciler.plan import Action, Move, Plan
 from reconciler.release import Image, Release
@@ -37,6 +38,24 @@ def between(before: Release | None, after: Release) -> Outlook:
     )
 
 
+def adopting(running: Iterable[Container], after: Release) -> Outlook:
+    """What differs from a plain compose project that runs, as far as its containers tell."""
+    runs: dict[str, set[str]] = {}
+    for container in running:
+        runs.setdefault(container.service, set()).add(container.image_id)
+    services = []
+    for name in sorted({*runs, *compose.services(after.model)}):
+        image = after.images.get(name)
+        if name not in runs or image is None:
+            word = "added" if name not in runs else "removed"
+            services.append(ServiceChange(name, word, ("", _image(after, name)) if image else None))
+        elif runs[name] != {image.id}:
+            was = ", ".join(sorted(_short(i) for i in runs[name]))
+            services.append(ServiceChange(name, "changed", (was, _image(after, name))))
+    told = {change.service for change in services}
+    return Outlook(tuple(services), unchanged=tuple(sorted({*runs} - told)))
+
+
 def _services(
     before: Release, after: Release, old: dict[str, Any], new: dict[str, Any]
 ) -> Iterator[ServiceChange]:
@@ -61,7 +80,11 @@ def _defined(body: Any) -> Any:
 def _image(release: Release, service: str) -> str:
     """`postgres:16 (1a2b3c4d5e6f)`."""
     image = release.images.get(service)
-    return f"{_name(image)} ({image.id.removeprefix('sha256:')[:12]})" if image else ""
+    return f"{_name(image)} ({_short(image.id)})" if image else ""
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:12]
 
 
 def _name(image: Image) -> str:

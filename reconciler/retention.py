@@ -34,7 +34,8 @@ def retain(
             reasons[release].append(reason)
 
     keep(live, "live")
-    keep(previous, "previous")
+    if previous != live:
+        keep(previous, "previous")
     were_live = {r: None for r in reasons if state.was_live(r) or r == live}
     in_window = list(were_live)[-window.last :]
     for release in in_window:

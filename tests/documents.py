@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import jsonschema
+from jsonschema.exceptions import best_match
 
 from cli import schemas
 from cli.main import common_first
@@ -15,7 +16,10 @@ from tests import reference
 
 def insist(arguments: Sequence[str], document: Any) -> None:
     """Raises when a document is not what the schema of the command that printed it says."""
-    jsonschema.validate(document, _schema(command(arguments)))
+    name = command(arguments)
+    wrong = best_match(jsonschema.Draft202012Validator(_schema(name)).iter_errors(document))
+    if wrong is not None:
+        raise AssertionError(f"{name} --json, {wrong.json_path}: {wrong.message}")
 
 
 @cache

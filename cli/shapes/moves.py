@@ -168,6 +168,7 @@ class Preview(Document):
     downtime: Downtime
     disk: Disk
     hooks: list[str]
+    owed: list[str] = Field(description="what an `up` makes good although it switches nothing")
     prune: list[str]
     keep: list[Kept]
     warnings: list[str]

@@ -10,7 +10,7 @@ from snapshots.drivers.command import CommandDriver
 from snapshots.drivers.mysql import MysqlDriver
 from snapshots.drivers.postgres import PostgresDriver
 from snapshots.drivers.questdb import QuestdbDriver
-from snapshots.drivers.redis import RedisDriver
+from snapshots.drivers.redis import RedisDriver, way_in
 from snapshots.drivers.sqlite import SqliteDriver
 from snapshots.errors import Unsupported
 
@@ -25,6 +25,7 @@ __all__ = [
     "detect",
     "driver_for",
     "looks_like",
+    "way_in",
 ]
 
 _ENGINES: tuple[Driver, ...] = (

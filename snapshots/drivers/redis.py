@@ -4,9 +4,11 @@ hides the data noticed."""
 from __future__ import annotations
 
 import re
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from snapshots.drivers.base import (
@@ -29,8 +31,8 @@ _PASSING = re.compile(rb"temp-.*\.(rdb|aof)|.*\.manifest\.tmp|temp_.*\.manifest"
 _IN_USE = re.compile(rb"^file (\S+) seq \d+ type [bi]", re.M)
 _ERROR = re.compile(r"\A\(?(error|ERR|NOPERM|MISCONF|LOADING|Could not connect)")
 
-# The password comes from the container's environment and stays in there (the server hides its own
-# command line); commands come by standard input.
+# The password comes from the container's environment, or from the command that it was started with
+# (`way_in`; the server hides its own command line); commands come by standard input.
 WAY_IN = r"""
 if [ -z "${REDISCLI_AUTH:-}" ]; then
   if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE")
@@ -74,6 +76,17 @@ file=$1/$2
 [ -f "$file" ] || { echo 0 keys read; exit 0; }
 redis-check-rdb "$file"
 """
+
+
+def way_in(command: Sequence[str]) -> dict[str, str]:
+    """Variables for a client in a container that was started with this command: its password,
+    where only the command says it, as `redis-server --requirepass ...` does."""
+    words = list(command)
+    if words[:2] in (["sh", "-c"], ["bash", "-c"]) and len(words) > 2:
+        with suppress(ValueError):  # quotes that never end
+            words = shlex.split(words[2])
+    found = dict(pairwise(words)).get("--requirepass", "")
+    return {"REDISCLI_AUTH": found} if found and not found.startswith("$") else {}
 
 
 class RedisDriver(DirectoryDriver):

@@ -92,7 +92,7 @@ def test_a_document_that_lacks_something_is_not_valid() -> None:
 def test_a_member_that_no_schema_has_is_found_by_our_tests_and_borne_by_readers() -> None:
     document = {"schema": 1, "url": "http://127.0.0.1:8642", "more": 1}
     jsonschema.validate(document, schemas.of("serve"))
-    with pytest.raises(jsonschema.ValidationError, match="more"):
+    with pytest.raises(AssertionError, match="more"):
         insist(["serve", "--json"], document)
 
 

@@ -11,6 +11,7 @@ import pytest
 from reconciler import impact, migrations, releasediff
 from reconciler.compose import placeholder
 from reconciler.errors import BadInput
+from reconciler.facts import Container
 from reconciler.outlook import EngineJump, Migrations, Outlook, ServiceChange
 from reconciler.plan import Action, Count, DatasetPlan, Kept, Move, Plan
 from reconciler.release import ConfigFile, Dataset, Image, Kind, Mount, Release
@@ -225,3 +226,23 @@ def test_diagnostics_and_output_tell_the_same_facts() -> None:
     output = impact.output(plan)
     assert [fact for fact in facts if fact not in json.dumps(output)] == []
     assert output["says"] == plan.says
+
+
+def test_an_adopted_project_is_told_by_the_images_that_run() -> None:
+    """Nothing that runs already is called new; what it does not run is, and the other way round."""
+    after = a_release(1, {"web": WEB, "db": DB, "worker": WEB}, {"web": "b" * 64, "db": "c" * 64})
+
+    def runs(service: str, image: str) -> Container:
+        return Container(
+            service, service, "shop", service, "running", 0, "no", f"sha256:{image * 64}", {}
+        )
+
+    found = releasediff.adopting([runs("db", "c"), runs("web", "a"), runs("mail", "d")], after)
+    assert found == Outlook(
+        services=(
+            ServiceChange("mail", "removed"),
+            ServiceChange("web", "changed", ("a" * 12, f"shop-web ({'b' * 12})")),
+            ServiceChange("worker", "added", ("", f"shop-web ({'a' * 12})")),
+        ),
+        unchanged=("db",),
+    )

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.docker import connect
+from reconciler.inside import Inside
 from snapshots.compare import tree_equal
-from snapshots.drivers import driver_for
+from snapshots.drivers import driver_for, way_in
 from snapshots.errors import EngineFailed
 from snapshots.fork import Fork
 from tests.snapshots.engines import (
@@ -19,6 +21,7 @@ from tests.snapshots.engines import (
     REDIS,
     REDIS_AOF,
     Engine,
+    docker,
     insist,
     insist_on_images,
     login,
@@ -280,6 +283,25 @@ def test_fault_76_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
 PASSWORD = "s p'a$ce"
 
 
+@pytest.mark.parametrize(
+    ("command", "password"),
+    [
+        (["redis-server", "--appendonly", "yes", "--requirepass", "a b"], "a b"),
+        (["docker-entrypoint.sh", "redis-server", "--requirepass", "x"], "x"),
+        (["sh", "-c", "redis-server --requirepass 'a b' --save ''"], "a b"),
+        (["sh", "-c", "redis-server --requirepass $REDIS_PASSWORD"], None),
+        (["sh", "-c", "redis-server --requirepass 'a"], None),
+        (["redis-server", "--requirepass"], None),
+        (["redis-server"], None),
+        ([], None),
+    ],
+)
+def test_a_password_may_stand_in_the_command_alone(
+    command: list[str], password: str | None
+) -> None:
+    assert way_in(command).get("REDISCLI_AUTH") == password
+
+
 @pytest.mark.parametrize("variable", ["REDISCLI_AUTH", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", ""])
 def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str) -> None:
     driver = driver_for("redis")
@@ -301,6 +323,11 @@ def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str)
         if not variable:
             with pytest.raises(EngineFailed, match="REDISCLI_AUTH"):
                 driver.probe(run)
+            # Docker knows the command; what the drivers are given in a stack reads it there.
+            inside = Inside(connect(), docker("inspect", "-f", "{{.Id}}", run.name).stdout.strip())
+            assert driver.probe(inside) == {"db0": 0}
+            with driver.live(inside, data):
+                pass
             return
         assert driver.probe(run) == {"db0": 0}
         with driver.live(run, data):
