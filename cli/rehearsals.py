@@ -16,6 +16,7 @@ from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
     from reconciler.rehearsal import Copied, Rehearsal
+    from reconciler.rehearsalhooks import RehearsedHook
 
 _NICE = 10
 _SHOWN = 8
@@ -39,7 +40,8 @@ def rehearse(
 
     What runs notices nothing: the copies are made at the pace that it bears, the rehearsal has
     networks of its own and no port. Services with `start: after-commit`, and those with rights on
-    the host, are not started. Exit code 1 when the release does not pass its proof.
+    the host, are not started. Hooks that work in its containers are run, on the copies; others are
+    not. Exit code 1 when the release does not pass its proof.
     """
     from reconciler import rehearsal
 
@@ -90,7 +92,8 @@ def document(done: Rehearsal) -> dict[str, Any]:
         "passed": done.passed,
         "problem": done.problem,
         "refusals": list(done.refusals),
-        "hooks_not_run": list(done.hooks_not_run),
+        "hooks": [asdict(hook) for hook in done.hooks],
+        "hooks_not_run": list(dict.fromkeys(hook.name for hook in done.hooks if not hook.ran)),
         "steps": done.steps,
         "datasets": {copied.dataset: _dataset(copied) for copied in done.datasets},
         "services": done.services,
@@ -139,8 +142,9 @@ def _show(done: Rehearsal) -> None:
         out.print(Text(f"gate       {str(result).removeprefix('gate ')}"))
     for name, why in done.held_back.items():
         out.print(Text(f"held back  {name}: {why}"))
-    for hook in done.hooks_not_run:
-        out.print(Text(f"not run    hook {hook}", style="yellow"))
+    for hook in done.hooks:
+        for line, style in _hook(hook):
+            out.print(Text(line, style=style))
     for name, wrong in done.log_errors.items():
         out.print(Text(f"log        {name}: {wrong.count} lines speak of errors", style="yellow"))
         for line in wrong.last:
@@ -152,6 +156,20 @@ def _show(done: Rehearsal) -> None:
     word = "passed its proof" if done.passed else "did not pass its proof"
     data = f"copies of the data of {done.live}" if done.live else "copies of the data"
     out.print(Text(f"{done.release} {word} on {data}; everything is removed again"))
+
+
+def _hook(hook: RehearsedHook) -> Iterator[tuple[str, str]]:
+    """What became of it and the last that it said: lines with their styles."""
+    what = f"{hook.name} ({hook.at}{f' of {hook.of}' if hook.of else ''})"
+    if not hook.ran:
+        yield f"not run    hook {what}: {hook.why}", ""
+        return
+    passed = hook.result == "passed"
+    why = "" if passed else f": {hook.why}"
+    result = f"hook       {what} {hook.result}{why} ({hook.seconds:.1f} s)"
+    yield result, "" if passed else "yellow"
+    for line in hook.output.splitlines():
+        yield f"           {line}", "dim"
 
 
 def _differences(copied: Copied) -> Iterator[str]:

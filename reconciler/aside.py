@@ -70,10 +70,44 @@ class Aside:
         except Busy:
             return True
 
+    def volume_name(self, dataset: str) -> str:
+        """What the scratch volume of a dataset is called."""
+        return f"{self.world}_{dataset}"
+
     def volume(self, dataset: str) -> str:
         """A scratch volume for a dataset, made where it is missing; its name."""
-        name = f"{self.world}_{dataset}"
-        return self.docker.create_volume(name, {self.label: self.owner}).name
+        return self.docker.create_volume(self.volume_name(dataset), {self.label: self.owner}).name
+
+    def model(
+        self,
+        release: Release,
+        secrets: Mapping[str, str],
+        *,
+        datasets: Iterable[str],
+        created: Collection[str] = (),
+        shape: Callable[[Model, str], Model],
+        one_off: bool = False,
+    ) -> Model:
+        """What Compose creates its containers from, or (`one_off`) runs one of a service.
+
+        `shape`: gets the model of a world, and the folder of its config files as Compose reads
+        it, and says what is created of it.
+        """
+        folder = places.files(self.catalog, self.world)
+        model = worldmodel.world_model(
+            release,
+            project=self.stack.project,
+            stack=self.stack.name,
+            world=self.world,
+            volumes={name: self.volume(name) for name in datasets},
+            created=created,
+            networks={},
+            files=folder,
+            secrets=secrets,
+            engine_api=self.docker.api_version,
+            one_off=one_off,
+        )
+        return shape(model, str(folder).replace("$", "$$"))
 
     def create(
         self,
@@ -87,24 +121,10 @@ class Aside:
     ) -> None:
         """Create containers of a release, on the scratch volumes of these datasets, not started.
 
-        `created`: datasets whose volumes an image may fill; `shape`: gets the model of a world,
-        and the folder of its config files as Compose reads it, and says what is created of it.
+        `created`: datasets whose volumes an image may fill; `shape`: see `model`.
         """
         places.write_files(self.catalog, self.world, release)
-        folder = places.files(self.catalog, self.world)
-        model = worldmodel.world_model(
-            release,
-            project=self.stack.project,
-            stack=self.stack.name,
-            world=self.world,
-            volumes={name: self.volume(name) for name in datasets},
-            created=created,
-            networks={},
-            files=folder,
-            secrets=secrets,
-            engine_api=self.docker.api_version,
-        )
-        wanted = shape(model, str(folder).replace("$", "$$"))
+        wanted = self.model(release, secrets, datasets=datasets, created=created, shape=shape)
         composer.create(self.world, wanted, hide=secrets.values())
         given = worldmodel.injected(release, secrets)
         worlds.inject(self.docker, self.docker.containers(project=self.world), given)

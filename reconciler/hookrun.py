@@ -133,14 +133,17 @@ def _one_off(
     limit: float,
 ) -> Ran:
     """`docker compose run` in the world, with its image, generations and networks."""
-    from reconciler import worlds
-
     one_off, record = declared.hook.run, scene.record(declared.hook.side(at))
     assert one_off is not None
     if world.adopted or record is None:
         why = "was adopted" if world.adopted else "has no record that can be read"
         return Ran("failed", 0.0, why=f"{world.name} {why}: no one-off container can be run in it")
-    model = worlds.one_off_model(scene.stack, scene.catalog, scene.docker, record, world)
+    if scene.rehearsed is not None:
+        model = scene.rehearsed()
+    else:
+        from reconciler import worlds
+
+        model = worlds.one_off_model(scene.stack, scene.catalog, scene.docker, record, world)
     try:
         done = Compose(scene.stack.root).run_once(
             world.name,

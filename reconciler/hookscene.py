@@ -56,6 +56,8 @@ class Scene:
     """dataset -> its volume or folder where it has no generation."""
     old_ran: Callable[[], bool] = lambda: True
     """Whether any container of the old world ran when the move began."""
+    rehearsed: Callable[[], Mapping[str, Any]] | None = None
+    """In a rehearsal: the compose model of its world, for one-off containers."""
 
     def world(self, side: Side) -> World | None:
         return self.old if side is Side.OLD else self.new
@@ -174,6 +176,7 @@ def facts(
             "at": at,
             "phase": at.phase,
             "dry": dry,
+            "rehearsal": scene.rehearsed is not None,
             "project": scene.stack.project,
             "stack": scene.stack.name,
             "move": scene.move,

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reconciler.hooktable import PLACES, At, Failure, Side
 from reconciler.plan import Action, Move
-from reconciler.setting import Setting
+from reconciler.setting import Setting, Word
 
-Command = Annotated[tuple[str, ...], Field(min_length=1)]
+Command = Annotated[tuple[Word, ...], Field(min_length=1)]
 _PREVIEWED = frozenset({At.PRE_PREPARE, At.POST_PREPARE, At.PRE_STOP})
 """Where the world of the hook runs already when a preview is made."""
 
@@ -40,7 +40,7 @@ class Call(Setting):
     path: str = Field("/", description="with `port`")
     service: str = Field("", description="with `port`: whose; the hook's own if not said")
     method: Literal["POST", "PUT", "GET"] = Field("POST", description="GET sends no facts")
-    headers: dict[str, str] = Field({}, description="${NAME} is the value of secrets.NAME")
+    headers: dict[str, Word] = Field({}, description="${NAME} is the value of secrets.NAME")
     status: tuple[int, ...] = Field((), description="answers that let pass; any 2xx if not said")
 
     @model_validator(mode="after")
@@ -72,6 +72,9 @@ class Hook(Setting):
     world: Side | None = Field(None, description="by the table if not said")
     repeatable: bool = Field(False, description="may be run again after a crash")
     preview: bool = Field(False, description="asked by a preview as well, with `dry: true`")
+    rehearse: bool | None = Field(
+        None, description="run by `rehearse` as well; if not said, what works in its world alone"
+    )
     secrets: tuple[str, ...] = Field((), description="secrets whose values its facts have")
 
     @field_validator("at", mode="before")
@@ -123,6 +126,11 @@ class Hook(Setting):
     def in_world(self) -> bool:
         """Whether it needs a container of the world."""
         return self.exec is not None or (self.http is not None and not self.http.url)
+
+    @property
+    def acts_outside(self) -> bool:
+        """Whether it does more than work in a container of its world."""
+        return self.command is not None or (self.http is not None and bool(self.http.url))
 
     def side(self, at: At) -> Side:
         """The world that it works in."""

@@ -16,7 +16,7 @@ from functools import partial
 
 from reconciler import (
     allowed,
-    hookscene,
+    clock,
     hostworld,
     memory,
     places,
@@ -26,17 +26,22 @@ from reconciler import (
 )
 from reconciler.aside import Aside
 from reconciler.catalog import Catalog
+from reconciler.compose import Model
 from reconciler.config import Stack
 from reconciler.data import Data
 from reconciler.docker import Compose, Docker
 from reconciler.errors import LockstepError, Refused
 from reconciler.gates.results import GateResult
 from reconciler.handover import HandOver
+from reconciler.hookscene import Scene
+from reconciler.hooktable import At
 from reconciler.hostworld import HostWorld, Service
 from reconciler.inside import Inside
+from reconciler.ledger import World
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.proof import Proof, returned, told_to_host
 from reconciler.reach import Fork, capture_live, driver_for, restore
+from reconciler.rehearsalhooks import RehearsalHooks, RehearsedHook
 from reconciler.rehearsalplan import Wrong
 from reconciler.release import Release
 from reconciler.services import Services, in_parallel
@@ -90,8 +95,8 @@ class Rehearsal:
     """copy, create, prove, count, remove -> seconds."""
     refusals: tuple[str, ...] = ()
     """Why `up` would be refused all the same."""
-    hooks_not_run: tuple[str, ...] = ()
-    """The user's hooks: they may act on what is live, so a rehearsal runs none."""
+    hooks: list[RehearsedHook] = field(default_factory=list)
+    """The user's hooks, in the order of their places: run, or held back and why."""
 
     @property
     def passed(self) -> bool:
@@ -121,10 +126,12 @@ def carry_out(
     with aside.alone():
         for name in aside.clear():
             say(f"removed {name}, which a rehearsal left that did not end")
-        work = _Rehearsing(stack, catalog, docker, composer, plan, release, secrets, say, aside)
+        work = _Rehearsing(
+            stack, catalog, docker, composer, plan, release, secrets, say, aside, outgoing
+        )
         work.insist_on_room()
         try:
-            return work.carry_out(outgoing=outgoing)
+            return work.carry_out()
         finally:
             work.remove()
 
@@ -141,10 +148,11 @@ class _Rehearsing:
         secrets: Mapping[str, str],
         say: Say,
         aside: Aside,
+        outgoing: bool,
     ) -> None:
         self.stack, self.catalog, self.docker, self.composer = stack, catalog, docker, composer
         self.plan, self.release, self.secrets, self.say = plan, release, secrets, say
-        self.aside = aside
+        self.aside, self.outgoing = aside, outgoing
         self.services = Services(docker, say, hide=secrets.values())
         self.data = Data(stack, catalog, docker, say)
         state = catalog.state()
@@ -154,7 +162,12 @@ class _Rehearsing:
             self.live.release if self.live else None,
             held_back=rehearsalplan.held_back(release.model),
             refusals=tuple(refusal.message for refusal in plan.refusals),
-            hooks_not_run=tuple(d.name for d in hookscene.declared(stack.settings, release)),
+        )
+        self.hooks = RehearsalHooks(
+            self._scene(),
+            lambda text: say(self.services.masked(text)),
+            held=self.result.held_back,
+            extend=self.services.extend,
         )
 
     @property
@@ -185,19 +198,20 @@ class _Rehearsing:
                 next_step="lockstep prune   shows what could go",
             )
 
-    def carry_out(self, *, outgoing: bool) -> Rehearsal:
+    def carry_out(self) -> Rehearsal:
         before = self._counts_of_live()
         try:
             with self._step("copy"):
                 for planned in self.plan.datasets.values():
                     self._copy(planned, before.get(planned.name, {}))
             with self._step("create"):
-                world = self._create(outgoing=outgoing)
+                world = self._create()
             with self._step("prove"):
                 self._prove(world, before)
         except _FORESEEN as error:
             text = getattr(error, "message", None) or str(error)
             self.result.problem = self.services.masked(text)
+        self.result.hooks = self.hooks.report()
         with self._step("count"):
             self._look_at_what_it_did()
         return self.result
@@ -313,7 +327,7 @@ class _Rehearsing:
 
     # the world ------------------------------------------------------------------------------
 
-    def _create(self, *, outgoing: bool) -> HostWorld:
+    def _create(self) -> HostWorld:
         world = self.aside.world
         self.say(f"creating the containers of {world}")
         worlds.insist_on_images(self.docker, self.release, self.release.images)
@@ -321,17 +335,47 @@ class _Rehearsing:
             self.composer,
             self.release,
             self.secrets,
-            datasets=[d.name for d in self.release.datasets.values() if d.mounts],
+            datasets=self._mounted,
             created={c.dataset for c in self.result.datasets if c.how == "empty"},
-            shape=lambda model, files: rehearsalplan.beside(
-                model,
-                self.result.held_back.keys(),
-                label=(self.aside.label, self.aside.owner),
-                files=files,
-                outgoing=outgoing,
-            ),
+            shape=self._beside,
         )
         return hostworld.look(self.docker, world, self.release, self.stack.settings)
+
+    @property
+    def _mounted(self) -> list[str]:
+        return [d.name for d in self.release.datasets.values() if d.mounts]
+
+    def _beside(self, model: Model, files: str) -> Model:
+        return rehearsalplan.beside(
+            model,
+            self.result.held_back.keys(),
+            label=(self.aside.label, self.aside.owner),
+            files=files,
+            outgoing=self.outgoing,
+        )
+
+    def _one_off_model(self) -> Model:
+        """What Compose makes a hook's container from."""
+        return self.aside.model(
+            self.release, self.secrets, datasets=self._mounted, shape=self._beside, one_off=True
+        )
+
+    def _scene(self) -> Scene:
+        """What the user's hooks are told of: a move from the live world to the rehearsal's."""
+        volumes = {name: self.aside.volume_name(name) for name in self._mounted}
+        return Scene(
+            stack=self.stack,
+            catalog=self.catalog,
+            docker=self.docker,
+            move=self.plan.move.value,
+            started=clock.now("milliseconds"),
+            old=self.live,
+            new=World(self.aside.world, self.release.name, volumes, ""),
+            old_record=self._live_record(),
+            new_record=self.release,
+            actions={name: d.action.value for name, d in self.plan.datasets.items()},
+            rehearsed=self._one_off_model,
+        )
 
     def _prove(self, world: HostWorld, before: Mapping[str, Mapping[str, int]]) -> None:
         """As a switch does it, but for what is said to nobody: nothing goes live."""
@@ -370,11 +414,14 @@ class _Rehearsing:
             proof_seconds=self.stack.settings.deadline,
             gates=proof.acts(held, (), answers),
             on_answer=answers,
+            hooks=self.hooks,
         ).carry_out()
         in_parallel(self.services.insist_on_standing, world)
         proof.last_look(held)
         for engine in self.data.engines(world, self.release, None):
             self.data.insist_on_content(engine, self._held(engine.dataset, before))
+        self.hooks.boundary(At.POST_PROVE)
+        self.hooks.boundary(At.PRE_COMMIT)
 
     def _held(self, dataset: str, before: Mapping[str, Mapping[str, int]]) -> Mapping[str, int]:
         """What a copy of the live data must not have lost."""

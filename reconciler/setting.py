@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Setting(BaseModel):
     """A part of the stack's settings: a key nobody knows is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_text(value: Any) -> Any:
+    """Fractions are left alone, and so refused: 1.10 would become 1.1."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+Word = Annotated[str, BeforeValidator(_as_text)]
+"""A text that may look like a number, or like true: `config set --path` stores it as such."""
 
 
 def _can_be_read(hooks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

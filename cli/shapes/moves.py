@@ -218,6 +218,16 @@ class LogErrors(Shape):
     last: list[str]
 
 
+class RehearsedHook(Shape):
+    name: str
+    at: str
+    of: str = Field(description="its service or dataset")
+    result: str = Field(description="passed, failed, timed-out, held-back or not-reached")
+    seconds: Seconds
+    why: str = Field(description="why it was held back; else the last of what it said")
+    output: str = Field(description="its last lines")
+
+
 class Rehearsal(Document):
     """`rehearse`."""
 
@@ -226,7 +236,8 @@ class Rehearsal(Document):
     passed: bool
     problem: str
     refusals: list[str] = Field(description="what `up` would be refused for")
-    hooks_not_run: list[str]
+    hooks: list[RehearsedHook]
+    hooks_not_run: list[str] = Field(description="names of those held back or not reached")
     steps: dict[str, float]
     datasets: dict[str, RehearsedDataset]
     services: dict[str, float] = Field(description="service -> seconds until it was ready")

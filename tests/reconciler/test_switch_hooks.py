@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import debts, hookpreview, observe, switch
+from reconciler import debts, hookpreview, observe, rehearsal, switch
 from reconciler.errors import DebtsUnpaid, Refused, Reverted
 from reconciler.hooktable import PLACES, At
 from reconciler.journal import JournalFile
@@ -212,6 +212,13 @@ def test_a_hook_that_fails_does_what_the_table_says(trial: Trial) -> None:
         "service": "web",
         "run": {"command": ["sh", "-c", "echo half >> /data/notes; exit 5"]},
     }
+    rehearsed = rehearsal.carry_out(
+        trial.stack, trial.catalog, trial.docker, trial.compose, trial.plan(), trial.say
+    )
+    assert "hook late (pre-start): ended with exit code 5" in rehearsed.problem
+    assert watched.at() == [], "nothing of a rehearsal works on the host"
+    assert trial.notes() == ["kept"]
+    assert left_over(trial) == []
     watched.let(At.PRE_REVERT, "hang")
     trial.settings["hooks"]["trace"]["timeout"] = 2
     watched.let(At.POST_REVERT, "6")

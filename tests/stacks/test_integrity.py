@@ -3,6 +3,7 @@ content still is, refused where it is not; and drills, which tell beforehand wha
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
@@ -181,6 +182,54 @@ def asked(project: Project) -> Iterator[list[str]]:
         thread.join()
 
 
+IN_ITS_WORLD = {
+    "column": {
+        "at": "pre-start",
+        "moves": ["forward"],
+        "run": {"command": ["sh", "-c", "echo column >> /notes/notes.txt; cat; echo; echo added"]},
+    },
+    "check": {"at": "post-start", "exec": {"command": ["grep", "column", "/notes/notes.txt"]}},
+    "undo": {"at": "pre-start", "moves": ["back"], "run": {"command": ["touch", "/notes/undone"]}},
+}
+OUTSIDE = {
+    "drain": {"at": "pre-stop", "exec": {"command": ["touch", "/notes/drained"], "service": "app"}},
+    "tell": {"at": "pre-start", "command": ["touch", "told"]},
+    "ask": {"at": "post-prove", "command": ["sh", "-c", "cat >> asked; exit 6"], "rehearse": True,
+            "on_failure": "warn", "moves": ["forward"]},
+    "page": {"at": ["pre-start", "post-commit"], "http": {"url": "http://127.0.0.1:9/"}},
+}  # fmt: skip
+
+
+def insist_on_hooks_of_a_rehearsal(stack: Project, found: dict[str, Any]) -> None:
+    """What works in its world was run on the copy; what reaches further only where it says so."""
+    hooks = {f"{hook['name']} {hook['at']}": hook for hook in found["hooks"]}
+    held = {key: hook["why"] for key, hook in hooks.items() if hook["result"] == "held-back"}
+    assert held == {
+        "drain pre-stop": "it works in the world that is left, which a rehearsal leaves alone",
+        "undo pre-start": "it is not meant for this move (forward)",
+        "tell pre-start": "it runs on the host; with `rehearse: true` it is run",
+        "page pre-start": "it calls an address outside; with `rehearse: true` it is run",
+        "page post-commit": "a rehearsal comes to no commit",
+    }
+    column, check, ask = (
+        hooks[key] for key in ("column pre-start", "check post-start", "ask post-prove")
+    )
+    assert (column["result"], check["result"], check["output"]) == ("passed", "passed", "column")
+    said, word = column["output"].splitlines()
+    facts = json.loads((stack.folder / "asked").read_text())
+    assert word == "added"
+    assert said.endswith("}"), "the end of what it printed is kept"
+    assert (ask["result"], ask["why"]) == ("failed", "ended with exit code 6")
+    assert (facts["rehearsal"], facts["release"]) == (True, found["release"])
+    assert facts["world"] == f"{stack.name}-prod-rehearsal"
+    assert facts["generations"]["notes"] == f"{stack.name}-prod-rehearsal_notes"
+    assert found["datasets"]["notes"]["differences"]["bytes"] == [7, 14]
+    assert not (stack.folder / "told").exists()
+    (stack.folder / "asked").unlink()
+    live = [name for name in stack.containers().values() if "-app-" in name]
+    assert docker("exec", live[0], "ls", "/notes").split() == ["notes.txt"]
+
+
 def test_a_rehearsal_proves_a_new_release_and_the_live_world_notices_nothing(
     stack: Project,
 ) -> None:
@@ -205,8 +254,13 @@ volumes:
     stack.compose_file(
         a="volumes:\n  notes:\n=>" + job,
         b='python3", "/app.py"]=>python3", "/app.py"]\n    depends_on: '
-        "{migrate: {condition: service_completed_successfully}}",
+        "{migrate: {condition: service_completed_successfully}}\n    x-lockstep: {hooks: "
+        + json.dumps(IN_ITS_WORLD)
+        + "}",
     )
+    settings = stack.folder / "Pulumi.prod.yaml"
+    hooks = f"config:\n  {stack.name}:hooks: {json.dumps(OUTSIDE)}\n"
+    settings.write_text(settings.read_text().replace("config:\n", hooks))
     newest = stack.new("migrates")
     with asked(stack) as wrong:
         found = stack.run("rehearse", "--json").json()
@@ -214,7 +268,9 @@ volumes:
         stack.compose_file(v='VERSION: "1"=>VERSION: "2"\n      BROKEN: "always"')
         stack.run("config", "set", "deadline", "4")
         broken = stack.new("broken")
-        failed = stack.run("rehearse", code=1)
+        failed = stack.run("rehearse", "--json", code=1)
+        failed_hooks = failed.json()["hooks"]
+    stack.run("config", "rm", "hooks")
     assert wrong == []
     assert standing(stack) == before
     assert stack.volumes() == volumes
@@ -227,6 +283,9 @@ volumes:
     assert db["differences"] == {"postgres.public.orders": [ROWS, ROWS + 1]}
     assert found["datasets"]["uploads"]["how"] == "copied file by file"
     assert found["log_errors"]["migrate"]["last"] == ["no ERROR here"]
+    insist_on_hooks_of_a_rehearsal(stack, found)
+    results = {hook["name"]: hook["result"] for hook in failed_hooks}
+    assert (results["column"], results["check"]) == ("passed", "not-reached")
     assert old["datasets"]["notes"]["action"] == "attach"
     assert old["datasets"]["notes"]["after"]["bytes"] == len("by one\n")
     assert "the health check of app" in failed.err
