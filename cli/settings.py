@@ -95,10 +95,12 @@ def set_value(
     before = here.settings_file.read_bytes()
     here.backend.config_set(key, new, secret=sealed, path=is_path(key, path))
     try:
-        read_stack(here.project, here.stack_name, here.backend.config())
+        stack = read_stack(here.project, here.stack_name, here.backend.config())
     except BadInput:
         replace_file(here.settings_file, before)
         raise
+    for lacks in stack.settings.lacking:
+        here.say(f"until more is said, `up` refuses {lacks}")
 
 
 @app.command("rm")

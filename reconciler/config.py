@@ -18,7 +18,7 @@ from pydantic import (
 from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.gates import written
-from reconciler.gates.written import Gates
+from reconciler.gates.written import SetGates
 from reconciler.notifysettings import Notify, Text
 from reconciler.release import Kind, Strategy
 from reconciler.setting import Hooks
@@ -197,10 +197,10 @@ class Settings(Setting):
     allow: tuple[str, ...] = Field(
         (), description="SERVICE.KEY: what a service may ask of its host, as a refusal names it"
     )
-    gates: dict[str, Gates] = Field(
+    gates: dict[str, SetGates] = Field(
         {}, description="service -> a gate or a list: what it must show before it is live"
     )
-    stackGates: Gates = Field((), description="the same, for the stack as a whole")  # noqa: N815
+    stackGates: SetGates = Field((), description="the same, for the stack as a whole")  # noqa: N815
     ingress: Ingress = Field(Ingress(), description="haproxy or direct, or more about it")
     restore: Wish | None = None
     retry: str | None = Field(
@@ -240,8 +240,13 @@ class Settings(Setting):
     def _gates_are_in_their_place(self) -> Self:
         for service, gates in self.gates.items():
             written.insist_on_place(service, gates)
-        written.insist_on_place("", self.stackGates)
         return self
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What is set only in part. No error of the config, in which one is set after the other;
+        no release is made live before."""
+        return tuple(written.lacking(self.gates, self.stackGates))
 
     def commands(self, dataset: str) -> dict[str, str]:
         """The options of a dataset's driver: the user's own commands by name."""

@@ -163,6 +163,7 @@ class _Decision:
             *refusals.ingress(self.now, record),
             *refusals.vanished(self.now, record, live),
             *refusals.dangers(self.now, record),
+            *refusals.unfinished(self.now),
         ]
         return self._finish(
             move,

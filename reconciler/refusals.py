@@ -51,6 +51,14 @@ def dangers(now: Situation, record: Release) -> list[Refusal]:
     ]
 
 
+def unfinished(now: Situation) -> list[Refusal]:
+    """Gates of the config that were set key by key, and not to their end."""
+    shows = "docs/gates.md says what a gate may say; lockstep config set KEY VALUE   adds to it"
+    return [
+        Refusal(f"config {lacks}", shows, Exit.BAD_INPUT) for lacks in now.stack.settings.lacking
+    ]
+
+
 def quarantine(now: Situation, record: Release) -> list[Refusal]:
     """A release that failed its proof, unless `retry` answers that very failure."""
     failed = now.state.quarantined.get(record.name)

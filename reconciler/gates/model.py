@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     ByteSize,
@@ -16,15 +16,36 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from reconciler.setting import Setting
+from reconciler.setting import Setting, Word
 
-FORMS = ONE, SEVERAL = "one gate", "several gates"
+FORMS = ONE, SEVERAL = "one", "several"
 """Tags of the two forms, which no error message needs."""
 
 Port = Annotated[int, Field(gt=0, lt=65536)]
 Plain = bool | int | float | str
 _TABLE = re.compile(r'[\w$".]+')
+
+
+UNFINISHED = "unfinished"
+"""The type of an error that another key would mend."""
+
+
+def lacking(what: str) -> PydanticCustomError:
+    """The error of a gate that says too little, as one does that is set key by key."""
+    return PydanticCustomError(UNFINISHED, "{what}", {"what": what})
+
+
+def _form(value: Any) -> str:
+    return SEVERAL if isinstance(value, list | tuple) else ONE
+
+
+_T = TypeVar("_T")
+OneOrMore = Annotated[
+    Annotated[_T, Tag(ONE)] | Annotated[tuple[_T, ...], Tag(SEVERAL)], Discriminator(_form)
+]
+"""As it may be written: one, or a list."""
 
 
 def _is_pattern(value: str) -> str:
@@ -39,7 +60,7 @@ class Expected(Setting):
     """What a value must be; all that is said must hold."""
 
     equals: Plain | None = Field(None, description="the value itself; numbers by value")
-    matches: str = Field("", description="a regular expression that is found in it")
+    matches: Word = Field("", description="a regular expression that is found in it")
     greater: float | None = Field(None, description="it is a number above this")
     less: float | None = Field(None, description="it is a number below this")
 
@@ -54,31 +75,31 @@ class Expected(Setting):
 class JsonExpected(Expected):
     """One value in a JSON answer; without more it must be there."""
 
-    path: str = Field(description="like `status`, `items[0].id` or `$.a.b`")
+    path: Word = Field(description="like `status`, `items[0].id` or `$.a.b`")
 
 
 class HttpGate(Setting):
     """A request to the service's own address: passed when it answers as told."""
 
     port: Port = Field(description="inside the container")
-    path: str = Field("/", description="what is asked for")
+    path: Word = Field("/", description="what is asked for")
     method: Literal["GET", "HEAD", "POST"] | None = Field(
         None, description="GET, or POST when there is a body"
     )
     tls: bool = Field(False, description="by HTTPS; whose certificate it is, `certificate` asks")
-    headers: dict[str, str] = Field(
+    headers: dict[str, Word] = Field(
         {}, description="sent with it; `${NAME}` is the value of the stack's secret NAME"
     )
-    body: str | dict[str, Any] | list[Any] | None = Field(
+    body: Word | dict[str, Any] | list[Any] | None = Field(
         None, description="sent with it; an object or a list as JSON; `${NAME}` as in headers"
     )
     status: int | tuple[int, ...] = Field(200, description="one status, or a list of them")
-    contains: str = Field("", description="text in the answer's body")
-    matches: str = Field("", description="a regular expression that is found in the body")
-    header: dict[str, str] = Field(
+    contains: Word = Field("", description="text in the answer's body")
+    matches: Word = Field("", description="a regular expression that is found in the body")
+    header: dict[str, Word] = Field(
         {}, description="header of the answer -> a regular expression found in it"
     )
-    values: JsonExpected | tuple[JsonExpected, ...] = Field(
+    values: OneOrMore[JsonExpected] = Field(
         (), description="in a body of JSON: one or a list of `path` and what is expected there"
     )
     latency: Annotated[float, Field(gt=0)] | None = Field(
@@ -109,28 +130,34 @@ class HttpGate(Setting):
 class LogGate(Setting):
     """What the service says from its start on."""
 
-    must: tuple[str, ...] = Field((), description="regular expressions, each found in some line")
-    never: tuple[str, ...] = Field(
+    must: tuple[Word, ...] = Field((), description="regular expressions, each found in some line")
+    never: tuple[Word, ...] = Field(
         (), description="regular expressions found in no line, asked once more before the commit"
     )
 
     @field_validator("must", "never", mode="before")
     @classmethod
     def _may_be_one(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return value if isinstance(value, list | tuple) else (value,)
 
     @field_validator("must", "never")
     @classmethod
     def _are_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_is_pattern(pattern) for pattern in value)
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.must and not self.never:
+            raise lacking("say must or never")
+        return self
+
 
 class SqlGate(Expected):
     """A query's first value, or a table's rows, read by the client in the service's container."""
 
-    query: str = Field("", description="its first column of its first row is judged")
-    table: str = Field("", description="instead of a query: how many rows it has")
-    database: str = Field(
+    query: Word = Field("", description="its first column of its first row is judged")
+    table: Word = Field("", description="instead of a query: how many rows it has")
+    database: Word = Field(
         "", description="if not named, the one that the container's environment names"
     )
     share_of_before: Annotated[float, Field(gt=0)] | None = Field(
@@ -141,35 +168,39 @@ class SqlGate(Expected):
 
     @model_validator(mode="after")
     def _is_one_question(self) -> Self:
-        if bool(self.query) == bool(self.table):
+        if self.query and self.table:
             raise ValueError("either query or table")
         if self.table and not _TABLE.fullmatch(self.table):
             raise ValueError(f"{self.table!r} is no table's name")
-        if self.share_of_before is not None and not self.table:
+        if self.query and self.share_of_before is not None:
             raise ValueError("share_of_before needs table")
+        if not self.query and not self.table:
+            raise lacking("either query or table")
         if self.says_nothing and self.share_of_before is None:
-            raise ValueError("say what is expected: equals, matches, greater, less")
+            raise lacking("say what is expected: equals, matches, greater, less")
         return self
 
 
 class Reset(Setting):
     """What becomes of a key whose data came back from the past."""
 
-    set: str | None = Field(None, description="the key gets this value")
+    set: Word | None = Field(None, description="the key gets this value")
     delete: bool = Field(False, description="the key is removed")
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
-        if (self.set is None) is not self.delete:
+        if self.set is not None and self.delete:
             raise ValueError("either set or delete")
+        if self.set is None and not self.delete:
+            raise lacking("either set or delete")
         return self
 
 
 class RedisGate(Expected):
     """The value of a key, read by redis-cli in the service's container."""
 
-    key: str = Field(description="which one")
-    field: str = Field("", description="of a hash")
+    key: Word = Field(description="which one")
+    field: Word = Field("", description="of a hash")
     db: Annotated[int, Field(ge=0)] = Field(0, description="the number of the database")
     absent: bool = Field(False, description="the key must not be there")
     reset: Reset | None = Field(
@@ -180,8 +211,11 @@ class RedisGate(Expected):
 
     @model_validator(mode="after")
     def _expects_something(self) -> Self:
-        if self.absent is not self.says_nothing:
-            raise ValueError("say what is expected: equals, matches, greater, less, or absent")
+        what = "say what is expected: equals, matches, greater, less, or absent"
+        if self.absent and not self.says_nothing:
+            raise ValueError(what)
+        if self.says_nothing and not self.absent:
+            raise lacking(what)
         return self
 
 
@@ -205,7 +239,7 @@ class ResourceGate(Setting):
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
         if self.says_nothing:
-            raise ValueError(f"limit something: {', '.join(type(self).model_fields)}")
+            raise lacking(f"limit something: {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -213,14 +247,14 @@ class CertificateGate(Setting):
     """The certificate that a TLS port shows."""
 
     port: Port = Field(description="inside the container")
-    host: str = Field("", description="the name that it must be for; also sent as SNI")
+    host: Word = Field("", description="the name that it must be for; also sent as SNI")
     days: Annotated[float, Field(ge=0)] = Field(14, description="days that it is valid at least")
     trusted: bool = Field(False, description="by an authority that this host trusts")
 
     @model_validator(mode="after")
     def _trust_is_in_a_name(self) -> Self:
         if self.trusted and not self.host:
-            raise ValueError("trusted needs host: trust is in a certificate for a name")
+            raise lacking("trusted needs host: trust is in a certificate for a name")
         return self
 
 
@@ -229,10 +263,10 @@ class Gate(Setting):
 
     http: HttpGate | None = Field(None, description="a request to the service")
     tcp: Port | None = Field(None, description="a port that takes connections")
-    command: tuple[str, ...] = Field(
+    command: tuple[Word, ...] = Field(
         (), description="run in the container, an argument list; passed by exit code 0"
     )
-    host: tuple[str, ...] = Field(
+    host: tuple[Word, ...] = Field(
         (),
         description="run on the host in the stack's folder, an argument list, with facts as JSON "
         "on standard input; passed by exit code 0",
@@ -246,8 +280,8 @@ class Gate(Setting):
     resources: ResourceGate | None = Field(None, description="what it may use")
     certificate: CertificateGate | None = Field(None, description="the certificate of a TLS port")
 
-    name: str = Field("", max_length=60, description="what it is called; what it asks if not said")
-    service: str = Field("", description="only for the stack's own gates: which service is asked")
+    name: Word = Field("", max_length=60, description="what it is called; what it asks if not said")
+    service: Word = Field("", description="only for the stack's own gates: which service is asked")
     severity: Literal["must", "warn"] = Field(
         "must", description="whether a failure reverts the switch, or only warns"
     )
@@ -279,7 +313,7 @@ class Gate(Setting):
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         if not any(self.asks()):
-            raise ValueError(f"it asks nothing: say one of {', '.join(KINDS)}")
+            raise lacking(f"it asks nothing: say one of {', '.join(KINDS)}")
         return self
 
     def asks(self) -> Iterator[tuple[str, Any]]:
@@ -298,16 +332,7 @@ KINDS: Mapping[str, float] = {
 _WARN_RETRIES = 5
 
 
-def _form(value: Any) -> str:
-    return SEVERAL if isinstance(value, list | tuple) else ONE
-
-
-WRITTEN: TypeAdapter[Gate | tuple[Gate, ...]] = TypeAdapter(
-    Annotated[
-        Annotated[Gate, Tag(ONE)] | Annotated[tuple[Gate, ...], Tag(SEVERAL)], Discriminator(_form)
-    ]
-)
-"""As it may be written: one gate, or a list."""
+WRITTEN: TypeAdapter[Gate | tuple[Gate, ...]] = TypeAdapter(OneOrMore[Gate])
 
 
 def insist_on_place(service: str, gates: tuple[Gate, ...]) -> None:
@@ -316,11 +341,16 @@ def insist_on_place(service: str, gates: tuple[Gate, ...]) -> None:
     Raises ValueError.
     """
     for gate in gates:
-        inside = sorted({kind for kind, _ in gate.asks()} - {"host"})
+        asked = inside(gate)
         if service and gate.service:
             raise ValueError(f"gates.{service}: `service` is only for the stack's own gates")
-        if not service and inside and not gate.service:
-            raise ValueError(f"a gate of the stack: say which `service` {inside[0]} asks")
+        if not service and asked and not gate.service:
+            raise ValueError(f"a gate of the stack: say which `service` {asked[0]} asks")
+
+
+def inside(gate: Gate) -> list[str]:
+    """The kinds that ask a container."""
+    return sorted({kind for kind, _ in gate.asks()} - {"host"})
 
 
 def retries(gate: Gate) -> int | None:

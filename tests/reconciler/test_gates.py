@@ -22,13 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from reconciler import config, memory
+from engine import config as conf
+from reconciler import compose, config, memory
 from reconciler.docker import ContainerDetails, Docker, Published, connect
 from reconciler.errors import BadInput
 from reconciler.gates import asking, judging, watching
 from reconciler.gates.asking import Ground
 from reconciler.gates.judging import Answer, Verdict
-from reconciler.gates.model import Gate, LogGate, describe
+from reconciler.gates.model import KINDS, Gate, LogGate, describe
 from tests.reconciler.test_early import service
 
 
@@ -469,6 +470,7 @@ def test_logs() -> None:
         ({"redis": {"key": "x", "absent": True, "equals": 1}}, "say what is expected"),
         ({"redis": {"key": "x", "equals": 1, "reset": {}}}, "either set or delete"),
         ({"resources": {}}, "limit something"),
+        ({"log": {}}, "say must or never"),
         ({"certificate": {"port": 443, "trusted": True}}, "trusted needs host"),
     ],
 )
@@ -483,12 +485,120 @@ def test_what_no_gate_may_say(said: dict[str, Any], problem: str) -> None:
         ({"gates": {"web": {"http": {"prot": 80}}}}, "config gates.web.http.prot of stack prod"),
         ({"gates": {"web": [{"tcp": 80}, {"tcp": "x"}]}}, "config gates.web.1.tcp of stack prod"),
         ({"gates": {"web": {"tcp": 80, "service": "db"}}}, "only for the stack's own gates"),
-        ({"stackGates": {"tcp": 80}}, "say which `service` tcp asks"),
+        ({"gates": {"web": {"http": {"prot": 80}, "passes": 2}}}, "Extra inputs"),
+        ({"gates": {"db": {"sql": {"query": "SELECT 1", "table": "t"}}}}, "either query or table"),
+        ({"gates": {"db": {"redis": {"key": "x", "absent": True, "equals": 1}}}}, "say what is"),
     ],
 )
 def test_the_config_names_the_place(values: dict[str, Any], problem: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=problem):
         config.read("shop", "prod", tmp_path, values)
+
+
+KEY_BY_KEY: dict[str, tuple[list[tuple[str, str]], dict[str, Any]]] = {
+    "http": (
+        [
+            ("gates.web.http.path", "/health"),
+            ("gates.web.http.values.equals", "UP"),
+            ("gates.web.http.values.path", "status"),
+            ("gates.web.http.headers.X-Try", "1"),
+            ("gates.web.http.contains", "200"),
+            ("gates.web.http.latency", "0.5"),
+            ("gates.web.http.port", "8000"),
+        ],
+        {
+            "port": 8000, "path": "/health", "headers": {"X-Try": "1"}, "contains": "200",
+            "values": {"path": "status", "equals": "UP"}, "latency": 0.5,
+        },
+    ),
+    "tcp": ([("gates.web.name", "7"), ("gates.web.tcp", "8000")], {}),
+    "command": ([("gates.web.command[0]", "true"), ("gates.web.command[1]", "1")], {}),
+    "host": ([("stackGates[0].host[0]", "sleep"), ("stackGates[0].host[1]", "0")], {}),
+    "log": ([("gates.web.log.never[0]", "500"), ("gates.web.log.must", "200")],
+            {"never": ["500"], "must": ["200"]}),
+    "health": ([("gates.web.severity", "warn"), ("gates.web.health", "true")], {}),
+    "sql": (
+        [
+            ("gates.db.sql.share_of_before", "0.9"),
+            ("gates.db.sql.database", "42"),
+            ("gates.db.sql.table", "orders"),
+        ],
+        {"share_of_before": 0.9, "table": "orders", "database": "42"},
+    ),
+    "redis": (
+        [
+            ("gates.cache.redis.reset.set", "0"),
+            ("gates.cache.redis.key", "007"),
+            ("gates.cache.redis.equals", "1.50"),
+        ],
+        {"key": "007", "equals": "1.50", "reset": {"set": "0"}},
+    ),
+    "resources": (
+        [("gates.web.resources.memory", "1MiB"), ("gates.web.resources.restarts", "0")],
+        {"memory": 1 << 20, "restarts": 0},
+    ),
+    "certificate": (
+        [
+            ("stackGates[0].certificate.trusted", "true"),
+            ("stackGates[0].certificate.port", "443"),
+            ("stackGates[0].certificate.host", "a.example"),
+            ("stackGates[0].service", "web"),
+        ],
+        {"trusted": True, "port": 443, "host": "a.example"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_can_be_set_key_by_key(kind: str, tmp_path: Path) -> None:
+    """As `pulumi config set --path` stores it: whole numbers and truth as such, all else as text.
+    What is said in part is no gate, and is written to others as it stands."""
+    keys, asked = KEY_BY_KEY[kind]
+    values: dict[str, Any] = {}
+    for number, (key, text) in enumerate(keys, start=1):
+        top, *inside = conf.parse_path(key)
+        assert isinstance(top, str)
+        values[top] = conf.put_path(values.get(top), inside, conf.scalar(text), top)
+        made = config.read("shop", "prod", tmp_path, values)
+        again = config.Stack.model_validate(made.model_dump(mode="json"))
+        gates = [*made.settings.gates.values(), made.settings.stackGates]
+        assert again.settings.lacking == made.settings.lacking
+        assert bool(made.settings.lacking) is (
+            number < len(keys) and kind not in ("command", "host", "log", "resources")
+        ), key
+        assert bool([gate for found in gates for gate in found]) or made.settings.lacking
+    (gate,) = (gate for found in gates for gate in found)
+    assert [name for name, _ in gate.asks()] == [kind]
+    said = gate.model_dump(mode="json", exclude_unset=True)
+    expected = asked or {
+        "tcp": {"name": "7", "tcp": 8000},
+        "command": {"command": ["true", "1"]},
+        "host": {"host": ["sleep", "0"]},
+        "health": {"severity": "warn", "health": True},
+    }[kind]  # fmt: skip
+    assert (said[kind] if asked else said) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "lacks"),
+    [
+        ({"gates": {"db": {"sql": {"table": "t"}}}}, "gates.db.sql: say what is expected"),
+        ({"gates": {"db": [{"tcp": 1}, {"timeout": 3}]}}, "gates.db.1: it asks nothing"),
+        ({"gates": {"web": {"http": {"path": "/"}}}}, "gates.web.http.port: Field required"),
+        ({"stackGates": {"passes": 3}}, "stackGates: it asks nothing"),
+        ({"stackGates": {"tcp": 80}}, "stackGates: say which `service` tcp asks"),
+    ],
+)
+def test_what_a_gate_lacks_is_named(values: dict[str, Any], lacks: str, tmp_path: Path) -> None:
+    (said,) = config.read("shop", "prod", tmp_path, values).settings.lacking
+    assert said.startswith(lacks)
+
+
+def test_a_compose_file_says_the_whole_of_a_gate() -> None:
+    with pytest.raises(BadInput, match="say what is expected"):
+        compose.service_note(
+            {"services": {"db": {"x-lockstep": {"gate": {"sql": {"table": "t"}}}}}}, "db"
+        )
 
 
 def test_what_a_gate_asks_is_said() -> None:
