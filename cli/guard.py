@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from reconciler.guard import Pace
 
 INTERVAL = 10.0
+_DISK_SECONDS = 600.0
+"""Between two looks at the disk, for which the whole config is read."""
 
 
 def guard(
@@ -68,6 +72,7 @@ class _Guard:
         self.catalog = Catalog(bare)
         self.pace = guard.PaceFile(self.catalog)
         self.said = ""
+        self._disk_next = time.monotonic()
 
     def watch(self, interval: float) -> None:
         """Look again and again, until SIGTERM or SIGINT; what is being done then is done to its
@@ -83,6 +88,7 @@ class _Guard:
 
     def look(self) -> int:
         """Look once and put right what has to be; returns an exit code."""
+        self._look_at_disk()
         try:
             return self._look()
         except Exception as error:
@@ -107,6 +113,19 @@ class _Guard:
             )
             return Exit.FAILED
         return self._act()
+
+    def _look_at_disk(self) -> None:
+        """Tell whoever wants to know of a disk that is nearly full; it keeps the guard from
+        nothing."""
+        if time.monotonic() < self._disk_next:
+            return
+        self._disk_next = time.monotonic() + _DISK_SECONDS
+        with suppress(Exception):  # whoever has to act reads the same, and says so
+            here = Context(self.common)
+            if here.stack.settings.notify:
+                from reconciler import notifications
+
+                notifications.tell_of_disk(here.stack, self.catalog)
 
     def _act(self) -> int:
         from reconciler import guard

@@ -151,6 +151,10 @@ def snapshot(
                 here.stack, here.catalog, here.docker, world, group, here.progress, freeze_limit
             )
         )
+    if here.stack.settings.notify:
+        from reconciler import notifications
+
+        notifications.tell_of_disk(here.stack, here.catalog)
     if as_json:
         from cli.releases import print_json
 

@@ -45,7 +45,9 @@ def try_out(
             "with lockstep config set --secret --path 'notify[0].url'"
         )
     story = stories.trial(here.stack, Happening(event))
-    given = notifications.documents(here.stack, here.catalog, receivers, story)
+    given = notifications.documents(
+        here.stack, here.catalog, receivers, story, trial=True, waits=()
+    )
     found = notifications.tell_and_wait(given)
     _show(found, as_json=as_json)
     wrong = [entry.to for entry in found if entry.result != "sent"]
@@ -94,12 +96,14 @@ def _show(found: list[Entry], *, as_json: bool) -> None:
         print_json({"schema": 1, "entries": [entry.model_dump() for entry in found]})
         return
     made = tables.table(
-        "age", "event", "to", "result", "took", "why", right=("age", "took"), wide=("why",)
-    )
+        "age", "event", "to", "result", "tries", "took", "why",
+        right=("age", "tries", "took"), wide=("why",),
+    )  # fmt: skip
     now = datetime.now(UTC)
     for entry in found:
         took = "" if entry.result == "begun" else f"{entry.seconds:.1f} s"
         made.add_row(
-            tables.age_of(entry.at, now), entry.event, entry.to, entry.result, took, entry.why
-        )
+            tables.age_of(entry.at, now), entry.event, entry.to, entry.result,
+            str(len(entry.tries) or ""), took, entry.why,
+        )  # fmt: skip
     tables.console().print(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -32,11 +33,15 @@ from reconciler.plan import Plan
 from reconciler.wording import Story
 
 LIMIT_SECONDS = 30.0
-"""For each receiver; all are told at the same time."""
+"""For each try to tell a receiver; all are told at the same time."""
+WAITS = (5.0, 20.0, 60.0)
+"""Seconds before each other try: after less than four minutes a message is given up."""
 _STARTS_SECONDS = 30.0
 _NOTIFIER = [sys.executable, "-m", "reconciler.notifier"]
 _AGAIN = timedelta(hours=24)
 """After this long a disk that is still nearly full is told again."""
+_disk_told: datetime | None = None
+"""When this process told it: where the disk is full, the log may not have it."""
 
 
 @contextmanager
@@ -89,6 +94,7 @@ def tell_damage(stack: Stack, what: str, next_step: str = "") -> None:
 
 def tell_of_disk(stack: Stack, catalog: Catalog) -> None:
     """Tell of a file system with little room, once a day as long as it has."""
+    global _disk_told
     if not stack.settings.notify:
         return
     with _quietly():
@@ -96,13 +102,30 @@ def tell_of_disk(stack: Stack, catalog: Catalog) -> None:
         folder = next((f for f in places if f.exists()), stack.root)
         state = os.statvfs(folder)
         free = state.f_bavail * state.f_frsize
-        if free >= stack.settings.diskLow:
+        now = datetime.now(UTC)
+        if free >= stack.settings.diskLow or (_disk_told and now - _disk_told < _AGAIN):
             return
-        recent = datetime.now(UTC) - _AGAIN
-        told = [e for e in read_log(catalog) if e.event == Happening.DISK_LOW]
-        if not any(datetime.fromisoformat(e.at) > recent for e in told):
-            story = stories.disk_low(stack, str(folder), free)
-            tell(stack, catalog, (Happening.DISK_LOW,), story)
+        _disk_told = now
+        with _one_at_a_time(catalog):
+            if not _disk_was_told(catalog, now - _AGAIN):
+                story = stories.disk_low(stack, str(folder), free)
+                tell(stack, catalog, (Happening.DISK_LOW,), story)
+
+
+def _disk_was_told(catalog: Catalog, since: datetime) -> bool:
+    told = [e for e in read_log(catalog) if e.event == Happening.DISK_LOW and not e.trial]
+    return any(datetime.fromisoformat(entry.at) > since for entry in told)
+
+
+@contextmanager
+def _one_at_a_time(catalog: Catalog) -> Iterator[None]:
+    """Between processes that look at the same time: a guard and an `up`."""
+    descriptor = os.open(catalog.logs() / ".disk-low.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def tell(
@@ -133,7 +156,8 @@ def tell_and_wait(documents: Sequence[dict[str, Any]]) -> list[Entry]:
 
     def one(document: dict[str, Any]) -> None:
         with _stdin(document) as given, suppress(subprocess.TimeoutExpired):
-            limit = document["limit"] + _STARTS_SECONDS
+            waits = document["waits"]
+            limit = document["limit"] * (1 + len(waits)) + sum(waits) + _STARTS_SECONDS
             subprocess.run(_NOTIFIER, stdin=given, timeout=limit, check=False, **_apart())
 
     if not documents:
@@ -153,9 +177,12 @@ def documents(
     story: Story,
     *,
     outcome: int = 0,
+    trial: bool = False,
     limit: float = LIMIT_SECONDS,
+    waits: Sequence[float] = WAITS,
 ) -> list[dict[str, Any]]:
-    """What the sending process of each receiver is given; no text in it shows a secret."""
+    """What the sending process of each receiver is given; no text in it shows a secret. `trial`:
+    it only tries whether it arrives."""
     secrets = masking.forms(stack.secret_values.values())
     shown = replace(
         story,
@@ -173,9 +200,11 @@ def documents(
                 outcome=outcome,
                 to=receiver.label(n),
                 result="begun",
+                trial=trial,
             ).model_dump(),
             "log": str(log),
             "limit": limit,
+            "waits": list(waits),
             "url": receiver.url,
             "hidden": list(receiver.hidden),
             **_message(stack, receiver, shown),

@@ -1,25 +1,35 @@
 """The process that tells one receiver: `python -m reconciler.notifier`.
 
-It has a session of its own and a limit, so nobody waits for a server, and no server that hangs
-keeps others from being told. The document comes by standard input; what became of it goes to the
-log.
+It has a session of its own and limits, so nobody waits for a server, and no server that hangs
+keeps others from being told. The document comes by standard input; each try goes to the log.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from reconciler import masking, notifylog
+from reconciler.notifylog import Entry, Try
 
 _WHY = 300
 """Characters of what went wrong."""
+
+
+class Unusable(Exception):
+    """No other try would differ."""
+
+
+class NotTaken(Exception):
+    """The server was asked, and did not take it."""
 
 
 def main() -> None:
@@ -27,41 +37,67 @@ def main() -> None:
     os.nice(10)
     document: Mapping[str, Any] = json.load(sys.stdin)
     masking.hide(document["hidden"])
+    with suppress(Exception):  # a try says so; its time is not for this
+        importlib.import_module("apprise")
     began = time.monotonic()
+    tries: tuple[Try, ...] = ()
+    waits = list(document["waits"])
+    while True:
+        tried, final = _try(document)
+        tries = (*tries, tried)
+        final = final or not waits
+        told = {
+            "result": tried.result if final else "again",
+            "why": tried.why,
+            "seconds": round(time.monotonic() - began, 2),
+            "tries": tries,
+        }
+        notifylog.write(Path(document["log"]), Entry.model_validate({**document["entry"], **told}))
+        if final:
+            os._exit(0)  # a try that hangs has a thread
+        time.sleep(waits.pop(0))
 
-    def end(result: str, why: str = "") -> None:
-        seconds = round(time.monotonic() - began, 2)
-        told = {"result": result, "seconds": seconds, "why": masking.masked(why)[:_WHY]}
-        notifylog.write(
-            Path(document["log"]), notifylog.Entry.model_validate({**document["entry"], **told})
-        )
-        os._exit(0)
 
+def _try(document: Mapping[str, Any]) -> tuple[Try, bool]:
+    """One try, and whether it was the last one."""
     limit = float(document["limit"])
-    watch = threading.Timer(limit, end, ("timed-out", f"no answer within {limit:g} s"))
-    watch.daemon = True
-    watch.start()
-    try:
-        why = _send(document)
-    except Exception as error:  # a plugin may raise anything
-        why = f"{type(error).__name__}: {error}"
-    end("sent" if why is None else "failed", why or "")
+    ended: list[tuple[Try, bool]] = []
+
+    def send() -> None:
+        began = time.monotonic()
+        why, final = "", True
+        try:
+            _send(document)
+        except (NotTaken, Unusable) as error:
+            why, final = str(error), isinstance(error, Unusable)
+        except Exception as error:  # a plugin may raise anything
+            why, final = f"{type(error).__name__}: {error}", False
+        seconds = round(time.monotonic() - began, 2)
+        shown = masking.masked(why)[:_WHY]
+        ended.append((Try(result="failed" if why else "sent", seconds=seconds, why=shown), final))
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(limit)
+    late = Try(result="timed-out", seconds=limit, why=f"no answer within {limit:g} s")
+    return ended[0] if ended else (late, False)
 
 
-def _send(document: Mapping[str, Any]) -> str | None:
-    """None when it was taken, else why not."""
+def _send(document: Mapping[str, Any]) -> None:
+    """Raises what keeps it from being taken."""
     import apprise  # what it costs to import, only who sends has to pay
 
     asset = apprise.AppriseAsset(storage_mode=apprise.PersistentStoreMode.MEMORY)
     server = apprise.Apprise(asset=asset)
     if not server.add(document["url"]):
-        return "Apprise cannot use such a URL"
+        raise Unusable("Apprise cannot use such a URL")
     result = server.notify(
         body=document["body"] or document["subject"],
         title=document["subject"],
         body_format=apprise.NotifyFormat.TEXT,
     )
-    return None if result else " ".join(e.message for e in result.logs()) or "not sent"
+    if not result:
+        raise NotTaken(" ".join(e.message for e in result.logs()) or "not sent")
 
 
 if __name__ == "__main__":

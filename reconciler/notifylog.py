@@ -16,6 +16,17 @@ _LARGEST = 1 << 20
 """Bytes; then it is set aside as .1, and the one set aside before goes."""
 
 
+class Try(BaseModel):
+    """One try to deliver a message."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    at: str = Field(default_factory=clock.now)
+    result: str = Field(description="sent, failed or timed-out")
+    seconds: float = 0.0
+    why: str = ""
+
+
 class Entry(BaseModel):
     """What became of one message to one receiver."""
 
@@ -26,9 +37,11 @@ class Entry(BaseModel):
     event: str
     outcome: int = Field(0, description="seq of the ledger's outcome that it told; 0: none")
     to: str
-    result: str = Field(description="begun, sent, failed, timed-out, or not sent")
-    seconds: float = 0.0
+    result: str = Field(description="begun, again (it is tried again), sent, failed, timed-out")
+    seconds: float = Field(0.0, description="from its first try on")
     why: str = ""
+    tries: tuple[Try, ...] = Field((), description="oldest first")
+    trial: bool = Field(False, description="of `lockstep notify test`")
 
 
 def write(path: Path, *entries: Entry) -> None:

@@ -379,6 +379,7 @@ class Program:
 
         with self._lock("up"):
             if world == self.plan.to_world:
+                self._look_at_disk()
                 worlds.make(
                     self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
                 )
@@ -441,6 +442,14 @@ class Program:
                 pulumi.log.warn(warning)
             hostnotes.mark_seen(self.catalog, self.now.facts.restored)
             debts.pay(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
+            self._look_at_disk()
+
+    def _look_at_disk(self) -> None:
+        """Where copies and captures take room; whoever wants to know is told of a full disk."""
+        if self.stack.settings.notify:
+            from reconciler import notifications
+
+            notifications.tell_of_disk(self.stack, self.catalog)
 
 
 class _Hooks:

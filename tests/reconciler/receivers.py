@@ -16,16 +16,17 @@ from aiosmtpd.controller import Controller
 
 
 class Webhook:
-    """Answers `status` to each POST, and keeps what came."""
+    """Answers the first POST with the first status, and so on; then with the last of them. Keeps
+    what came."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, *statuses: int) -> None:
         self.got: list[dict[str, Any]] = []
         got = self.got
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(status)
+                self.send_response(statuses[min(len(got), len(statuses)) - 1])
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -44,8 +45,8 @@ class Webhook:
 
 
 @contextmanager
-def webhook(status: int = 200) -> Iterator[Webhook]:
-    made = Webhook(status)
+def webhook(*statuses: int) -> Iterator[Webhook]:
+    made = Webhook(*(statuses or (200,)))
     thread = threading.Thread(target=made.server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ def stack(folder: Path, **values: Any) -> Stack:
     return config.read("shop", "prod", folder, values)
 
 
-def documents(made: Stack, story: Story, limit: float) -> list[dict[str, Any]]:
+def documents(
+    made: Stack, story: Story, limit: float, waits: tuple[float, ...] = ()
+) -> list[dict[str, Any]]:
     receivers = list(enumerate(made.settings.notify, start=1))
-    return notifications.documents(made, Catalog(made), receivers, story, limit=limit)
+    return notifications.documents(made, Catalog(made), receivers, story, limit=limit, waits=waits)
 
 
 def outcome(kind: type, **more: Any) -> Any:
@@ -62,7 +66,7 @@ def test_each_receiver_is_told_or_the_log_says_why_not(tmp_path: Path) -> None:
             notify=[{"url": url, "name": name} for name, url in urls.items()],
         )
         story = stories.damaged(made, "the pack of hunter2-hunter2 is short", next_step="")
-        found = notifications.tell_and_wait(documents(made, story, limit=4))
+        found = notifications.tell_and_wait(documents(made, story, limit=3))
     assert {e.to: e.result for e in found} == {
         "hook": "sent",
         "mail": "sent",
@@ -82,6 +86,37 @@ def test_each_receiver_is_told_or_the_log_says_why_not(tmp_path: Path) -> None:
     assert log.stat().st_mode & 0o777 == 0o600
     assert TOKEN not in log.read_text()
     assert "hunter2" not in log.read_text() + json.dumps(told) + text
+
+
+def test_a_message_is_tried_again_and_each_try_is_in_the_log(tmp_path: Path) -> None:
+    """A server that is ill for a while gets it in the end, one that hangs may be well the next
+    time, and one that stays ill is given up; a URL that nobody knows is not tried again."""
+    with webhook(500, 200) as ill, webhook(500) as dead, hanging() as deaf:
+        urls = {
+            "ill": f"json://127.0.0.1:{ill.port}/{TOKEN}",
+            "dead": f"json://127.0.0.1:{dead.port}/{TOKEN}",
+            "deaf": f"json://127.0.0.1:{deaf}/{TOKEN}?rto=60&cto=60",
+            "odd": f"nosuchservice://{TOKEN}",
+        }
+        made = stack(tmp_path, notify=[{"url": url, "name": name} for name, url in urls.items()])
+        given = documents(made, stories.damaged(made, "it broke", next_step=""), 2, (0.1,))
+        found = {e.to: e for e in notifications.tell_and_wait(given)}
+    tried = {name: [t.result for t in entry.tries] for name, entry in found.items()}
+    assert tried == {
+        "ill": ["failed", "sent"],
+        "dead": ["failed"] * 2,
+        "deaf": ["timed-out"] * 2,
+        "odd": ["failed"],
+    }
+    assert {name: entry.result for name, entry in found.items()} == {
+        name: results[-1] for name, results in tried.items()
+    }
+    assert (len(ill.got), len(dead.got)) == (2, 2)
+    assert ["500" in t.why for t in found["ill"].tries] == [True, False]
+    lines = notifications.log_path(Catalog(made)).read_text().splitlines()
+    of_dead = [e for e in map(json.loads, lines) if e["to"] == "dead"]
+    assert [e["result"] for e in of_dead] == ["begun", "again", "failed"]
+    assert TOKEN not in "".join(lines)
 
 
 def test_outcomes_are_told_once_by_a_process_of_their_own(tmp_path: Path) -> None:
@@ -117,18 +152,30 @@ def test_outcomes_are_told_once_by_a_process_of_their_own(tmp_path: Path) -> Non
         assert [e.result for e in deaf_ones] == ["begun"]
 
 
-def test_a_full_disk_is_told_once_a_day(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks, and how often; where the log cannot be kept at least once by each process. A
+    trial tells nobody of a disk."""
     with webhook() as hook:
         values = {"notify": [{"url": f"json://127.0.0.1:{hook.port}/"}]}
         low = stack(tmp_path, **values, diskLow="900TiB")
-        notifications.tell_of_disk(low, Catalog(low))
-        hook.await_some(1)
-        notifications.tell_of_disk(low, Catalog(low))
-        roomy = stack(tmp_path, **values, diskLow=0)
-        notifications.tell_of_disk(roomy, Catalog(roomy))
-        found = notifications.read_log(Catalog(low))
-        assert [e.event for e in found] == ["disk-low"]
-        assert "is nearly full" in hook.got[0]["title"]
+        catalog = Catalog(low)
+        story, told = stories.trial(low, Happening.DISK_LOW), list(enumerate(low.settings.notify))
+        notifications.tell_and_wait(
+            notifications.documents(low, catalog, told, story, trial=True, waits=())
+        )
+        notifications.tell_of_disk(stack(tmp_path, **values, diskLow=0), catalog)
+        look = partial(notifications.tell_of_disk, low, catalog)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: look(), range(4)))
+        hook.await_some(2)
+        monkeypatch.setattr(notifications, "_disk_told", None)
+        look()
+        found = notifications.read_log(catalog)
+        assert [(e.event, e.trial) for e in found] == [("disk-low", True), ("disk-low", False)]
+        notifications.log_path(catalog).unlink()
+        look()
+        assert notifications.read_log(catalog) == []
+        assert "is nearly full" in hook.got[1]["title"]
 
 
 def test_nothing_is_done_where_nobody_is_to_be_told(tmp_path: Path) -> None:
