@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from engine import config as conf
+from cli import configpaths
 from reconciler import compose, config, memory
 from reconciler.docker import ContainerDetails, Docker, Published, connect
 from reconciler.errors import BadInput
@@ -556,9 +556,9 @@ def test_each_kind_can_be_set_key_by_key(kind: str, tmp_path: Path) -> None:
     keys, asked = KEY_BY_KEY[kind]
     values: dict[str, Any] = {}
     for number, (key, text) in enumerate(keys, start=1):
-        top, *inside = conf.parse_path(key)
+        top, *inside = configpaths.parse_path(key)
         assert isinstance(top, str)
-        values[top] = conf.put_path(values.get(top), inside, conf.scalar(text), top)
+        values[top] = configpaths.put_path(values.get(top), inside, configpaths.scalar(text), top)
         made = config.read("shop", "prod", tmp_path, values)
         again = config.Stack.model_validate(made.model_dump(mode="json"))
         gates = [*made.settings.gates.values(), made.settings.stackGates]
