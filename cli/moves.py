@@ -326,13 +326,14 @@ def look_after_state(here: Context) -> None:
 
     Raises Busy when a killed command left Pulumi's lock, which either engine would wait for.
     """
+    from cli import stackstate
     from engine.backend import KILLED, Backend
     from engine.errors import NotInEngine
 
     try:
         backend = Backend(here.project, here.stack_name)
         left = backend.left_locks()
-        aside = None if left else backend.set_aside_damaged()
+        aside = None if left else stackstate.set_aside_damaged(backend)
     except NotInEngine:
         return  # kept elsewhere: the official CLI looks after it
     if left:

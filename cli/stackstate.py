@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cli import stackconfig
-from engine.backend import ORGANIZATION
-from engine.errors import EngineError
+from engine import backend as backends
+from engine.backend import ORGANIZATION, Backend
+from engine.errors import EngineError, NotInEngine
 from engine.snapshot import STACK_TYPE, Snapshot
 from engine.stack import Stack
 
@@ -54,10 +57,29 @@ def remove(stack: Stack, *, force: bool = False, keep_config: bool = False) -> N
             "- Run `pulumi destroy` to delete the resources, then run `pulumi stack rm`\n"
             "- Run `pulumi stack rm --force` to override this error"
         )
-    with stack.backend.lock():
-        stack.backend.remove()
+    backend = stack.backend
+    with backend.lock():
+        # The history stays, as the official engine leaves it.
+        for path in (backend.state_file, Path(f"{backend.state_file}.bak")):
+            backends.remove(path)
+        backend.unlock_all()
         if not keep_config:
             stack.path.unlink(missing_ok=True)
+
+
+def set_aside_damaged(backend: Backend) -> Path | None:
+    """Rename a state that cannot be read, so that the stack can be made anew; its new path. Raises
+    NotInEngine for one that only the official engine reads."""
+    try:
+        backend.load()
+    except NotInEngine:
+        raise
+    except EngineError:
+        state = backend.state_file
+        aside = state.with_name(f"{state.name}.damaged.{time.time_ns()}")
+        state.rename(aside)
+        return aside
+    return None
 
 
 def history(stack: Stack, *, show_secrets: bool = False) -> list[dict[str, Any]]:

@@ -109,18 +109,6 @@ class Backend:
             body["latest"] = deployment
         self._write(self.state_file, _json({"version": 3, "checkpoint": body}), durable)
 
-    def set_aside_damaged(self) -> Path | None:
-        """Rename a state that cannot be read, so that the stack can be made anew; its new path."""
-        try:
-            self.load()
-        except NotInEngine:
-            raise
-        except EngineError:
-            aside = self.state_file.with_name(f"{self.state_file.name}.damaged.{time.time_ns()}")
-            self.state_file.rename(aside)
-            return aside
-        return None
-
     def backup(self) -> None:
         """Keep a copy of the state as it is now."""
         if self.state_file.exists():
@@ -140,16 +128,10 @@ class Backend:
         files = sorted(self.history_dir.glob("*.history.json"), reverse=True)
         return [json.loads(path.read_bytes()) for path in files]
 
-    def remove(self) -> None:
-        """Forget the state and the locks; history stays, as the official engine leaves it."""
-        _remove(self.state_file)
-        _remove(Path(f"{self.state_file}.bak"))
-        self.unlock_all()
-
     def unlock_all(self) -> None:
         """Remove every lock, whoever holds it. A process that still runs goes on."""
         for path in self.lock_dir.glob("*.json"):
-            _remove(path)
+            remove(path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -180,7 +162,7 @@ class Backend:
         for path in [lock] if lock else self.lock_dir.glob("*.json"):
             with contextlib.suppress(OSError, ValueError):
                 if lock or json.loads(path.read_bytes()).get("pid") == os.getpid():
-                    _remove(path)
+                    remove(path)
 
     def left_locks(self) -> list[str]:
         """Locks that killed processes of this host left: who made each, and when."""
@@ -245,7 +227,8 @@ def _is_gone(who: dict[str, Any]) -> bool:
     return False
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file of the backend with what is noted beside it."""
     path.unlink(missing_ok=True)
     Path(f"{path}.attrs").unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +16,12 @@ from .values import UNKNOWN, Props, is_unknown
 IMAGE = "docker:index/remoteImage:RemoteImage"
 TAG = "docker:index/tag:Tag"
 
-# Per type: required inputs, optional inputs, and those whose change makes a new resource.
 _REQUIRED = {IMAGE: ("name",), TAG: ("sourceImage", "targetImage")}
 _OPTIONAL = {
     IMAGE: ("build", "forceRemove", "keepLocally", "platform", "pullTriggers", "triggers"),
     TAG: ("tagTriggers",),
 }
-_FORCES = {
-    IMAGE: {"name", "platform", "pullTriggers", "triggers", "build"},
-    TAG: {"sourceImage", "targetImage", "tagTriggers"},
-}
+_IN_PLACE = {"forceRemove", "keepLocally"}  # a change of any other makes a new resource
 _META_KEY = '"e2bfb730-ecaa-11e6-8f88-34363bc7c4c0"'
 _TIMEOUTS = '{"create":1200000000000,"delete":1200000000000,"update":1200000000000}'
 _META = "{" + f"{_META_KEY}:{_TIMEOUTS}" + "}"
@@ -48,11 +45,8 @@ class DockerProvider:
 
         with self._lock:
             if self._made is None:
-                self._made = (
-                    docker.DockerClient(base_url=self._host, version="auto", timeout=600)
-                    if self._host
-                    else docker.from_env(version="auto", timeout=600)
-                )
+                environ = {**os.environ, **({"DOCKER_HOST": self._host} if self._host else {})}
+                self._made = docker.from_env(version="auto", timeout=600, environment=environ)
             return self._made
 
     def check(self, urn: str, _olds: Props, news: Props, /) -> tuple[Props, Failures]:
@@ -72,7 +66,7 @@ class DockerProvider:
             for k in (*_REQUIRED[type_], *_OPTIONAL[type_])
             if _meant(outputs.get(k)) != _meant(news.get(k)) or is_unknown(news.get(k))
         ]
-        replaces = tuple(k for k in keys if k in _FORCES[type_])
+        replaces = tuple(k for k in keys if k not in _IN_PLACE)
         detailed: Props = {}
         for k in keys:
             detailed |= _details(k, outputs.get(k), news.get(k), k in replaces)
@@ -225,11 +219,7 @@ def _digest(name: str, found: dict[str, Any]) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """repository and tag or digest; a colon before the last slash belongs to a port."""
-    if "@" in name:
-        repository, _, digest = name.partition("@")
-        return repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else (
-            repository
-        ), digest
+    name, _, digest = name.partition("@")
     head, slash, last = name.rpartition("/")
     repository, _, tag = last.partition(":")
-    return f"{head}{slash}{repository}", tag
+    return f"{head}{slash}{repository}", digest or tag

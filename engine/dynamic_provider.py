@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextvars
-import functools
 import importlib
 import threading
 import traceback
@@ -24,7 +23,6 @@ def alone(method: Method) -> Method:
     """A method that runs in a context of its own, without the program's settings. What the user's
     code raises becomes ProviderFailed."""
 
-    @functools.wraps(method)
     def call(self: DynamicProvider, *given: Any) -> Any:
         from pulumi.runtime.settings import Settings, configure
 

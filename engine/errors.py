@@ -12,8 +12,6 @@ class EngineError(Exception):
 class StackLocked(EngineError):
     """Another process holds the stack; the message says which, and how to clear a stale lock."""
 
-    exit_code = 1
-
 
 class StackMissing(EngineError):
     """There is no stack of the name."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import planner
 from .errors import EngineError
@@ -18,8 +18,11 @@ from .options import Options
 from .planner import Op
 from .providers import Known, Provider, ProviderFailed, make_provider
 from .snapshot import Pending, Resource, Snapshot, now
-from .steps import COUNTED, Hooks, Listener, Protected, Refused, Step, Terminated
+from .steps import COUNTED, Listener, Protected, Refused, Step, Terminated
 from .values import UNKNOWN_TEXT, Secret, annotate, encode, plain, secret
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
 
 # What a step does to an object; the others only say what those of a replacement amount to.
 KINDS = {
@@ -47,7 +50,7 @@ class Execution:
     ) -> None:
         self.project, self.snapshot, self.dry_run = project, snapshot, dry_run
         self.parallel, self.continue_on_error = max(1, options.parallel), options.continue_on_error
-        self.hooks: Hooks | None = None
+        self.hooks: Monitor | None = None  # who has the program's hooks
         self.failed = self.cancelled = False
         self.blocked = False  # something stands in the way of what is wanted
         self.ended = False  # the program is over by an exception: its loop only winds down

@@ -200,10 +200,12 @@ class Monitor:
     # ---- hooks ---------------------------------------------------------------------------------
 
     def hook_options(self, name: str) -> tuple[bool, bool] | None:
+        """(on_dry_run, ignore_errors) of a registered hook, None if there is none of the name."""
         found = self._hooks.get(name)
         return found and (found.on_dry_run, found.ignore_errors)
 
     def call_hook(self, name: str, arguments: dict[str, Any]) -> str:
+        """Runs the hook; the text of its failure, empty if there was none."""
         assert self.callbacks is not None
         request = resource_pb2.ResourceHookRequest(**arguments)
         token = self._hooks[name].callback.token

@@ -1,9 +1,9 @@
-"""What is done to one resource, and who is told of it or asked for it."""
+"""What is done to one resource, and who is told of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from .planner import UNCHANGED, Change, Op
 from .snapshot import Resource
@@ -78,13 +78,3 @@ class Display(Listener, Protocol):
 
     def end(self) -> None:
         """Nothing follows; also called if the operation broke off."""
-
-
-class Hooks(Protocol):
-    """Calls the program's resource hooks."""
-
-    def hook_options(self, name: str, /) -> tuple[bool, bool] | None:
-        """(on_dry_run, ignore_errors) of a registered hook, None if there is none of the name."""
-
-    def call_hook(self, name: str, arguments: dict[str, Any], /) -> str:
-        """Runs the hook; the text of its failure, empty if there was none."""
