@@ -67,17 +67,11 @@ def copied(value: Any) -> Any:
     return mapped(value, lambda v: Secret(copied(v.value)) if isinstance(v, Secret) else v)
 
 
-def _keep(
-    path: Path, old: Any, new: Any, was_secret: bool = False, is_secret: bool = False
-) -> None:
-    """Set the place inside `new` to what is there in `old`; `sealed`, `seals`: either is
-    part of a secret. Raises _Missing where the place is in one of them only."""
-    sealed, seals = (
-        was_secret or isinstance(old, Secret),
-        is_secret or isinstance(new, Secret),
-    )
-    old = old.value if isinstance(old, Secret) else old
-    new = new.value if isinstance(new, Secret) else new
+def _keep(path: Path, old: Any, new: Any, sealed: bool = False, seals: bool = False) -> None:
+    """Set the place inside `new` to what is there in `old`; `sealed`, `seals`: the one or the other
+    is part of a secret. Raises _Missing where the place is in one of them only."""
+    sealed, seals = sealed or isinstance(old, Secret), seals or isinstance(new, Secret)
+    old, new = (v.value if isinstance(v, Secret) else v for v in (old, new))
     first, rest = path[0], path[1:]
 
     def keep(at: Any) -> None:
@@ -89,13 +83,10 @@ def _keep(
     if first == "*":
         _keep_all(old, new, leaf=not rest, keep=keep)
     elif isinstance(first, int):
-        if not isinstance(old, list) and not isinstance(new, list):
-            return
-        if not isinstance(old, list) or not isinstance(new, list):
-            raise _Missing
-        if first < min(len(old), len(new)):
+        has = [first < len(value) for value in (old, new) if isinstance(value, list)]
+        if has == [True, True]:
             keep(first)
-        elif rest or first < max(len(old), len(new)):
+        elif has and (rest or any(has) or len(has) == 1):
             raise _Missing
     else:
         _keep_member(first, old, new, leaf=not rest, keep=keep)
