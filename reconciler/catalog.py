@@ -153,14 +153,14 @@ class Catalog:
         return content
 
     def remove(self, release: str) -> None:
-        """Remove a release's record and configs; the record goes first."""
-        folder = self.root / release
-        (folder / RECORD).unlink(missing_ok=True)
-        if folder.exists():
-            fsync_directory(folder)  # or a power cut could bring it back without its configs
+        """Remove a release's record and configs, all at once: what a killed process left of them
+        is a draft."""
+        gone = self.root / f".{release}.{os.getpid()}.new"
+        with suppress(FileNotFoundError):
+            (self.root / release).rename(gone)
+            fsync_directory(self.root)
         failpoint("catalog.record-gone")
-        shutil.rmtree(folder, ignore_errors=True)
-        fsync_directory(self.root)
+        shutil.rmtree(gone, ignore_errors=True)
         self.write_manifest()
 
     def next_number(self, state: State) -> int:
@@ -204,7 +204,11 @@ class Catalog:
     def _clear_drafts(self, pattern: str) -> None:
         for draft in self.root.glob(pattern):
             writer = _writer_of(draft)
-            if writer and not process.is_alive(writer):
+            if not writer or process.is_alive(writer):
+                continue
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
                 draft.unlink(missing_ok=True)
 
     def write_manifest(self) -> None:

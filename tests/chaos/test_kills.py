@@ -52,11 +52,11 @@ def test_fault_2_killed_at_random_times(rounds: Rounds) -> None:
 
 
 def test_fault_10_killed_while_releases_are_pruned(rounds: Rounds) -> None:
-    """kill -9 once a release is pruned in the ledger, and while its snapshots go: what is kept
-    can be restored, the rest goes with the next prune."""
+    """kill -9 once a release is pruned in the ledger, and while its record and snapshots go: what
+    is kept can be restored, the rest goes with the next prune."""
     at = rounds.killer.at
     while len(rounds.model.arrived) < 3:
         rounds.round("forward")
-    rounds.round("forward", at("debts.pruned"))
+    rounds.round("forward", at("debts.pruned"), at("catalog.record-gone"))
     rounds.round("forward", at("debts.forgotten"))
     rounds.round("forward")
