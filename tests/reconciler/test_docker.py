@@ -323,7 +323,7 @@ def test_the_compose_plugin_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setattr(composeplugin, "_PLUGIN_FOLDERS", ())
-    monkeypatch.setattr(composeplugin, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(composeplugin, "CODE", tmp_path / "a")
     with pytest.raises(Unavailable, match="plugin is missing"):
         Compose(tmp_path)
     plugins = tmp_path / ".tools" / "docker-config" / "cli-plugins"
