@@ -44,7 +44,7 @@ def images(here: Context) -> Iterator[Finding]:
     from reconciler import imagehold
 
     good, _ = here.catalog.records()
-    gone = imagehold.missing(here.docker, good)
+    gone = imagehold.missing(here.docker, {n: imagehold.of(r) for n, r in good.items()})
     for release, why in gone.items():
         remedy = (
             f"lockstep config set release {release}, then lockstep preview   names the way back"

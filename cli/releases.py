@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.release import Release as Record
+    from cli.listing import Listing
 
 Release = Annotated[
     str | None, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
@@ -103,41 +103,45 @@ def list_releases(
 
     A person gets the newest 50, a program all, unless -n says how many.
     """
-    from cli import documents
+    from cli import listing
 
     here = Context.of(context)
-    warn_of_mended(here)
-    state = here.catalog.state()
-    every = here.catalog.names(state)
-    shown = number or (max(len(every), 1) if as_json else SHOWN)
-    older = len(every[:-shown])
-    good, damaged = here.catalog.records(state, set(every[-shown:]))
-    document = documents.releases(state, good, {**_without_images(here, good), **damaged})
-    document["releases"] = document["releases"][-shown:]
+    newest = number or (None if as_json else SHOWN)
+    found = listing.indexed(here.catalog, newest)
+    if found is None:
+        warn_of_mended(here)
+        found = listing.made(here.catalog, newest)
+    document = {"schema": 1, "live": found.live, "releases": _releases(here, found)}
     if as_json:
         print_json(document)
         return
-    if not document["releases"]:
+    if not found.entries:
         typer.echo('no release yet: lockstep new "what it is"   makes the first one')
         return
     from cli import tables
 
-    if state.stopped:
-        here.say(f"{state.live_release} was stopped by hand; lockstep up   starts it again")
-    ways = {r["release"]: documents.data_at_hand(state, r["release"]) for r in document["releases"]}
+    if found.stopped:
+        here.say(f"{found.live} was stopped by hand; lockstep up   starts it again")
+    ways = {entry.document["release"]: entry.data for entry in found.entries}
     tables.console().print(tables.releases(document, ways, datetime.now(UTC)))
-    if older:
-        here.say(f"and {older} older: lockstep list -n {older + shown}   shows all")
+    if found.count > len(found.entries):
+        older = found.count - len(found.entries)
+        here.say(f"and {older} older: lockstep list -n {found.count}   shows all")
 
 
-def _without_images(here: Context, records: Mapping[str, Record]) -> dict[str, str]:
-    """Releases whose images are gone; none where Docker does not answer: the list can be read
+def _releases(here: Context, found: Listing) -> list[dict[str, Any]]:
+    """Those whose images are gone are unusable; where Docker does not answer, the list can be read
     all the same."""
     from reconciler import imagehold
 
+    images = {entry.document["release"]: entry.images for entry in found.entries}
+    gone: dict[str, str] = {}
     with suppress(LockstepError):
-        return imagehold.missing(here.docker, records)
-    return {}
+        gone = imagehold.missing(here.docker, images)
+    documents = {entry.document["release"]: dict(entry.document) for entry in found.entries}
+    for name, why in gone.items():
+        documents[name].setdefault("unusable", why)
+    return list(documents.values())
 
 
 def info(context: typer.Context, release: Release = None, as_json: options.Json = False) -> None:

@@ -28,7 +28,7 @@ from snapshots import private
 from snapshots.private import make_folder
 
 RECORD = "release-info.json"
-_TICK = 50_000_000
+TICK = 50_000_000
 """Nanoseconds in which a file can change twice and bear the same times."""
 
 
@@ -73,6 +73,11 @@ class Catalog:
         """Whether the plain compose project is the first world of another stack of this folder."""
         others = [p for p in self.root.glob("ledger-*.jsonl") if p != self.ledger.path]
         return any(w.adopted for path in others for w in Ledger(path).read().worlds.values())
+
+    @property
+    def manifest(self) -> Path:
+        """The index for readers."""
+        return self.root / "manifest.json"
 
     @property
     def journal(self) -> Path:
@@ -215,11 +220,11 @@ class Catalog:
         """Make manifest.json from the records and the ledger."""
         make_folder(self.root)
         text = json.dumps(self._manifest(), indent=2) + "\n"
-        write_durably(self.root / "manifest.json", text.encode())
+        write_durably(self.manifest, text.encode())
 
     def mend_manifest(self) -> str | None:
         """Make the manifest anew when it is damaged or missing; returns a warning, or None."""
-        path = self.root / "manifest.json"
+        path = self.manifest
         try:
             if json.loads(path.read_text())["schema_version"] == 1:
                 return None
@@ -262,19 +267,18 @@ class Catalog:
 
     def recorded(self) -> list[str]:
         """Every release with a record, in the order of their numbers."""
-        try:
-            there = os.listdir(self.root)
-        except FileNotFoundError:
-            return []
+        return list(self.files())
+
+    def files(self) -> dict[str, os.stat_result]:
+        """Release -> what the file system says of its record, in the order of their numbers."""
         prefix, root = f"{self.stack.name}-", str(self.root)
-        found = [
-            name
-            for name in there
-            if name.startswith(prefix)
-            and names.is_release(name)
-            and os.path.exists(f"{root}/{name}/{RECORD}")
-        ]
-        return sorted(found, key=lambda name: int(name.removeprefix(prefix)))
+        there = os.listdir(root) if self.root.exists() else ()
+        releases = [name for name in there if name.startswith(prefix) and names.is_release(name)]
+        found: dict[str, os.stat_result] = {}
+        for name in sorted(releases, key=lambda name: int(name.removeprefix(prefix))):
+            with suppress(OSError):
+                found[name] = os.stat(f"{root}/{name}/{RECORD}")
+        return found
 
     def path(self, release: str) -> Path:
         """The file of a release's record."""
@@ -295,7 +299,7 @@ class Catalog:
         if known is None or known.same != same:
             content = path.read_bytes()
             known = _Record(same, hashlib.sha256(content).hexdigest(), content)
-            if time.time_ns() - found.st_ctime_ns > _TICK:
+            if time.time_ns() - found.st_ctime_ns > TICK:
                 self._seen[path] = known
         return known
 

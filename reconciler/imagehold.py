@@ -40,12 +40,13 @@ def gone_tags(now: Situation) -> dict[str, str]:
     }
 
 
-def missing(docker: Docker, records: Mapping[str, Release]) -> dict[str, str]:
-    """Release -> what cannot be had again here, of those whose images somebody removed."""
+def missing(docker: Docker, images: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Release -> what cannot be had again here, of those whose images somebody removed. `images`:
+    release -> tag -> id."""
     there = docker.images()
     found = {}
-    for name, record in records.items():
-        gone = sorted({i.tag for i in record.images.values() if i.id not in there})
+    for name, of_release in images.items():
+        gone = sorted(tag for tag, image_id in of_release.items() if image_id not in there)
         if gone:
             found[name] = f"image {', '.join(gone)} was removed"
     return found
@@ -63,12 +64,15 @@ def to_hold(now: Situation, kept: Iterable[str], live: str | None) -> dict[str, 
     }
 
 
+def of(record: Release) -> dict[str, str]:
+    """Tag -> id."""
+    return {image.tag: image.id for image in record.images.values()}
+
+
 def _images(now: Situation, release: str) -> dict[str, str]:
     """Tag -> id. An adopted release's too: its containers are not ours, so they may go."""
     record = now.facts.records.get(release)
-    if record is not None:
-        return {image.tag: image.id for image in record.images.values()}
-    return dict(now.images_of(release).values())
+    return of(record) if record is not None else dict(now.images_of(release).values())
 
 
 def hold(stack: Stack, docker: Docker, images: Mapping[str, str]) -> list[str]:
