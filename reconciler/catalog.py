@@ -56,7 +56,7 @@ class Catalog:
         self.stack = stack
         self.root = stack.releases
         self.ledger = Ledger(self.root / f"ledger-{stack.name}.jsonl")
-        self._seen: dict[Path, _Record] = {}
+        self._seen: dict[str, _Record] = {}
 
     def insist_private(self) -> None:
         """Raises Refused when others of this host could read or exchange what is in it."""
@@ -131,7 +131,24 @@ class Catalog:
 
     def record(self, release: str) -> Release:
         """One record. Raises CatalogDamaged when it cannot be used or does not exist."""
-        return self._load(self.path(release), release)
+        try:
+            found = self._read(release).parsed()
+        except OSError as error:
+            raise CatalogDamaged(
+                f"the record of {release} cannot be read: {self.path(release)}: {error.strerror}"
+            ) from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise CatalogDamaged(
+                f"the record of {release} is damaged: {self.path(release)}: {where} "
+                f"{problem['msg']}".rstrip()
+            ) from None
+        if found.name != release:
+            raise CatalogDamaged(
+                f"{self.path(release)} is the record of {found.name}, not of {release}"
+            )
+        return found
 
     def write(self, release: Release, contents: Mapping[str, bytes]) -> None:
         """Make a record durable, its config contents (by sha256) first, the record last."""
@@ -287,38 +304,23 @@ class Catalog:
     def digest(self, release: str) -> str:
         """The hash of a release's record as it lies there, in hex; "" if it cannot be read."""
         with suppress(OSError):
-            return self._read(self.path(release)).digest
+            return self._read(release).digest
         return ""
 
-    def _read(self, path: Path) -> _Record:
+    def _read(self, release: str) -> _Record:
         """A record's file, read again only if it is not the one that this process has read.
         Raises OSError."""
-        found = path.stat()
+        path = f"{self.root}/{release}/{RECORD}"
+        found = os.stat(path)
         same = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        known = self._seen.get(path)
+        known = self._seen.get(release)
         if known is None or known.same != same:
-            content = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                content = file.read()
             known = _Record(same, hashlib.sha256(content).hexdigest(), content)
             if time.time_ns() - found.st_ctime_ns > TICK:
-                self._seen[path] = known
+                self._seen[release] = known
         return known
-
-    def _load(self, path: Path, name: str) -> Release:
-        try:
-            release = self._read(path).parsed()
-        except OSError as error:
-            raise CatalogDamaged(
-                f"the record of {name} cannot be read: {path}: {error.strerror}"
-            ) from None
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise CatalogDamaged(
-                f"the record of {name} is damaged: {path}: {where} {problem['msg']}".rstrip()
-            ) from None
-        if release.name != name:
-            raise CatalogDamaged(f"{path} is the record of {release.name}, not of {name}")
-        return release
 
 
 def status(release: str, state: State) -> str:

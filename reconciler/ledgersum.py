@@ -83,9 +83,7 @@ class Sum:
     def add(self, seq: int, event: AnyEvent) -> None:
         """Raises KeyError."""
         self.seq = seq
-        match event:
-            case Adopted():
-                self._adopted(event)
+        match event:  # the most frequent first
             case GenerationMade():
                 self.generations[event.name] = Generation(
                     event.name,
@@ -96,6 +94,13 @@ class Sum:
                     event.world,
                     snapshot=event.snapshot,
                 )
+            case Captured():
+                self._captured(event)
+            case WorldRemoved():
+                self.worlds[event.world] = _with(self.worlds[event.world], removed=True)
+            case GenerationRemoved():
+                gone = _with(self.generations[event.generation], removed=True)
+                self.generations[event.generation] = gone
             case WorldMade():
                 self.worlds[event.world] = World(
                     event.world, event.release, event.generations, event.fingerprint, event.images
@@ -104,6 +109,8 @@ class Sum:
                 self._committed(event)
             case Reverted():
                 self._reverted(event)
+            case Adopted():
+                self._adopted(event)
             case Recovered():
                 self.head, self.stopped = seq, False
                 self.outcomes.append((seq, event))
@@ -113,13 +120,6 @@ class Sum:
                 self.found.append((seq, event))
             case Hooked():
                 self.hooked.append((seq, event))
-            case Captured():
-                self._captured(event)
-            case WorldRemoved():
-                self.worlds[event.world] = _with(self.worlds[event.world], removed=True)
-            case GenerationRemoved():
-                gone = _with(self.generations[event.generation], removed=True)
-                self.generations[event.generation] = gone
             case Imported():
                 self._imported(event)
             case Pruned():
