@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ RECIPES = Path(__file__).parent / "images"
 DEBIAN = "lockstep-base/debian:12"
 FIRST_PULL_SECONDS = 90
 PULL_SECONDS = 600
+TOGETHER = 2
+"""Images that are built at once: half of a build is waiting for packages."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ def ensure() -> None:
     say("no image registry can be reached: building them from Debian packages ...")
     if not exists(DEBIAN):
         import_debian()
-    for image in missing:
-        build(RECIPES / image.recipe, image.name, DEBIAN)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        built = [pool.submit(build, RECIPES / i.recipe, i.name, DEBIAN) for i in missing]
+    for image in built:
+        image.result()
     say(f"the base images are built ({watch})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,16 +46,14 @@ def run(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = 
     Raises SetupError with the last lines of the output when it fails.
     """
     TOOLS.mkdir(exist_ok=True)
-    with LOG.open("a+b") as log:
-        start = log.seek(0, os.SEEK_END)
-        log.write(f"\n$ {' '.join(argv)}\n".encode())
-        log.flush()
+    # Steps run beside each other: a program's output goes to the log when it has ended, in one.
+    with tempfile.TemporaryFile() as output:
         reason = "failed"
         try:
             done = subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=timeout,
                 env={**os.environ, **(env or {})},
@@ -65,8 +64,12 @@ def run(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = 
             reason = "is not installed"
         except subprocess.TimeoutExpired:
             reason = f"took longer than {timeout:.0f} s"
-        log.seek(start)
-        tail = log.read().decode(errors="replace").splitlines()[-8:]
+        finally:
+            output.seek(0)
+            said = output.read()
+            with LOG.open("ab") as log:
+                log.write(f"\n$ {' '.join(argv)}\n".encode() + said)
+        tail = said.decode(errors="replace").splitlines()[-8:]
     raise SetupError(f"`{argv[0]}` {reason}:\n  " + "\n  ".join(tail) + f"\nAll of it: {LOG}")
 
 

@@ -7,10 +7,11 @@ import shutil
 import tempfile
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from setup.base_images import DEBIAN, RECIPES, build, exists
+from setup.base_images import DEBIAN, RECIPES, TOGETHER, build, exists
 from setup.steps import TOOLS, SetupError, Stopwatch, say
 
 OFFICIAL_DEBIAN = "debian:12-slim"
@@ -52,14 +53,20 @@ def ensure() -> None:
     say(f"building {', '.join(image.name for image in missing)} for the tests ...")
     # Set-up made a Debian image where it could pull none.
     base = DEBIAN if exists(DEBIAN) else OFFICIAL_DEBIAN
-    for image in missing:
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-            context = Path(folder) / image.recipe
-            shutil.copytree(RECIPES / image.recipe, context)
-            for path, sha256 in image.files.items():
-                shutil.copy(download(path, sha256), context)
-            build(context, image.name, base)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        made = [pool.submit(make, image, base) for image in missing]
+    for one in made:
+        one.result()
     say(f"the images for the tests are built ({watch})")
+
+
+def make(image: EngineImage, base: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        context = Path(folder) / image.recipe
+        shutil.copytree(RECIPES / image.recipe, context)
+        for path, sha256 in image.files.items():
+            shutil.copy(download(path, sha256), context)
+        build(context, image.name, base)
 
 
 def download(path: str, sha256: str, registry: str = CENTRAL) -> Path:

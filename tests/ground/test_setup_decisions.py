@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from setup import test_images
+from setup import steps, test_images
 from setup.base_images import IMAGES, RECIPES
 from setup.docker_engine import Facts, Step, next_step
 from setup.shop_env import VARIABLES
-from setup.steps import ROOT, SetupError
+from setup.steps import ROOT, SetupError, run
 from setup.virtualenv import fingerprint
 
 BARE_ROOT = Facts(
@@ -55,6 +56,19 @@ def test_docker_engine_next_step(changes: dict[str, bool], step: Step) -> None:
 def test_docker_engine_is_left_to_the_user(changes: dict[str, object], named: str) -> None:
     with pytest.raises(SetupError, match=named.replace("(", r"\(")):
         next_step(replace(BARE_ROOT, **changes))  # type: ignore[arg-type]
+
+
+def test_what_fails_beside_another_step_shows_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "LOG", tmp_path / "setup.log")
+    with ThreadPoolExecutor() as pool:
+        works = pool.submit(run, ["sh", "-c", "echo of one; sleep 0.2; echo of one"], timeout=20)
+        fails = pool.submit(run, ["sh", "-c", "sleep 0.1; echo of two; exit 1"], timeout=20)
+    works.result()
+    with pytest.raises(SetupError, match=r"`sh` failed:\n  of two\nAll of it: "):
+        fails.result()
+    assert "\nof one\nof one\n" in steps.LOG.read_text()
 
 
 def test_the_environment_is_made_anew_only_when_it_must_be() -> None:
