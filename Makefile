@@ -23,12 +23,12 @@ demo: setup
 
 test: setup
 	@$(PYTHON) -m setup.test_tools
-	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Everything named after a fault or an attack, and what is too long for `make test`.
 chaos: setup
 	@$(PYTHON) -m setup.test_tools
-	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "chaos or fault"
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "chaos or fault"
 	@$(BIN)/python -m tests.reliability --write
 
 lint: setup

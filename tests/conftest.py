@@ -16,6 +16,18 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 FAULT = re.compile(r"test_(fault_\d|attack_)")
+LONGEST_FIRST = (
+    "tests/stacks/test_shop.py",
+    "tests/stacks/test_moves.py",
+    "tests/reconciler/test_switch_crash.py",
+    "tests/chaos/",
+    "tests/stacks/",
+    "tests/snapshots/contract/",
+    "tests/demo/",
+    "tests/docs/",
+    "tests/reconciler/",
+)
+"""Files go to the workers as wholes, in this order: short ones at the end keep both busy."""
 
 
 # Before pytest looks at -m.
@@ -24,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FAULT.match(item.name):
             item.add_marker(pytest.mark.fault)
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    ranks = enumerate(LONGEST_FIRST)
+    return next((n for n, start in ranks if item.nodeid.startswith(start)), len(LONGEST_FIRST))
 
 
 @pytest.fixture
