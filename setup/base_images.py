@@ -59,8 +59,8 @@ def ensure() -> None:
         import_debian()
     with ThreadPoolExecutor(TOGETHER) as pool:
         built = [pool.submit(build, RECIPES / i.recipe, i.name, DEBIAN) for i in missing]
-    for image in built:
-        image.result()
+    for one in built:
+        one.result()
     say(f"the base images are built ({watch})")
 
 
