@@ -269,7 +269,7 @@ def _health(here: Context) -> Iterator[Finding]:
                 f"service {service} has no health check and no gate: it is proved by running alone",
                 f"add healthcheck: to it, or: lockstep config set gates.{service}.tcp PORT",
             )
-        unheard = deaf.of(here.docker, details)
+        unheard = deaf.of(details, here.docker.image)
         if unheard is not None:
             yield Finding(
                 "stop signal",

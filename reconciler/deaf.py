@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
-from reconciler.docker import ContainerDetails, Docker
+from reconciler.docker import ContainerDetails, Docker, ImageInfo
 from reconciler.facts import Container, Deaf
 
 
 def services(docker: Docker, containers: Iterable[Container]) -> tuple[Deaf, ...]:
     """Those among the running containers whose first process does not handle the stop signal."""
     found = {}
+    image = cache(docker.image)
     for container in containers:
         if container.state == "running":
-            deaf = of(docker, docker.inspect(container.id))
+            deaf = of(docker.inspect(container.id), image)
             if deaf is not None:
                 found[deaf.service] = deaf
     return tuple(found.values())
 
 
-def of(docker: Docker, running: ContainerDetails) -> Deaf | None:
-    """None when it handles the signal, or is looked after by `init`."""
-    image = docker.image(running.image_id)
+def of(running: ContainerDetails, image_of: Callable[[str], ImageInfo | None]) -> Deaf | None:
+    """None when it handles the signal, or is looked after by `init`. `image_of`: the image of an
+    id."""
+    image = image_of(running.image_id)
     name = image.stop_signal if image else "SIGTERM"
     if running.init or not ignores(running.pid, name):
         return None

@@ -142,6 +142,9 @@ class Docker:
                 options["base_url"] = self._address
             options["version"] = self._version
             client = APIClient(timeout=_REQUEST_TIMEOUT, **options)
+            if client.base_url.startswith("http+docker:"):
+                # No proxy leads to a socket, and looking for one takes longer than the request.
+                client.trust_env = False
             self._local.client = client
         return client
 

@@ -312,3 +312,20 @@ def test_lines_of_older_versions_say_the_same(tmp_path: Path, spaced: Sequence[i
     ledger.path.write_bytes(b"".join(lines))
     assert replace(ledger.read(), chain=GENESIS) == history.state
     assert ledger.chain_at(len(lines)) == chain == ledger.read().chain
+
+
+@pytest.mark.parametrize("history", [ledgers.a_dozen(), ledgers.many(60)])
+def test_what_is_asked_of_a_state_is_what_a_search_finds(history: ledgers.History) -> None:
+    state = history.state
+    for seq in range(state.seq + 2):
+        found = [d for d in state.departures if d.seq == seq]
+        assert state.departure_at(seq) == (found[0] if found else None)
+    for departure in state.departures:
+        for dataset, snapshot in departure.snapshots.items():
+            same = [d for d in state.departures if d.snapshots.get(dataset) == snapshot]
+            assert state.departure_with(dataset, snapshot) == same[0]
+    for world in state.worlds:
+        switches = [seq for seq, outcome in state.outcomes if outcome.to_world == world]
+        assert state.first_outcome_to(world) == (switches[0] if switches else None)
+    for release in history.records:
+        assert state.was_pruned(release) == (release in state.pruned)
