@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import platform
 import shutil
 import threading
 import time
@@ -19,11 +20,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reconciler import clock, hostfacts, incidents
+from reconciler import clock, compose, evidencetext, hookrecord, hostfacts, incidents
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker
 from reconciler.errors import LockstepError
+from reconciler.evidencetext import AFTER, BEFORE, FAILING
 from reconciler.hiding import Hiding
 from reconciler.journal import Intent
 from reconciler.ledger import Committed, Recovered, Reverted, State
@@ -33,7 +35,6 @@ from reconciler.witness import LOG_LINES, Witness, in_parallel
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-BEFORE, FAILING, AFTER = "before", "failing", "after"
 _BEFORE_SECONDS = 1.0
 _FAILING_SECONDS = 0.25
 """Longest wait for a look at the failed world, while nobody answers the stack's clients."""
@@ -42,6 +43,8 @@ _TURN_SECONDS = 5.0
 _LEAST_LOG, _MOST_LOG = 16 << 10, 4 << 20
 _OWN = 128 << 10
 """Bytes for the incident's document and its text."""
+_OWN_FILES = {incidents.DOCUMENT, incidents.README, incidents.REMARKS}
+_MOST_CHANGES = 200
 _COMPRESSED = 4
 """Logs become at least so many times smaller, nearly always."""
 
@@ -133,6 +136,21 @@ class Evidence:
         else:
             self.say("; ".join(["what happened could not be kept", *self.missing]))
 
+    def add_hooks(self) -> None:
+        """After hooks that ran when the outcome stood already: the incident gets what came of
+        them, and all that hooks said. Can be done again."""
+        place = incidents.folder(self.catalog) / self.intent.incident
+        if not self.intent.incident or not self.intent.hooks or not place.exists():
+            return
+        self.draft, self._used, before = place, None, len(self.missing)
+        with suppress(OSError, ValueError):
+            document = json.loads((place / incidents.DOCUMENT).read_text(encoding="utf-8"))
+            self._tried(self._copy_hooks)
+            document["hooks"] = self._hooks()
+            document["missing"] += self.missing[before:]
+            document["files"] = self._files()
+            incidents.write(place, document)
+
     def _outcome(self) -> tuple[int, Committed | Reverted] | None:
         with suppress(LockstepError):
             for seq, outcome in self.catalog.state().outcomes:
@@ -147,8 +165,10 @@ class Evidence:
         state = self.catalog.state()
         worlds = [w for w in (self.intent.from_world, self.intent.to_world) if w is not None]
         containers = self._tried(partial(self._look, AFTER, worlds)) or {}
-        self._tried(lambda: self._put("ps.txt", _tables(self.draft)))
+        self._tried(self._mask_plan)
+        self._tried(lambda: self._put("ps.txt", evidencetext.tables(self.draft)))
         self._tried(self._copy_progress)
+        self._tried(self._copy_hooks)
         logs = self._tried(partial(self._logs, containers)) or []
         incidents.write(self.draft, self._document(seq, outcome, state, logs))
         incidents.promote(self.catalog, self.intent.incident)
@@ -169,6 +189,7 @@ class Evidence:
             "id": self.intent.incident,
             "project": self.stack.project,
             "stack": self.stack.name,
+            "host": {"name": platform.node(), "folder": str(self.stack.root)},
             "seq": seq,
             "kind": "reverted" if reverted else self.intent.asked or "rollback",
             "asked": self.intent.asked or "up",
@@ -178,21 +199,53 @@ class Evidence:
             "operator_reason": hide.text(outcome.operator_reason),
             "reason": hide.text(outcome.reason),
             "move": outcome.move,
-            "from": _named(state, outcome.from_world),
-            "to": _named(state, outcome.to_world),
-            "live": _named(state, live),
-            "subject": _named(state, subject),
+            "from": evidencetext.named(state, outcome.from_world),
+            "to": evidencetext.named(state, outcome.to_world),
+            "live": evidencetext.named(state, live),
+            "subject": evidencetext.named(state, subject),
+            "releases": {
+                record.name: hide.document(evidencetext.told(record))
+                for record in self.records.values()
+                if record is not None
+            },
+            "changes": self._tried(self._changes) or [],
             "interrupted": outcome.reason.startswith("interrupted at "),
             "downtime_seconds": outcome.downtime_seconds,
             "quarantined": isinstance(outcome, Reverted) and outcome.quarantine,
             "data": incidents.data_of(state, seq) or [],
             "outcome": hide.document(outcome.model_dump(mode="json")),
+            "hooks": self._hooks(),
             "logs": logs,
             "limit_bytes": int(self.stack.settings.incidents.limit),
             "log_lines": LOG_LINES,
             "missing": [*self.missing, *self.witness.missing],
-            "files": [str(p.relative_to(self.draft)) for p in sorted(self.draft.rglob("*.*"))],
+            "files": self._files(),
         }
+
+    def _changes(self) -> list[str]:
+        """How the release that came differs from the one that was left."""
+        left = self.records.get(self.intent.from_world or "")
+        came = self.records.get(self.intent.to_world)
+        if left is None or came is None:
+            return []
+        lines = [self.witness.hiding.difference(d) for d in compose.differences(left, came)]
+        return lines[:_MOST_CHANGES]
+
+    def _mask_plan(self) -> None:
+        """With what was learnt since it was written."""
+        path = self.draft / "plan.json"
+        with suppress(FileNotFoundError):
+            plan = self.witness.hiding.document(json.loads(path.read_text(encoding="utf-8")))
+            incidents.put(path, json.dumps(plan, indent=1).encode())
+
+    def _hooks(self) -> list[dict[str, Any]]:
+        """Every hook that was run, or begun, in order."""
+        runs = [run.model_dump(mode="json") for run in self.intent.hooks.values()]
+        return [dict(self.witness.hiding.document(run)) for run in runs]
+
+    def _files(self) -> list[str]:
+        found = (str(p.relative_to(self.draft)) for p in sorted(self.draft.rglob("*.*")))
+        return [name for name in found if name not in _OWN_FILES]
 
     # the parts ----------------------------------------------------------------------------------
 
@@ -278,6 +331,14 @@ class Evidence:
                 said += Path(log).read_text(encoding="utf-8", errors="replace")
         self._put("progress.jsonl", self.witness.hiding.text(said))
 
+    def _copy_hooks(self) -> None:
+        """All that the user's hooks said."""
+        intent = self.intent
+        path = hookrecord.log_path(self.catalog.logs(), intent.started, intent.to_world)
+        with suppress(FileNotFoundError):
+            said = path.read_text(encoding="utf-8", errors="replace")
+            self._put("hooks.jsonl", self.witness.hiding.text(said))
+
     def _put(self, name: str, content: Any, *, compressed: bool = False) -> bool:
         """A file of the draft, unless the incident would be larger than it may be."""
         text = content if isinstance(content, str) else json.dumps(content, indent=1)
@@ -350,35 +411,6 @@ def keep(stack: Stack, catalog: Catalog, docker: Docker, world: str) -> None:
                 "containers": containers,
             }
             incidents.put(folder / f"{world}.json", json.dumps(document, indent=2).encode())
-
-
-def _named(state: State, world: str | None) -> dict[str, str | None]:
-    known = state.worlds.get(world or "")
-    return {"world": world, "release": known.release if known else None}
-
-
-def _tables(draft: Path) -> str:
-    """`docker compose ps` of each world at each moment."""
-    parts = []
-    for moment, title in ((BEFORE, "before anything was stopped"),
-                          (FAILING, "when it had failed"), (AFTER, "in the end")):  # fmt: skip
-        with suppress(OSError, ValueError):
-            said = json.loads((draft / f"{moment}.json").read_text(encoding="utf-8"))
-            for world, containers in said["worlds"].items():
-                rows = [(c["name"], c["service"], c["image"], c["status"], c["ports"])
-                        for c in containers]  # fmt: skip
-                parts.append(f"{world}, {title} ({said['at']})\n{_table(rows)}")
-    return "\n".join(parts)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [("NAME", "SERVICE", "IMAGE", "STATUS", "PORTS"), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        + "\n"
-        for line in lines
-    )
 
 
 def _seconds(at: str) -> float:

@@ -47,6 +47,12 @@ class Hiding:
             return [self.document(v) for v in value]
         return value
 
+    def difference(self, line: str) -> str:
+        """A line `place: old -> new` of two definitions, without the values of a secret's place."""
+        place = line.partition(": ")[0]
+        hidden = self._is_secret(place.rpartition(".")[2])
+        return f"{place}: {MASK} -> {MASK}" if hidden else self.text(line)
+
     def inspected(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """What `docker inspect` says of a container; secret values of its environment are learnt
         and masked."""

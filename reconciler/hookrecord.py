@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -31,3 +32,14 @@ class HookRun(Frozen):
     @property
     def passed(self) -> bool:
         return self.result == "passed"
+
+    def __str__(self) -> str:
+        """One line: `migrate (pre-start of web) failed: ended with exit code 5 (1.2 s)`."""
+        of = f" of {self.of}" if self.of else ""
+        why = f": {self.said}" if self.said and not self.passed else ""
+        return f"{self.name} ({self.at}{of}) {self.result}{why} ({self.seconds:.1f} s)"
+
+
+def log_path(logs: Path, started: str, world: str) -> Path:
+    """Where all that a switch's hooks said is kept; `logs`: the catalog's folder of logs."""
+    return logs / "hooks" / f"{started.replace(':', '').replace('+0000', '')}-{world}.jsonl"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler import clock, hookscene
+from reconciler import clock, hookrecord, hookscene
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker
@@ -202,10 +202,10 @@ def of_pruning(stack: Stack, catalog: Catalog, docker: Docker, say: Say) -> Hook
 
 def log_path(scene: Scene) -> Path:
     """Where the whole output of a move's hooks is kept."""
-    folder = scene.catalog.logs() / "hooks"
-    private.make_folder(folder)
-    started = scene.started.replace(":", "").replace("+0000", "")
-    return folder / f"{started}-{scene.new.name if scene.new else 'none'}.jsonl"
+    world = scene.new.name if scene.new else "none"
+    path = hookrecord.log_path(scene.catalog.logs(), scene.started, world)
+    private.make_folder(path.parent)
+    return path
 
 
 def _forget_old(catalog: Catalog) -> None:

@@ -210,6 +210,7 @@ def revert(u: Undertaking, why: str, *, quarantine: bool, interrupted: bool = Fa
         u.evidence.close()
         if not unproved and not stays_stopped:
             hooks_after(u, At.POST_REVERT, why)
+            _leniently(u, u.evidence.add_hooks)
         u.file.remove()
     except OSError as error:
         raise LockstepError(

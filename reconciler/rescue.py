@@ -88,6 +88,8 @@ def _end(u: Undertaking, who: str, found: str, done: str) -> str:
     u.catalog.ledger.append(event)
     u.catalog.write_manifest()
     u.evidence.close()
+    with suppress(OSError):
+        u.evidence.add_hooks()
     u.file.remove()
     return f"{found}; {done}"
 

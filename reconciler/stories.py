@@ -89,7 +89,7 @@ def _committed(
         why="; ".join(filter(None, (outcome.operator_reason, description))),
         data="; ".join([*kept, *more]),
         back=f"lockstep undo   goes back to {before}, with that data" if before else "",
-        next="lockstep up, once its cause is mended, makes the next release live" if back else "",
+        next="mend the cause, then   lockstep new   and   lockstep up" if back else "",
         **facts,
     )
 
@@ -109,10 +109,17 @@ def _reverted(outcome: Reverted, release: str, before: str, facts: Mapping[str, 
         what=f"{release} {how}; image, configuration and data were put back: {now}",
         why="; ".join(filter(None, (outcome.operator_reason, outcome.reason))),
         data=f"{_names(kept)} as {release} wrote it is kept in {outcome.to_world}" if kept else "",
-        back=f"lockstep info {release}   shows it" if kept else "",
+        back=_given_back(outcome) if kept else "",
         next=again,
         **facts,
     )
+
+
+def _given_back(outcome: Reverted) -> str:
+    """Sealed generations are captured only after this is told."""
+    show = f"lockstep incident show {outcome.incident}".rstrip()
+    ways = [f"lockstep snapshot restore {s} ./{d}" for d, s in sorted(outcome.snapshots.items())]
+    return "; ".join([*ways, f"{show}   names each snapshot and the command that brings it back"])
 
 
 def failed(stack: Stack, state: State, release: str, what: str, *, next_step: str) -> Story:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cli.shapes.shape import At, Bytes, Counts, Document, Number, Seconds, Shape
+from reconciler.hookrecord import HookRun
 from reconciler.ledger import Committed, Reverted
 from reconciler.notifylog import Entry
+from reconciler.release import Git
 
 
 class Check(Shape):
@@ -80,6 +82,19 @@ class IncidentLog(Shape):
     whole: bool
 
 
+class IncidentHost(Shape):
+    name: str
+    folder: str = Field(description="of the project")
+
+
+class IncidentRelease(Shape):
+    description: str
+    created: At
+    created_by: str
+    git: Git
+    images: dict[str, str] = Field(description="service -> its image and the image's id")
+
+
 class Remark(Shape):
     at: At
     who: str
@@ -110,6 +125,10 @@ class Incident(Document):
     quarantined: bool
     data: list[IncidentData] = Field(description="what that world had written")
     outcome: Annotated[Committed | Reverted, Field(discriminator="kind")]
+    host: IncidentHost | None = None
+    releases: dict[str, IncidentRelease] = Field({}, description="those it went from and to")
+    changes: list[str] = Field([], description="how the second differs from the first")
+    hooks: list[HookRun] = Field([], description="every hook that was run, or begun")
     logs: list[IncidentLog]
     limit_bytes: Bytes
     log_lines: Number

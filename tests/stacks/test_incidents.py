@@ -18,7 +18,9 @@ import pytest
 
 from reconciler import incidents
 from tests.failing import Failing
+from tests.reconciler.receivers import hanging, mail_server, refusing, webhook
 from tests.stacks.harness import Project, notes_project, python_image
+from tests.stacks.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,6 +61,9 @@ class Past:
     project: Project
     ids: dict[str, str] = field(default_factory=dict)
     """what happened -> the incident's id."""
+    mails: list[tuple[str, str]] = field(default_factory=list)
+    hooked: list[dict[str, Any]] = field(default_factory=list)
+    """what a mail server and a web hook were told."""
 
     @property
     def folder(self) -> Path:
@@ -85,15 +90,34 @@ class Past:
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
     base = tmp_path_factory.mktemp("incidents")
     project = notes_project(base / "notes")
-    try:
-        past = Past(project)
-        _happens(past, base)
-        yield past
-    finally:
-        project.remove()
+    with webhook() as hook, mail_server() as (box, mail), hanging() as deaf:
+        address = "from=stack@example.org&to=ann@example.org"
+        receivers: list[dict[str, Any]] = [
+            {"name": "mail", "url": f"mailto://127.0.0.1:{mail}/?{address}"},
+            {"name": "hook", "url": f"json://127.0.0.1:{hook.port}/", "events": [*BAD_NEWS]},
+            {"name": "gone", "url": f"json://127.0.0.1:{refusing()}/", "events": ["committed"]},
+            {"name": "deaf", "url": f"json://127.0.0.1:{deaf}/", "events": ["committed"]},
+        ]
+        try:
+            past = Past(project, mails=box.mails, hooked=hook.got)
+            _happens(past, base, receivers)
+            yield past
+        finally:
+            project.remove()
 
 
-def _happens(past: Past, base: Path) -> None:
+BAD_NEWS = ("failed", "reverted")
+HOOKS = {
+    "ready": {"at": "pre-prepare", "command": ["test", "-e", "ready"], "moves": ["forward"]},
+    "page": {
+        "at": "post-revert",
+        "command": ["sh", "-c", "cat; echo; echo paged somebody; exit 7"],
+        "secrets": ["DB_PASSWORD"],
+    },
+}
+
+
+def _happens(past: Past, base: Path, receivers: list[dict[str, str]]) -> None:
     project = past.project
     (project.folder / "app.py").write_text(SAYS + (project.folder / "app.py").read_text())
     (project.folder / "uploads").mkdir()
@@ -111,9 +135,17 @@ def _happens(past: Past, base: Path) -> None:
     project.run("new", "one")
     project.up()
     project.note("of one")
+    settings = project.folder / "Pulumi.prod.yaml"
+    told = (
+        f"config:\n  {project.name}:notify: {json.dumps(receivers)}\n"
+        f"  {project.name}:hooks: {json.dumps(HOOKS)}\n"
+    )
+    settings.write_text(settings.read_text().replace("config:\n", told))
     project.run("config", "set", "--secret", "--path", "secrets.DB_PASSWORD", PASSWORD)
     project.compose_file(v='VERSION: "1"=>VERSION: "2"')
     project.run("new", "two")
+    project.up(code=3)
+    (project.folder / "ready").touch()
     project.up()
     project.note("of two")
     assert not past.folder.exists() or not [*past.folder.iterdir()], "going on is no incident"
@@ -123,6 +155,7 @@ def _happens(past: Past, base: Path) -> None:
     past.came("reverted")
     project.run("rollback", "--yes", "--reason", f"customers wait; try {PASSWORD}")
     past.came("rollback")
+    project.run("config", "rm", "notify")
     project.run("undo", "--yes", "--reason", "it was the network")
     past.came("undo")
     for point, what in (("switch.started kill", "crashed"), ("journal.remove kill", "late")):
@@ -133,6 +166,71 @@ def _happens(past: Past, base: Path) -> None:
         past.came(what)
 
 
+TOLD = {
+    "the switch to prod-002 has begun": 2,
+    "prod-002: hook ready (pre-prepare): ended with exit code 1": 1,
+    "prod-002 is live": 1,
+    "the switch to prod-003 has begun": 1,
+    "prod-003 did not pass its proof; prod-002 is live, with its own data": 1,
+    "the way back to prod-001 has begun": 1,
+    "rolled back to prod-001": 1,
+}
+
+
+def test_the_team_is_told_of_all_of_it_by_mail_and_web_hook(past: Past) -> None:
+    """Each message once, with the facts of the log; neither a receiver that is not there nor one
+    that hangs failed a switch or held one up."""
+    until(lambda: len(past.mails) == sum(TOLD.values()))
+    until(lambda: len(past.hooked) == len(BAD_NEWS))
+    begins = f"[{past.project.name}/prod] "
+    mails = {subject.removeprefix(begins): body for subject, body in past.mails}
+    assert mails.keys() == TOLD.keys()
+    bad = {said for said in TOLD if "hook ready" in said or "did not pass" in said}
+    assert {message["title"].removeprefix(begins) for message in past.hooked} == bad
+    name = past.project.name
+    for title, facts in {
+        "prod-002 is live": (
+            f"notes ({name}-prod_notes_g1) as prod-001 left it",
+            "lockstep undo   goes back to prod-001, with that data",
+        ),
+        "prod-003 did not pass its proof; prod-002 is live, with its own data": (
+            "the health check of app",
+            f"Downtime measured: {past.document('reverted')['downtime_seconds']:.2f} s",
+            f"lockstep incident show {past.ids['reverted']}   names each snapshot",
+            f"releases/incidents/{past.ids['reverted']}",
+            f"lockstep config set retry {name}-prod-003",
+            f"notes ({name}-prod_notes_g3)",
+        ),
+        "rolled back to prod-001": (
+            "customers wait; try ***",
+            f"Downtime measured: {past.document('rollback')['downtime_seconds']:.2f} s",
+            f"notes ({name}-prod_notes_g2) as prod-002 left it",
+            "lockstep undo   goes back to prod-002, with that data",
+        ),
+    }.items():
+        assert [fact for fact in facts if fact not in mails[title]] == []
+    entries = past.project.run("notify", "log", "--json").json()["entries"]
+    results = {(e["event"], e["to"]): e["result"] for e in entries}
+    assert results["quarantined", "mail"] == results["quarantined", "hook"] == "sent"
+    assert "sent" not in (results["committed", "gone"], results["committed", "deaf"])
+
+
+def test_what_hooks_did_after_the_revert_is_in_the_incident(past: Past) -> None:
+    """Also after a crash, masked; the folder's text names them, and all that they said is there."""
+    for what in ("reverted", "crashed"):
+        document, text = past.document(what), past.readme(what)
+        after = next(hook for hook in document["hooks"] if hook["name"] == "page")
+        assert (after["at"], after["result"]) == ("post-revert", "failed")
+        line = "page (post-revert) failed: ended with exit code 7: paged somebody"
+        assert line in text
+        assert line in past.project.run("incident", "show", past.ids[what]).out
+        assert "hooks.jsonl" in document["files"]
+        lines = (past.named(what) / "hooks.jsonl").read_text().splitlines()
+        said = [json.loads(each) for each in lines]
+        (page,) = [each for each in said if each["name"] == "page"]
+        assert '"DB_PASSWORD": "***"' in page["output"]
+
+
 def test_a_revert_can_be_understood_from_its_folder_alone(past: Past) -> None:
     document, text = past.document("reverted"), past.readme("reverted")
     assert (document["schema"], document["kind"]) == (1, "reverted")
@@ -140,6 +238,16 @@ def test_a_revert_can_be_understood_from_its_folder_alone(past: Past) -> None:
     assert document["live"]["release"] == "prod-002"
     assert "the switch to prod-003 was reverted; prod-002 was live afterwards" in text.lower()
     assert "health check of app" in text
+    for fact in (
+        f"commands are typed there in {past.project.folder}",
+        f'prod-002 (world {past.project.name}-prod-002), "two"',
+        f'prod-003 (world {past.project.name}-prod-003), "three"',
+        "What differs between prod-002 and prod-003:",
+        "services.app.environment.VERSION: '2' -> '3'",
+        "notes: prod-003 got a fork of it; prod-002 has its own, as it left it",
+        "uploads: changed in place for prod-003; what it was before was put back",
+    ):
+        assert fact in text
     assert document["who"]
     assert document["who"] in text
     assert document["outcome"]["steps"].keys() >= {"prepare", "stop", "start", "prove"} - {"prove"}
