@@ -22,6 +22,7 @@ from failpoints import failpoint
 from reconciler import names, process
 from reconciler.config import Stack
 from reconciler.errors import CatalogDamaged, Refused
+from reconciler.lasting import lasting
 from reconciler.ledger import Ledger, State, fsync_directory
 from reconciler.release import Release
 from snapshots import private
@@ -110,17 +111,18 @@ class Catalog:
         """
         good: dict[str, Release] = {}
         damaged: dict[str, str] = {}
-        for name in self.recorded():
-            if among is not None and name not in among:
-                continue
-            try:
-                good[name] = self.record(name)
-            except CatalogDamaged as error:
-                damaged[name] = error.message
+        recorded = self.recorded()
+        wanted = recorded if among is None else [name for name in recorded if name in among]
+        with lasting(len(wanted)):
+            for name in wanted:
+                try:
+                    good[name] = self.record(name)
+                except CatalogDamaged as error:
+                    damaged[name] = error.message
         state = state or State()
         for name in {w.release for w in state.worlds.values()} - set(state.pruned):
-            wanted = among is None or name in among
-            if wanted and name not in good and name not in damaged:
+            asked = among is None or name in among
+            if asked and name not in good and name not in damaged:
                 damaged[name] = f"the record of {name} is missing: {self.root / name / RECORD}"
         return good, damaged
 

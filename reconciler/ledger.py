@@ -26,6 +26,7 @@ from failpoints import failpoint
 from reconciler.errors import CatalogDamaged
 from reconciler.gates.results import GateResult
 from reconciler.hookrecord import HookRun
+from reconciler.lasting import lasting
 from reconciler.release import Frozen
 from snapshots.private import make_folder
 
@@ -434,8 +435,10 @@ class Ledger:
                 known = b"", Sum(State()), State()
             before, whole, state = known
             if len(text) > len(before):
-                for line in text[len(before) :].split(b"\n")[:-1]:
-                    self._add_line(whole, line)
+                lines = text[len(before) :].split(b"\n")[:-1]
+                with lasting(len(lines)):
+                    for line in lines:
+                        self._add_line(whole, line)
                 state = whole.state()
             _verified[self.path] = text, whole, state
         return state

@@ -137,7 +137,8 @@ class Sum:
         new = _with(self.worlds[event.to_world], proved=True, touched=True, failed=None)
         self.worlds[new.name] = new
         for name in new.generations.values():
-            self.generations[name] = _with(self.generations[name], sealed=None, captured=None)
+            if self.generations[name].sealed is not None:
+                self.generations[name] = _with(self.generations[name], sealed=None, captured=None)
         if event.from_world is not None:
             self._left(event, event.from_world, event.probes)
         self.quarantined.pop(new.release, None)

@@ -1,0 +1,24 @@
+"""Much that is read at once, and stays: the search for garbage leaves it alone."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_MUCH = 1000
+
+
+@contextmanager
+def lasting(parts: int) -> Iterator[None]:
+    """What is made within is kept until the process ends, or until nobody has it any more; where
+    there are many parts, looking through them for cycles takes longer than half of reading them."""
+    if parts < _MUCH or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
