@@ -243,7 +243,7 @@ def details(planned: Result) -> str:
     """Everything that changes, with its values."""
     lines: list[str] = []
     for step in planned.steps:
-        if step.op != "same":
+        if step.op not in ("same", "refresh"):
             lines += [f"{step.op} {step.type} {step.name}"]
             lines += [f"  {row}" for row in property_lines(step)]
     return "\n".join(lines)

@@ -34,30 +34,47 @@ def digest(result: Result, config: dict[str, str]) -> dict[str, Any]:
         return resource and resource.write(lambda value: masked(value, UNKNOWN_TEXT))
 
     def shown(step: Step) -> bool:
-        if step.op == "same":
+        if step.op == "same" and not step.refreshes:
             was, now = (step.old and step.old.protect), step.target.protect
             return step.type == STACK_TYPE or was != now
-        return step.logical and not step.target.is_default_provider
+        return (step.logical or step.refreshes) and not step.target.is_default_provider
+
+    def told(step: Step) -> Any:
+        """The new state as the step began: what came of it was not known yet."""
+        if step.refreshes:
+            return None if step.op == "delete" else state(step.old)
+        known = {"id", "created", "modified"} | (set() if step.urn in made else {"outputs"})
+        new = {k: v for k, v in (state(step.new) or {}).items() if k not in known}
+        before = state(step.old) or {}
+        return new and {**new, **{k: before[k] for k in ("created", "modified") if k in before}}
 
     def entry(step: Step) -> dict[str, Any]:
-        details = step.change.detailed and {
-            path: {"kind": how["diffKind"], "inputDiff": how["inputDiff"]}
-            for path, how in step.change.detailed.items()
-        }
         found = {
-            "op": str(step.op),
+            "op": "refresh" if step.refreshes and step.op != "delete" else str(step.op),
             "urn": step.urn,
             "provider": step.target.provider,
             "oldState": state(step.old),
-            "newState": state(step.new),
+            "newState": told(step),
             "diffReasons": list(step.change.keys),
             "replaceReasons": list(step.change.replaces),
         }
-        return {**{k: v for k, v in found.items() if v}, "detailedDiff": details}
+        details = None if step.refreshes else step.change.detailed
+        kinds = details and {
+            path: {"kind": how["diffKind"], "inputDiff": how["inputDiff"]}
+            for path, how in details.items()
+        }
+        return {**{k: v for k, v in found.items() if v}, "detailedDiff": kinds}
 
+    made: set[str] = set()  # whose new object is there when their replacement is told
+    steps = []
+    for step in result.steps:
+        if step.op == "create-replacement":
+            made.add(step.urn)
+        if shown(step):
+            steps.append(entry(step))
     return {
         **({"config": config} if config else {}),
-        "steps": [entry(step) for step in result.steps if shown(step)],
+        "steps": steps,
         **({"diagnostics": result.diagnostics} if result.diagnostics else {}),
         "duration": round(result.seconds * 1e9),
         "changeSummary": result.changes,

@@ -21,23 +21,18 @@ def refresh(of: Deployment, report_changes: bool) -> None:
     if of.check_targets(of.targets):
         of.failed = True
         return
-    steps = [
-        Step(Op.REFRESH, r, replace(r))
-        for r in of.snapshot.resources
-        if not of.targets or r.urn in of.targets
-    ]
-    of.each(lambda step: _refresh(of, step, report_changes), steps)
+    there = [r for r in of.snapshot.resources if not of.targets or r.urn in of.targets]
+    of.each(lambda resource: _refresh(of, resource, report_changes), there)
     with of.lock:
         of.snapshot.forget_dangling()
         of.store()
 
 
-def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
+def _refresh(of: Deployment, old: Resource, report_changes: bool) -> None:
     if of.cancelled:
         return
-    old, new = step.old, step.new
-    assert old is not None
-    assert new is not None
+    new = replace(old)
+    step = Step(Op.REFRESH, replace(old), new)
     of.tell.step("pre", step, of.dry_run)
     begun = time.monotonic()
     found = Op.SAME
@@ -56,9 +51,9 @@ def _refresh(of: Deployment, step: Step, report_changes: bool) -> None:
             changed = (old.inputs, old.outputs) != (new.inputs, new.outputs)
             old.id, old.inputs, old.outputs = new.id, new.inputs, new.outputs
             old.modified = now() if changed else old.modified
+        of.steps.append(step)
         if report_changes:
             step.op = found
-            of.steps.append(step)
             if not old.is_default_provider:
                 of.changes[found.value] += 1
         of.store()

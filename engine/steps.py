@@ -39,8 +39,9 @@ class Step:
     shown: tuple[Props, Props] = ({}, {})  # inputs before and after as texts may show them
 
     def __post_init__(self) -> None:
-        # False for one part of what is done to a resource; a refresh finds later what it is.
-        self.logical = self.op in COUNTED
+        # A refresh finds later what it is: its kind then says what was found.
+        self.refreshes = self.op is Op.REFRESH
+        self.logical = self.op in COUNTED  # or one part of what is done to a resource
         self.urn, self.type, self.name = self.target.urn, self.target.type, self.target.name
 
     @property

@@ -57,8 +57,20 @@ def test_a_preview_as_json_lists_what_happens_and_why(
     ]
     assert steps == [("same", "shop-dev", None), ("replace", "a", ["force"])]
     assert told["steps"][1]["oldState"]["inputs"]["force"] == "1"
+    # Each is told as it began; a replacement when its new object is there, which has no id yet.
+    assert "id" not in told["steps"][1]["newState"]
+    assert told["steps"][1]["newState"]["outputs"]["force"] == "2"
+    assert "outputs" not in told["steps"][0]["newState"]
     assert told["diagnostics"] == [{"message": "warning: look\n", "severity": "warning"}]
     assert told["changeSummary"] == {"replace": 1, "same": 2}
+    here.world.write_text(json.dumps({"gone": ["b-1"]}))
+    read = json.loads(said(capsys, "preview", "-s", "dev", "--refresh", "--json"))["steps"]
+    kinds = [(s["op"], s["urn"].rpartition("::")[2]) for s in read]
+    assert sorted(kinds[:3]) == [("refresh", "a"), ("refresh", "b"), ("refresh", "shop-dev")]
+    assert sorted(kinds[3:]) == [("create", "b"), ("replace", "a"), ("same", "shop-dev")]
+    read = json.loads(said(capsys, "refresh", "-s", "dev", "--preview-only", "--json"))["steps"]
+    kinds = [(s["op"], s["urn"].rpartition("::")[2]) for s in read]
+    assert sorted(kinds) == [("delete", "b"), ("refresh", "a"), ("refresh", "shop-dev")]
 
 
 def test_stacks_are_made_chosen_listed_and_removed(
