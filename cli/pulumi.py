@@ -174,9 +174,7 @@ class Session:
 
 def operate(here: Session) -> int:
     """up, preview, refresh or destroy; gives the exit code."""
-    from engine import operations
     from engine.errors import EngineError
-    from engine.options import Options
 
     given, call = here.given, here.given.act
     stack = here.existing()
@@ -191,7 +189,10 @@ def operate(here: Session) -> int:
         )
         refused.exit_code = UNCONFIRMED
         raise refused
-    stack.begin()
+    stack.begin()  # before the rest is read
+    from engine import operations
+    from engine.options import Options
+
     for assignment in getattr(given, "config", []):
         from cli import stackconfig
 

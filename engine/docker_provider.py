@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .errors import NotInEngine
@@ -98,18 +98,13 @@ class DockerProvider:
 
     def delete(self, old: Known, /) -> None:
         """A tag stays in Docker, as with the official plugin; an image goes unless kept."""
-        outputs = old.outputs
-        if _type(old.urn) == TAG or outputs.get("keepLocally"):
+        if _type(old.urn) == TAG or old.outputs.get("keepLocally"):
             return
-        with _sentences(f"removing the image {outputs['name']}"):
-            import docker
+        import docker
 
-            try:
-                self._client.api.remove_image(
-                    outputs["name"], force=bool(outputs.get("forceRemove"))
-                )
-            except docker.errors.ImageNotFound:
-                return
+        name, force = old.outputs["name"], bool(old.outputs.get("forceRemove"))
+        with _sentences(f"removing the image {name}"), suppress(docker.errors.ImageNotFound):
+            self._client.api.remove_image(name, force=force)
 
     def _make_image(self, news: Props) -> tuple[str, Props]:
         name = news["name"]
@@ -144,14 +139,12 @@ class DockerProvider:
         return id_, _tag(news, id_, found["Id"])
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
-        with _sentences(f"looking at the image {name}"):
-            import docker
+        import docker
 
-            try:
-                found: dict[str, Any] = self._client.api.inspect_image(name)
-            except docker.errors.ImageNotFound:
-                return None
-            return found
+        found: dict[str, Any] | None = None
+        with _sentences(f"looking at the image {name}"), suppress(docker.errors.ImageNotFound):
+            found = self._client.api.inspect_image(name)
+        return found
 
 
 def _type(urn: str) -> str:

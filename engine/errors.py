@@ -23,10 +23,3 @@ class NotInEngine(EngineError):
     def __init__(self, what: str, where: str = "") -> None:
         suffix = f" (used by {where})" if where else ""
         super().__init__(f"{what} is not in the embedded engine{suffix}; use the Pulumi CLI")
-
-
-class Cancelled(EngineError):
-    """The person pressed ^C; running operations were finished and saved."""
-
-    def __init__(self, operation: str = "update") -> None:
-        super().__init__(f"{operation} canceled")

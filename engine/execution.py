@@ -19,7 +19,7 @@ from .planner import Op
 from .providers import Known, Provider, ProviderFailed, make_provider
 from .snapshot import Pending, Resource, Snapshot, now
 from .steps import COUNTED, Listener, Protected, Refused, Step, Terminated
-from .values import UNKNOWN_TEXT, Secret, annotate, encode, plain, secret
+from .values import UNKNOWN_TEXT, annotate, encode, plain, secret
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -250,7 +250,7 @@ class Execution:
     def mark_secret_outputs(self, new: Resource) -> None:
         """Make the outputs secret that additionalSecretOutputs names."""
         for key in new.secret_outputs:
-            if key in new.outputs and not isinstance(new.outputs[key], Secret):
+            if key in new.outputs:
                 new.outputs[key] = secret(new.outputs[key])
 
     def call_hooks(self, when: str, step: Step) -> None:

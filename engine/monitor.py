@@ -68,12 +68,6 @@ HOOKS = {
     for when in ("before", "after")
     for what in ("create", "update", "delete")
 }
-SEVERITIES = {
-    engine_pb2.DEBUG: "debug",
-    engine_pb2.INFO: "info",
-    engine_pb2.WARNING: "warning",
-    engine_pb2.ERROR: "error",
-}
 
 
 class _Ended(grpc.RpcError):
@@ -188,7 +182,7 @@ class Monitor:
     # ---- Engine --------------------------------------------------------------------------------
 
     def Log(self, request: Any) -> Any:
-        severity = SEVERITIES.get(request.severity, "info")
+        severity = engine_pb2.LogSeverity.Name(request.severity).lower()
         if severity != "debug":
             tell = self._deployment.tell
             tell.diagnostic(request.urn, severity, request.message, request.ephemeral)

@@ -19,7 +19,6 @@ from typing import Any
 
 from . import program
 from .deployment import Deployment
-from .errors import Cancelled
 from .options import Options
 from .refreshing import refresh as read_anew
 from .snapshot import VERSION
@@ -257,7 +256,8 @@ class _Run:
         of = self.deployment
         failed = of.failed or of.cancelled or of.program_failed or of.blocked
         if of.cancelled:
-            self.diagnostic("", "error", str(Cancelled("preview" if self.dry_run else self.kind)))
+            what = "preview" if self.dry_run else self.kind
+            self.diagnostic("", "error", f"{what} canceled")
         elif of.last_word:
             self.diagnostic("", "error", of.last_word)
         of.close()
