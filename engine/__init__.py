@@ -5,5 +5,5 @@ layout of Pulumi's file backend, so the official CLI can go on where it stopped,
 round. What it does not have it refuses by name. How it is shown is its caller's business.
 
     stack = Stack(Project.find(Path.cwd()), "prod")
-    result = operations.up(stack, display=..., message="release prod-004")
+    result = operations.up(stack, display, Options(message="release prod-004"))
 """
