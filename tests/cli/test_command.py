@@ -16,15 +16,17 @@ from cli.failures import exit_code, report
 from engine.errors import EngineError, StackLocked
 from reconciler import errors
 from snapshots.errors import SnapshotError, StoreBusy
+from tests.stacks import warm
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "LOCKSTEP_ENGINE": "embedded"}
 
 
 def lockstep(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments],
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "LOCKSTEP_ENGINE": "embedded"},
+        env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -44,6 +46,15 @@ def every_command() -> list[tuple[str, ...]]:
 
     walk(get_command(main.app), ())
     return found
+
+
+@pytest.mark.parametrize("words", [("version",), ("--help",), ("lits",), ("list", "--json")])
+def test_a_forked_command_is_as_a_started_one(words: tuple[str, ...], tmp_path: Path) -> None:
+    """What most tests of stacks fork does and says what a person's command does."""
+    started = lockstep(*words, cwd=tmp_path)
+    forked = warm.run(words, tmp_path, ENVIRONMENT, 60)
+    for seen in ("returncode", "stdout", "stderr"):
+        assert getattr(forked, seen) == getattr(started, seen)
 
 
 def test_the_commands_are_those_that_are_promised() -> None:

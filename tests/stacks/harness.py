@@ -22,6 +22,7 @@ from typing import Any
 from cli import engines
 from setup.base_images import IMAGES, exists
 from tests import documents
+from tests.stacks import warm
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 120.0
@@ -116,6 +117,8 @@ class Project:
     env: dict[str, str] = field(default_factory=dict)
     inside: tuple[str, ...] = ()
     """Words before every command that is to see the network of the project's daemon."""
+    warm: bool = True
+    """Commands are forked, not started: a test of their processes does without."""
 
     def docker(self, *args: str, check: bool = True) -> str:
         """The docker command line's answer, of the daemon that the project runs on."""
@@ -125,15 +128,18 @@ class Project:
 
     def run(self, *args: str, code: int | None = 0, env: Mapping[str, str] | None = None) -> Ran:
         """Run `lockstep ARGS`; the exit code must be `code` (None: any)."""
-        done = subprocess.run(
-            [*self.inside, sys.executable, "-m", "cli.main", *args],
-            cwd=self.folder,
-            env=self.environment(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
+        if env or self.inside or not self.warm:
+            done = subprocess.run(
+                [*self.inside, sys.executable, "-m", "cli.main", *args],
+                cwd=self.folder,
+                env=self.environment(env),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+            )
+        else:
+            done = warm.run(args, self.folder, self.environment(), TIMEOUT_SECONDS)
         ran = Ran(args, done.returncode, done.stdout, done.stderr)
         assert code is None or ran.code == code, self._story(ran, code)
         assert "Traceback" not in ran.text, self._story(ran, code)

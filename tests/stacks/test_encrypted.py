@@ -41,6 +41,7 @@ def test_attack_secrets_the_store_of_a_live_stack_is_read(tmp_path: Path) -> Non
     readable, snapshots keep their ids, restore and rollback work, a wrong passphrase is told apart
     from damage before anything stops, and no process has the right one in its arguments."""
     with live_notes(tmp_path / "notes") as project, Watch(PASSPHRASE) as watch:
+        project.warm = False
         project.note(CANARY)
         project.compose_file(v='VERSION: "1"=>VERSION: "2"')
         project.release("two")

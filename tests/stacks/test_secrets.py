@@ -76,7 +76,7 @@ class Day:
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     """Everything is done with a umask that hides nothing."""
     base = tmp_path_factory.mktemp("secrets")
-    project = notes_project(base / "notes")
+    project = notes_project(base / "notes", warm=False)
     temporary = base / "tmp"
     temporary.mkdir()
     before = os.umask(0)
