@@ -291,7 +291,9 @@ class Catalog:
     def files(self) -> dict[str, os.stat_result]:
         """Release -> what the file system says of its record, in the order of their numbers."""
         prefix, root = f"{self.stack.name}-", str(self.root)
-        there = os.listdir(root) if self.root.exists() else ()
+        there: list[str] = []
+        with suppress(OSError):
+            there = os.listdir(root)
         releases = [name for name in there if name.startswith(prefix) and names.is_release(name)]
         found: dict[str, os.stat_result] = {}
         for name in sorted(releases, key=lambda name: int(name.removeprefix(prefix))):

@@ -11,8 +11,8 @@ _MUCH = 1000
 
 @contextmanager
 def lasting(parts: int) -> Iterator[None]:
-    """What is made within is kept until the process ends, or until nobody has it any more; where
-    there are many parts, looking through them for cycles takes longer than half of reading them."""
+    """What is made within is never looked through for cycles: it is kept until nobody has it any
+    more. Only where there are many parts does that save time."""
     if parts < _MUCH or not gc.isenabled():
         yield
         return
