@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.documents import Document
 from reconciler.gates.results import GateResult, Result
-from reconciler.story import Story
+
+if TYPE_CHECKING:
+    from cli.documents import Document
 
 WIDTH = 100
 STATUS = {
@@ -161,6 +162,8 @@ def info(document: Document, now: datetime) -> list[Table | Text]:
     if document["gates"]:
         parts.append(_gates(document["gates"]))
     if document["story"]:
+        from reconciler.story import Story
+
         parts.append(Text("\n".join(Story(**document["story"]).lines())))
     return parts
 

@@ -9,12 +9,15 @@ gone is put back wherever the image itself is still there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from reconciler.config import Stack
-from reconciler.docker import Docker, Listed
 from reconciler.errors import LockstepError
-from reconciler.release import Release
-from reconciler.situation import Situation
+
+if TYPE_CHECKING:
+    from reconciler.config import Stack
+    from reconciler.docker import Docker, Listed
+    from reconciler.release import Release
+    from reconciler.situation import Situation
 
 HOLDS = "lockstep.holds"
 """Label of a holder: the stack whose images it holds."""
