@@ -16,7 +16,7 @@ from tests.stacks.harness import Project, docker, notes_project, on_a_terminal
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """prod-002 is live, prod-001 previous, prod-003 failed its proof."""
-    project = notes_project(tmp_path_factory.mktemp("live") / "notes")
+    project = notes_project(tmp_path_factory.mktemp("live") / "notes", warm=False)
     try:
         project.init()
         project.release("one")

@@ -7,11 +7,19 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.stacks.harness import Project, base_image, docker, notes_project, python_image
+from tests.stacks.harness import (
+    Project,
+    base_image,
+    docker,
+    live_notes,
+    notes_project,
+    python_image,
+)
 
 
 @pytest.fixture
@@ -20,6 +28,24 @@ def live(notes: Project) -> Project:
     notes.release("one")
     notes.note("a")
     return notes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with live_notes(tmp_path_factory.mktemp("calm") / "notes") as project:
+        yield project
+
+
+@pytest.fixture
+def calm(shared: Project) -> Iterator[Project]:
+    """Such a project, for input by which nothing may be changed, which is looked at after the test;
+    what the test edited is put back."""
+    files = [shared.folder / "compose.yaml", shared.folder / "Pulumi.prod.yaml"]
+    before, running = [file.read_bytes() for file in files], shared.containers()
+    yield shared
+    for file, content in zip(files, before, strict=True):
+        file.write_bytes(content)
+    untouched(shared, running)
 
 
 def untouched(project: Project, before: dict[str, str]) -> None:
@@ -34,36 +60,33 @@ def test_no_pulumi_yaml(tmp_path: Path) -> None:
     assert "lockstep init" in ran.err
 
 
-def test_an_unknown_release_names_the_nearest(live: Project) -> None:
-    before = live.containers()
-    ran = live.run("config", "set", "release", "prod-011", code=None)
+def test_an_unknown_release_names_the_nearest(calm: Project) -> None:
+    ran = calm.run("config", "set", "release", "prod-011", code=None)
     if ran.code == 0:
-        ran = live.up(code=2)
+        ran = calm.up(code=2)
     assert "prod-011" in ran.text
     assert "prod-001" in ran.text
-    untouched(live, before)
 
 
 @pytest.mark.parametrize(
     "name", ["prod-1", "../../etc", "-rf", "prod-" + "9" * 10_000, "prod-\u202e001"]
 )
-def test_fault_66_a_name_that_is_no_release(live: Project, name: str) -> None:
+def test_fault_66_a_name_that_is_no_release(calm: Project, name: str) -> None:
     """A release called .., -rf, with 10 000 characters or a right-to-left mark is declared by the
     command: refused, named, and nothing is changed."""
-    before = live.containers()
-    ran = live.run("config", "set", "release", "--", name, code=None)
+    ran = calm.run("config", "set", "release", "--", name, code=None)
     if ran.code == 0:
-        ran = live.up(code=2)
+        ran = calm.up(code=2)
     assert "release" in ran.text
-    untouched(live, before)
 
 
-def test_a_compose_file_with_an_error(live: Project) -> None:
-    live.compose_file(v="healthcheck:=>healthchek:")
-    ran = live.run("new", "broken", code=2)
+def test_a_compose_file_with_an_error(calm: Project) -> None:
+    calm.compose_file(v="healthcheck:=>healthchek:")
+    releases = calm.releases()
+    ran = calm.run("new", "broken", code=2)
     assert "healthchek" in ran.err
     assert "compose.yaml" in ran.err
-    assert [r["release"] for r in live.releases()] == ["prod-001"]
+    assert calm.releases() == releases
 
 
 def test_an_image_that_is_missing(live: Project) -> None:
@@ -113,14 +136,12 @@ def test_fault_40_a_dataset_that_vanished(live: Project) -> None:
     assert live.notes() == ["a"]
 
 
-def test_docker_cannot_be_reached(live: Project) -> None:
-    before = live.containers()
-    ran = live.run("up", "--yes", code=8, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+def test_docker_cannot_be_reached(calm: Project) -> None:
+    ran = calm.run("up", "--yes", code=8, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert "Docker" in ran.text
-    untouched(live, before)
 
 
-def test_the_compose_plugin_is_missing(live: Project, tmp_path: Path) -> None:
+def test_the_compose_plugin_is_missing(calm: Project, tmp_path: Path) -> None:
     """A docker command line that knows no `compose`."""
     fake = tmp_path / "bin"
     fake.mkdir()
@@ -129,39 +150,35 @@ def test_the_compose_plugin_is_missing(live: Project, tmp_path: Path) -> None:
     )
     (fake / "docker").chmod(0o755)
     env = {"PATH": f"{fake}:/usr/bin:/bin", "DOCKER_CONFIG": str(tmp_path)}
-    ran = live.run("new", "no compose", code=8, env=env)
+    ran = calm.run("new", "no compose", code=8, env=env)
     assert "Compose" in ran.err
 
 
-def test_fault_39_a_port_taken_by_a_process(live: Project) -> None:
+def test_fault_39_a_port_taken_by_a_process(calm: Project) -> None:
     """A process of the host listens on a port that the release publishes: refused before
     anything stops, the port named."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         taken = holder.getsockname()[1]
-        live.compose_file(p=f"{live.port}:8000=>{taken}:8000")
-        live.new("another port")
-        before = live.containers()
-        ran = live.up(code=3)
+        calm.compose_file(p=f"{calm.port}:8000=>{taken}:8000")
+        calm.new("another port")
+        ran = calm.up(code=3)
         assert f"port {taken}/tcp" in ran.text
-        untouched(live, before)
 
 
-def test_fault_39_a_port_taken_by_a_foreign_container(live: Project, tmp_path: Path) -> None:
+def test_fault_39_a_port_taken_by_a_foreign_container(calm: Project, tmp_path: Path) -> None:
     """Another project's container publishes the port: refused before anything stops, the
     container named."""
     foreign = notes_project(tmp_path / "foreign")
     try:
         folder = str(foreign.folder)
         docker("compose", "-p", foreign.name, "--project-directory", folder, "up", "-d")
-        live.compose_file(p=f"{live.port}:8000=>{foreign.port}:8000")
-        live.new("another port")
-        before = live.containers()
-        ran = live.up(code=3)
+        calm.compose_file(p=f"{calm.port}:8000=>{foreign.port}:8000")
+        calm.new("another port")
+        ran = calm.up(code=3)
         assert f"port {foreign.port}/tcp" in ran.text
         assert f"{foreign.name}-app-1" in ran.text
-        untouched(live, before)
     finally:
         foreign.remove()
 
@@ -181,10 +198,10 @@ def test_a_store_that_cannot_be_written(live: Project) -> None:
     live.nothing_to_do()
 
 
-def test_a_damaged_manifest_is_made_anew(live: Project) -> None:
-    manifest = live.folder / "releases" / "manifest.json"
+def test_a_damaged_manifest_is_made_anew(calm: Project) -> None:
+    manifest = calm.folder / "releases" / "manifest.json"
     manifest.write_text('{"schema_version": 1, "rele')
-    ran = live.up()
+    ran = calm.up()
     assert "made anew" in ran.text
     assert json.loads(manifest.read_text())["current_release"] == "prod-001"
 
@@ -267,10 +284,10 @@ volumes:
     untouched(live, before)
 
 
-def test_not_enough_disk_for_a_fork(live: Project) -> None:
+def test_not_enough_disk_for_a_fork(calm: Project) -> None:
     """A note file with more claimed space than the disk has; sparse, so that it costs nothing."""
     volume = docker(
-        "volume", "inspect", "--format", "{{.Mountpoint}}", f"{live.name}-prod_notes_g1"
+        "volume", "inspect", "--format", "{{.Mountpoint}}", f"{calm.name}-prod_notes_g1"
     ).strip()
     free = shutil.disk_usage(volume).free
     balloon = Path(volume) / "balloon"
@@ -278,11 +295,9 @@ def test_not_enough_disk_for_a_fork(live: Project) -> None:
         # fallocate claims the blocks without writing them.
         os.posix_fallocate(file.fileno(), 0, max(free * 3 // 5, 1))
     try:
-        live.new("two")
-        before = live.containers()
-        ran = live.up(code=3)
+        calm.new("two")
+        ran = calm.up(code=3)
         assert "not enough disk" in ran.text
         assert "MiB" in ran.text
-        untouched(live, before)
     finally:
         balloon.unlink()

@@ -13,7 +13,7 @@ from tests.stacks.harness import Project, notes_project
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """prod-001, prod-002 and prod-003 were live one after another; each wrote a note."""
-    project = notes_project(tmp_path_factory.mktemp("commands") / "notes")
+    project = notes_project(tmp_path_factory.mktemp("commands") / "notes", warm=False)
     try:
         project.init()
         for number in (1, 2, 3):

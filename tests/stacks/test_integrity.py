@@ -24,7 +24,7 @@ ROWS = 2000
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Notes in a volume, uploads in a bind directory, orders in a Postgres; prod-002 is live."""
-    project = notes_project(tmp_path_factory.mktemp("integrity") / "notes")
+    project = notes_project(tmp_path_factory.mktemp("integrity") / "notes", warm=False)
     (project.folder / "uploads").mkdir()
     project.compose_file(
         a="- notes:/notes=>- notes:/notes\n      - ./uploads:/uploads",

@@ -2,9 +2,11 @@
 command costs: a process that has read it is forked for every command, and the fork runs it as
 `python -m cli.main` does, with arguments, folder, environment and output of its own.
 
-What a process has from its start is not shown: tests of that have `Project.warm` off, give an
-environment (LOCKSTEP_FAILPOINTS is read at the start), or use `Project.start`. Every command of
-tests/cli/test_walk.py and all that docs and README say to type are started as a person does.
+What a process has from its start is not shown, nor that a command finds all that it imports:
+`Project.warm` is off in tests of that and in tests/cli/test_live.py, test_commands.py and
+test_integrity.py of this folder, and what README and docs say to type is started as it is typed.
+An environment of its own (LOCKSTEP_FAILPOINTS is read at the start) and `Project.start` start a
+command as well.
 """
 
 from __future__ import annotations
