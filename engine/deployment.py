@@ -83,7 +83,8 @@ class Deployment(Execution):
         with self.lock:
             resource = next((r for r in self.snapshot.settled if r.urn == urn), None)
             # A program that broke off still gives out what it has; after a failed step it is over.
-            if self.failed or self.cancelled or (self.ended and urn.split("::")[2] != STACK_TYPE):
+            failed = self.failed and not self.continue_on_error
+            if failed or self.cancelled or (self.ended and urn.split("::")[2] != STACK_TYPE):
                 raise Terminated
             if resource is None:
                 return

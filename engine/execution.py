@@ -177,7 +177,7 @@ class Execution:
         if complaint:
             self._halted = not self.continue_on_error
             self.step_failed(step, complaint)
-            raise Terminated
+            self.go_on()  # it is done, so what depends on it may go on where others may
 
     def _apply(self, step: Step) -> str:
         """Do it. Gives what an after hook complained of; the step itself is done then."""

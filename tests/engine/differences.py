@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TIMING = "the failure is immediate; which independent resources came before it is timing"
 TRACE = "what failed is one sentence with its place; the official CLI prints a traceback"
+ONCE = "what failed is told once, without the SDK's own traceback"
 WORDS = "the same refusal with the next command added"
 SECOND = "two resources have one name; which of them comes first is timing"
 
@@ -29,9 +30,11 @@ DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("s18", "5-8"): ("calls, history, state, steps", TIMING),
     ("s19", "5-6"): ("calls, history, steps", TIMING),
     ("s20", "11-12, 17-19"): ("calls, history, outputs, state, steps", TIMING),
-    ("s22", "1, 4, 7"): ("errors", "what failed is told once, without the SDK's own traceback"),
+    ("s22", "1, 4, 7"): ("errors", ONCE),
     ("s24", "48-50, 71-72"): ("said", WORDS),
     ("s25", "26"): ("said", WORDS),
+    ("s26", "9-11"): ("calls, errors, history, state, steps", TIMING),
+    ("s27", "2, 10"): ("errors", ONCE),
 }
 
 # (scenario, operations): what is refused, by the name in the message; of several, the one that the
