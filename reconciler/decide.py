@@ -160,7 +160,7 @@ class _Decision:
             *refusals.quarantine(self.now, record),
             *refusals.foreign_users(self.now, datasets),
             *refusals.ports(self.now, record),
-            *refusals.ingress(self.now, record),
+            *refusals.replicas(record),
             *refusals.vanished(self.now, record, live),
             *refusals.dangers(self.now, record),
             *refusals.unfinished(self.now),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from reconciler import compose, ingressports, lineage
+from reconciler import compose, lineage
 from reconciler.dangers import find as find_dangers
 from reconciler.dangers import refused, remedy
 from reconciler.errors import Exit
@@ -233,20 +233,25 @@ def ports(now: Situation, record: Release) -> list[Refusal]:
     ]
 
 
-def ingress(now: Situation, record: Release) -> list[Refusal]:
-    """Services of which several containers would stand behind one door."""
-    settings = now.stack.settings.ingress
-    return [
-        Refusal(
-            f"service {service} of {record.name} has {compose.replicas(record.model, service)} "
-            "containers behind one published port, and the ingress serves one",
-            f"lockstep config set --path ingress.ports.{service} direct   or let a balancer of "
-            "your own stand before them",
-        )
-        for service in compose.services(record.model)
-        if compose.replicas(record.model, service) > 1
-        and ingressports.of_service(record.model, service, settings)
-    ]
+def replicas(record: Release) -> list[Refusal]:
+    """Services of which several containers would publish one port: Docker starts only the first,
+    and the ingress serves one container."""
+    found = []
+    published = compose.published_ports(record.model)
+    for service, body in compose.services(record.model).items():
+        number = compose.replicas(record.model, service)
+        fixed = [str(p.port) for p in published if p.service == service]
+        if number > 1 and fixed and not body.get("network_mode"):
+            last = int(fixed[0]) + number - 1
+            found.append(
+                Refusal(
+                    f"service {service} of {record.name} has {number} containers, and port "
+                    f"{', '.join(fixed)} could be published by one of them only",
+                    f"publish a range, {fixed[0]}-{last}, which gives each a port of its own; or "
+                    "let one container of a balancer publish the port for all",
+                )
+            )
+    return found
 
 
 def vanished(now: Situation, record: Release, live: World | None) -> list[Refusal]:

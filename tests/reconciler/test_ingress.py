@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose, ingressfile, ingressports, ingresstalk
+from reconciler import compose, ingressfile, ingressports, ingresstalk, refusals
 from reconciler.config import Ingress
 from reconciler.facts import Container
 from reconciler.ingressfile import Pointing
@@ -161,3 +161,23 @@ def test_so_many_are_let_in_at_once_as_the_world_keeps_up_with(
 ) -> None:
     assert ingresstalk.next_limit(64, before, now) == limit
     assert ingresstalk.next_limit(40_000, 5, 5) == ingressfile.UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ({"ports": [port("8080")], "deploy": {"replicas": 2}}, True),
+        ({"ports": [port("8080")], "scale": 2}, True),
+        ({"ports": [port("5353", protocol="udp")], "scale": 2}, True),
+        ({"ports": [port("8080")]}, False),
+        ({"ports": [port("8080")], "scale": 0}, False),
+        ({"ports": [port("8080-8081")], "scale": 2}, False),
+        ({"ports": [port("")], "scale": 2}, False),
+        ({"ports": [port("8080")], "scale": 2, "network_mode": "host"}, False),
+    ],
+)
+def test_several_containers_cannot_publish_one_port(body: dict[str, Any], refused: bool) -> None:
+    found = refusals.replicas(release({"services": {"web": body}}))
+    assert bool(found) is refused
+    if refused:
+        assert "service web of prod-001 has 2 containers" in found[0].message
