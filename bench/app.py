@@ -5,48 +5,64 @@ Runs in a container; a database that is away is a 503, as is one that does not a
 
 import http.server
 import os
+import queue
 import random
 import signal
 import threading
-from typing import LiteralString
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECTIONS = 8
 ROWS = int(os.environ["ROWS"])
 QUERY = "SELECT abalance FROM pgbench_accounts WHERE aid = %s"
 
 
 class Database:
-    """One connection for all requests, made again when it broke."""
+    """A few connections for all requests, each made again when it broke."""
 
     def __init__(self) -> None:
+        self._free: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._free.put(None)
         self._lock = threading.Lock()
-        self._connection: psycopg.Connection[tuple[int]] | None = None
+        self._has_orders = False
 
     def balance(self) -> int:
-        with self._lock:
-            try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(connect_timeout=2, autocommit=True)
-                (row,) = self._connection.execute(QUERY, [random.randint(1, ROWS)]).fetchall()
-                return int(row[0])
-            except psycopg.Error:
-                if self._connection is not None:
-                    self._connection.close()
-                raise
+        with self._connection() as connection:
+            (row,) = connection.execute(QUERY, [random.randint(1, ROWS)]).fetchall()
+            return int(row[0])
 
     def order(self, name: str) -> None:
         """Take an order; it is durable when this returns."""
-        self._ask("CREATE TABLE IF NOT EXISTS orders (name text)")
-        self._ask("INSERT INTO orders VALUES (%s)", name)
+        with self._connection() as connection:
+            with self._lock:
+                if not self._has_orders:
+                    connection.execute("CREATE TABLE IF NOT EXISTS orders (name text)")
+                    self._has_orders = True
+            connection.execute("INSERT INTO orders VALUES (%s)", [name])
 
     def orders(self) -> list[str]:
-        return [name for (name,) in self._ask("SELECT name FROM orders")]
+        with self._connection() as connection:
+            return [str(name) for (name,) in connection.execute("SELECT name FROM orders")]
 
-    def _ask(self, query: LiteralString, *values: str) -> list[tuple[str]]:
-        with self._lock, psycopg.connect(connect_timeout=2, autocommit=True) as connection:
-            found = connection.execute(query, values)
-            return found.fetchall() if found.description else []
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        connection = self._free.get()
+        try:
+            if connection is None or connection.closed:
+                connection = psycopg.connect(connect_timeout=2, autocommit=True)
+            yield connection
+        except psycopg.Error:
+            if connection is not None:
+                connection.close()
+            raise
+        finally:
+            self._free.put(connection)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -109,7 +109,9 @@ def behind(results: Results) -> Iterator[Goal]:
     taken = _of_ingress(results, ingress.FAILING, ingress.ACKNOWLEDGED)
     goal = Goal("behind the ingress, a failing release: acknowledged orders lost", 0.0, True, "")
     if lost is not None and taken is not None:
-        goal = replace(goal, measured=lost.value, how=f"of {taken.value:.0f}", n=lost.n)
+        refused = _of_ingress(results, ingress.FAILING, ingress.FAILED)
+        how = f"of {taken.value:.0f}, beside {refused.value if refused else 0:.0f} that failed"
+        goal = replace(goal, measured=lost.value, how=how, n=lost.n)
     yield goal
 
 

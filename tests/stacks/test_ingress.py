@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,7 +31,14 @@ EDGE = """  edge:
     image: {image}
     command: ["python3", "/edge.py"]
     volumes: ["./edge.py:/edge.py:ro", "./edge.pem:/edge.pem:ro"]
-    ports: ["127.0.0.1:{tls}:8443", "{who}:9000"]
+    ports: ["127.0.0.1:{tls}:8443", "{who}:9000", "127.0.0.1:{lodger}:9100"]
+    init: true
+    stop_grace_period: 1s
+  lodger:
+    image: {image}
+    command: ["python3", "-m", "http.server", "9100", "--directory", "/tmp"]
+    network_mode: "service:edge"
+    depends_on: [edge]
     init: true
     stop_grace_period: 1s
 volumes:
@@ -42,6 +50,7 @@ class Behind(Project):
 
     tls: int
     who: int
+    lodger: int
     certificate: bytes
 
     def units(self, *options: str) -> dict[str, str]:
@@ -78,11 +87,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     folder = tmp_path_factory.mktemp("behind") / "notes"
     project = notes_project(folder, Behind)
     assert isinstance(project, Behind)
-    project.tls, project.who = free_port(), free_port()
+    project.tls, project.who, project.lodger = free_port(), free_port(), free_port()
     shutil.copy(Path(__file__).with_name("edge.py"), folder / "edge.py")
     project.certificate = certificate(folder / "edge.pem")
     path = folder / "compose.yaml"
-    edge = EDGE.format(image=python_image(), tls=project.tls, who=project.who)
+    edge = EDGE.format(
+        image=python_image(), tls=project.tls, who=project.who, lodger=project.lodger
+    )
     path.write_text(path.read_text().replace("volumes:\n  notes:", edge))
     try:
         docker("compose", "--project-directory", str(folder), "-p", project.name, "up", "--detach")
@@ -122,7 +133,7 @@ def test_a_project_that_is_adopted_hands_its_ports_over(stack: Behind) -> None:
     assert stack.notes() == ["a"]
     assert stack.version() == "2"
     assert set(stack.units().values()) == {"running"}
-    assert len(stack.units()) == 3
+    assert len(stack.units()) == 4
     assert stack.entries()[0]["downtime_seconds"] > 0
     worlds = docker("ps", "--filter", f"label=com.docker.compose.project={stack.name}-prod-001",
                     "--format", "{{.Ports}}").split()  # fmt: skip
@@ -161,6 +172,11 @@ def test_the_proxy_protocol_tells_a_client_s_own_address(stack: Behind) -> None:
     with socket.create_connection((here, stack.who), timeout=30) as talk:
         host, port = talk.getsockname()
         assert talk.makefile().read() == f"{host}:{port}"
+
+
+def test_a_service_in_another_s_network_is_reached_by_the_other_s_port(stack: Behind) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.lodger}/", timeout=60) as answer:
+        assert answer.status == 200
 
 
 def test_forward_and_back_no_client_is_refused(stack: Behind) -> None:
