@@ -12,7 +12,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,6 +62,18 @@ class Behind(Project):
     def unit(self, port: int) -> str:
         """The container that has a port."""
         return next(name for name in self.units() if f"-ingress-{port}" in name)
+
+    def ask(self, *commands: str) -> str:
+        """What the HAProxy of the app's port answers."""
+        return ingresssocket.ask(self.of_port / "run" / ingressfile.SOCKET, *commands)
+
+    def counted(self) -> ingressfile.Counted:
+        return ingressfile.counted(self.ask("show stat"))
+
+    @property
+    def of_port(self) -> Path:
+        """Where the ingress of the app's port has its files."""
+        return self.folder / "releases" / "ingress" / "prod" / f"{self.port}-127.0.0.1"
 
     def networks(self) -> list[str]:
         found = docker("network", "ls", "--format", "{{.Name}}").split()
@@ -208,21 +219,20 @@ def committed(stack: Behind) -> dict[str, dict[str, dict[str, float]]]:
 
 def test_who_waits_longest_is_served_first(stack: Behind) -> None:
     """Also who has tried the gate in vain meanwhile, which takes one after the other."""
-    here = stack.folder / "releases" / "ingress" / "prod" / f"{stack.port}-127.0.0.1"
-    pointing = ingressfile.pointing_of((here / "config" / ingressfile.FILE).read_text())
-    ask = partial(ingresssocket.ask, here / "run" / ingressfile.SOCKET)
+    config = (stack.of_port / "config" / ingressfile.FILE).read_text()
+    pointing = ingressfile.pointing_of(config)
     assert pointing is not None
     names = [f"in turn {number:02}" for number in range(60)]
-    ask(*ingressfile.hold())
+    stack.ask(*ingressfile.hold())
     try:
         with ThreadPoolExecutor(len(names)) as pool:
             for name in names:
                 pool.submit(stack.note, name, timeout=60)
                 time.sleep(0.025)
-            assert ingressfile.counted(ask("show stat")).waiting == len(names)
-            ask(*ingressfile.serve(pointing, 1))
+            until(lambda: stack.counted().waiting == len(names))
+            stack.ask(*ingressfile.serve(pointing, 1))
     finally:
-        ask(*ingressfile.serve(pointing))
+        stack.ask(*ingressfile.serve(pointing))
     taken = [note for note in stack.notes() if note in names]
     assert sorted(taken) == names
     at = {name: place for place, name in enumerate(taken)}
@@ -306,6 +316,7 @@ def test_a_crash_between_the_commit_and_the_new_pointing_is_put_right(
         stack.up()
     assert asked.failures == []
     assert stack.version() == after
+    assert stack.counted().limit == ingressfile.UNLIMITED, "who waits is let in slowly for a while"
     stack.nothing_to_do()
 
 
