@@ -6,6 +6,7 @@
     aim         when it is proved: know where the new world is, let nobody in
     let in      after the commit: who waits is served, in turn
     serve       then, or on the way back: point at the live world, let who waits in
+    keep pace   until nobody waits any more
 
 Before the commit no configuration names the new world as one to serve, so nobody but its gates
 reaches it. `serve` can be repeated at any time: recovery, repair and the guard do. Nothing here
@@ -214,8 +215,6 @@ class Ingress:
                 # One port that cannot be had must not keep the others shut.
                 unserved.append(f"port {door}: {error.message}")
         self._released()
-        self._talk.keep_pace(self._paced)
-        self._paced.clear()
         if unserved:
             raise DockerFailed(
                 "; ".join(unserved), next_step="lockstep up   puts the ingress right"
@@ -224,6 +223,12 @@ class Ingress:
             self.docker.remove_network(self._network, labels=self._labels)
         for door, back in backs.items():
             self._leave_others(self._units()[door].id, back)
+
+    def keep_pace(self) -> None:
+        """Return when everybody who waited has been let in, after `let_in` or `serve`. Never
+        raises."""
+        self._talk.keep_pace(self._paced)
+        self._paced.clear()
 
     def _serve(self, door: Door, back: _Back, unit: Listed | None) -> None:
         if unit is not None and not self._is_ours_as_made(unit):
@@ -264,8 +269,10 @@ class Ingress:
         """Tell the running HAProxy, and see that it is so before anybody is let in."""
         address = _address(self.docker.inspect(back.container.id))
         serves = address is None or self._aim(door, back, address)
-        if door not in self._paced:
-            self._let_in(door, back, UNLIMITED if serves else AT_FIRST)
+        if not serves:
+            self._let_in(door, back, AT_FIRST)
+        elif door not in self._paced:
+            self._let_in(door, back, UNLIMITED)
 
     def _aim(self, door: Door, back: _Back, address: str) -> bool:
         return self._talk.aim(door, back.pointing, address, self._name(door))

@@ -91,6 +91,7 @@ def complete(u: Undertaking) -> list[str]:
         if service.after_commit:
             _warned(warnings, partial(_start_late, u, service))
     failpoint("switch.after-commit")
+    u.ingress.keep_pace()
     _warned(warnings, lambda: warnings.extend(u.data.advice(new, u.new_record)))
     hooks_after(u, At.POST_COMMIT)
     return [*warnings, *u.hooks.warnings]
@@ -228,6 +229,7 @@ def _let_in_again(u: Undertaking, old: HostWorld | None) -> None:
         _patiently(u, partial(u.ingress.serve, old))
     except LockstepError as error:
         u.say(str(error))
+    u.ingress.keep_pace()
 
 
 def disk_is_full(u: Undertaking) -> bool:

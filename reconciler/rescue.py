@@ -114,6 +114,7 @@ def repair(u: Undertaking) -> None:
             next_step="lockstep compose logs   shows more; lockstep rollback   goes back",
         ) from None
     u.ingress.serve(world)
+    u.ingress.keep_pace()
     failpoint("switch.repaired")
     outcomes.set_policies(u.docker, world, outcomes.own_policies(world))
     u.catalog.ledger.append(Recovered(**u.outcome(), reason=_was_down(down)))

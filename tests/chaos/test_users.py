@@ -185,6 +185,39 @@ def test_volumes_of_a_rootless_daemon(tmp_path: Path) -> None:
         assert tmp_path.exists()
 
 
+def test_behind_an_ingress_on_a_rootless_daemon(tmp_path: Path) -> None:
+    """Forward and back; and the ingress that was killed is brought back."""
+    images = ("lockstep-base/python:3", "lockstep-base/haproxy:2")
+    with person() as who, _rootless(who) as (host, words):
+        env = {"DOCKER_HOST": host}
+        saving = subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE)
+        loading = [*words, "docker", "load", "--quiet"]
+        subprocess.run(
+            loading, stdin=saving.stdout, env={**os.environ, **env}, check=True, timeout=300
+        )
+        assert saving.wait() == 0
+        project = notes_project(who.home / tmp_path.name / "notes", env=env, inside=words)
+        (project.folder.parent / "locks").mkdir()
+        who.give(project.folder.parent)
+        try:
+            project.init()
+            project.run("config", "set", "ingress", "haproxy")
+            project.release("one")
+            project.note("a")
+            project.release("two")
+            project.note("b")
+            project.run("rollback", "--yes")
+            assert project.notes() == ["a"]
+            label = f"label=lockstep.ingress={project.name}/prod"
+            (unit,) = project.docker("ps", "--quiet", "--filter", label).split()
+            project.docker("kill", unit)
+            project.up()
+            assert project.notes() == ["a"]
+            project.nothing_to_do()
+        finally:
+            project.remove()
+
+
 @contextmanager
 def _rootless(who: Person) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(DOCKER_HOST, words before a command that is to be that user's)."""

@@ -183,3 +183,29 @@ def test_who_is_not_in_the_docker_group_is_told_so(tmp_path: Path) -> None:
         assert ran.code != 0
         assert "ermission denied" in ran.text
         assert "docker" in ran.text
+
+
+@pytest.mark.chaos
+def test_behind_an_ingress_of_a_user_without_root(theirs: Project, somebody: Person) -> None:
+    """Forward, back and undo; HAProxy runs as that user, who alone may read its files, and who
+    puts it right after a kill."""
+    theirs.run("config", "set", "ingress", "haproxy")
+    theirs.release("one")
+    theirs.note("a")
+    theirs.release("two")
+    theirs.note("b")
+    theirs.run("rollback", "--yes")
+    assert theirs.notes() == ["a"]
+    theirs.run("undo", "--yes")
+    assert theirs.notes() == ["a", "b"]
+    label = f"label=lockstep.ingress={theirs.name}/prod"
+    (unit,) = docker("ps", "--quiet", "--filter", label).split()
+    user = docker("inspect", "--format", "{{.Config.User}}", unit).strip()
+    assert user == f"{somebody.uid}:{somebody.gid}"
+    written = list((theirs.folder / "releases" / "ingress").rglob("*"))
+    assert [path for path in written if path.lstat().st_uid != somebody.uid] == []
+    assert [path for path in written if path.lstat().st_mode & 0o077] == []
+    docker("kill", unit)
+    assert "put right" in theirs.run("guard", "--once").text
+    assert theirs.notes() == ["a", "b"]
+    theirs.nothing_to_do()
