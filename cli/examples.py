@@ -50,6 +50,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "encrypt": ("lockstep encrypt", "lockstep encrypt --yes"),
     "rekey": ("lockstep rekey", "lockstep rekey --ask < new-passphrase"),
     "stop": ("lockstep stop", 'lockstep stop --yes -m "the disk smokes"'),
+    "remove": ("lockstep remove", "lockstep remove --yes --json | jq .volumes"),
     "recover": ("lockstep recover", "lockstep recover --json"),
     "guard": ("lockstep guard --print-unit", "lockstep guard --once"),
     "doctor": ("lockstep doctor", "lockstep doctor --json | jq '.checks[] | .remedy'"),

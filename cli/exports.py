@@ -119,6 +119,11 @@ def import_release(
         here.say(
             f"      lockstep config set --path restore.release {name}   restores its own instead"
         )
+    last = here.stack.settings.window.last
+    here.say(
+        f"kept until {last} releases made after it were live here, or for good by\n"
+        f"      lockstep pin {name}"
+    )
 
 
 def imported(done: Result) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from cli import (
     options,
     rehearsals,
     releases,
+    remove,
     schemas,
     settings,
     snapshots,
@@ -83,6 +84,7 @@ app.command("encrypt", rich_help_panel=DATA)(encryption.encrypt)
 app.command("rekey", rich_help_panel=DATA)(encryption.rekey)
 app.command("stop", rich_help_panel=HOST)(host.stop)
 app.command("recover", rich_help_panel=HOST)(host.recover)
+app.command("remove", rich_help_panel=HOST)(remove.remove)
 app.command("guard", rich_help_panel=HOST)(guard.guard)
 app.add_typer(notify.app, name="notify", rich_help_panel=HOST)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)

@@ -55,6 +55,7 @@ DOCUMENTS = {
     "encrypt": "data:Encrypted",
     "rekey": "data:Rekeyed",
     "stop": "moves:Stopped",
+    "remove": "moves:RemovedStack",
     "recover": "moves:Recovered",
     "notify test": "host:Notifications",
     "notify log": "host:Notifications",

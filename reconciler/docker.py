@@ -729,8 +729,12 @@ class Docker:
 
     def networks_of(self, project: str) -> tuple[str, ...]:
         """Names of the networks that Compose made for a project."""
+        return self.networks_labelled([f"{PROJECT}={project}"])
+
+    def networks_labelled(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Names of the networks that have all of these labels (`name=value`)."""
         with _mapped("the list of networks"):
-            found = self._api.networks(filters={"label": [f"{PROJECT}={project}"]})
+            found = self._api.networks(filters={"label": list(labels)})
         return tuple(sorted(entry["Name"] for entry in found))
 
     def create_network(

@@ -137,11 +137,14 @@ def clear_files(catalog: Catalog, world: str) -> None:
 
 
 def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
-    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one."""
+    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one; of
+    less than 1 MiB nobody needs to hear."""
     last_at, last_done = time.monotonic(), 0
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal last_at, last_done
+        if total < _MIB:
+            return
         now = time.monotonic()
         rate = (done - last_done) / max(now - last_at, 1e-3)
         speed = f", {rate / _MIB:.0f} MiB/s" if done > last_done else ""

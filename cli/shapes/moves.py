@@ -83,6 +83,19 @@ class Stopped(Document):
     reason: str
 
 
+class RemovedStack(Document):
+    """`remove`: all by full names."""
+
+    stack: str
+    containers: list[str]
+    networks: list[str]
+    volumes: list[str]
+    tags: list[str]
+    unsaved: list[str] = Field(description="volumes that held the live data")
+    stays: list[str] = Field(description="what is not the stack's own")
+    kept: list[str] = Field(description="folders with records, ledger and snapshots")
+
+
 class Recovered(Document):
     """`recover`: what was found and done, one sentence each; none: nothing was unfinished."""
 

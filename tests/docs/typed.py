@@ -2,35 +2,66 @@
 
 A page types what stands behind `$ ` in its ```console blocks, and in comments of the form
 `<!-- $ command -->` (what happened meanwhile, and need not be shown). All of a page is typed in
-one shell, in a folder with a small project. Figures, ids and times may differ from the page;
-Pulumi's own lines of an update are left out of it.
+one shell, in the folder of the page's project; a command whose output ends a line in a question
+(`[y/N]: y`) is typed on a terminal, with what stands behind the question. Figures, ids and times
+may differ from the page, and what it says of the host's disks; Pulumi's own lines of an update are
+left out of it.
 
     python -m tests.docs.typed --write     types every page and writes what was printed into it
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 from demo.excerpt import of_engine
-from tests.stacks.harness import ROOT, Project, notes_project
+from tests.stacks.harness import ROOT, Project, base_image, notes_project
 
-PAGES = (ROOT / "docs" / "rollback.md",)
 _PROMPT = "$ "
+_QUESTION = re.compile(r"\[[^\]\n]*\]:(?: (.*))?$")
+_HOSTS_OWN = re.compile(r"disk: |  files c|  \S+ \S+ free for snapshots|disk  |      disk: ")
 _HIDDEN = re.compile(r"<!-- \$ (.*?) -->", re.DOTALL)
-_PULUMI = re.compile(r"Updating \(| [ +~-]{2} \S+:\S+ |Pulumi: the embedded engine")
+_PULUMI = re.compile(
+    r" +bringing the fork of |Updating \(| [ +~-]{2} \S+:\S+ |Pulumi: the embedded engine"
+)
 _SECONDS = 300
-_NAME, _PORT = "notes", "127.0.0.1:8000"
+_JOBS = Path(__file__).with_name("jobs")
+_PORT = "127.0.0.1:8000"
+_WHO = {f"GIT_{who}_{what}": "docs@example.org" if what == "EMAIL" else "docs"
+        for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, and the project that it is typed in: its name there, and how it is made in a folder.
+
+    `short`: the heading before which `make test` ends; all of it is typed by `make chaos`.
+    """
+
+    path: Path
+    name: str
+    make: Callable[[Path], Project]
+    short: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,14 @@ class Typed:
     command: str
     output: tuple[str, ...]
     shown: bool = True
+
+    @property
+    def line(self) -> str:
+        """What the shell is given."""
+        answers = [match[1] or "" for row in self.output if (match := _QUESTION.search(row))]
+        if not answers:
+            return self.command
+        return f"python -m tests.docs.terminal {shlex.quote(json.dumps(answers))} {self.command}"
 
 
 @dataclass(frozen=True)
@@ -77,16 +116,19 @@ def _session(lines: Iterable[str]) -> list[Typed]:
     return typed
 
 
-def type_all(page: list[Block], project: Project) -> list[Block]:
+def type_all(said: list[Block], page: Page, project: Project) -> list[Block]:
     """The same blocks with what is printed now. Raises AssertionError when the shell ends early."""
     mark = f"--{uuid.uuid4().hex}--"
-    commands = [t.command for block in page for t in block.typed]
+    commands = [t.line for block in said for t in block.typed]
     script = "".join(f"{c}\nprintf '\\n{mark}'\n" for c in commands)
+    script = script.replace(f"/srv/{page.name}", str(project.folder))
+    file = project.folder.parent / "script"
+    file.write_text(script.replace(_PORT, f"127.0.0.1:{project.port}"))
     done = subprocess.run(
-        ["bash"],
-        input=script.replace(_PORT, f"127.0.0.1:{project.port}"),
+        ["bash", file],
         cwd=project.folder,
         env=_environment(project),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -94,21 +136,23 @@ def type_all(page: list[Block], project: Project) -> list[Block]:
     )
     parts = done.stdout.split(f"\n{mark}")[:-1]
     assert len(parts) == len(commands), done.stdout
-    printed = iter(_as_on_the_page(part, project) for part in parts)
+    printed = iter(_as_on_the_page(part, page, project) for part in parts)
     return [
         replace(b, typed=tuple(replace(t, output=tuple(next(printed))) for t in b.typed))
-        for b in page
+        for b in said
     ]
 
 
 def _environment(project: Project) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**project.environment(), "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
+    return {**project.environment(), **_WHO, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
 
 
-def _as_on_the_page(text: str, project: Project) -> list[str]:
-    text = text.replace(f"127.0.0.1:{project.port}", _PORT).replace(project.name, _NAME)
-    text = text.replace(str(project.folder), "/srv/notes")
+def _as_on_the_page(text: str, page: Page, project: Project) -> list[str]:
+    text = text.replace(f"127.0.0.1:{project.port}", _PORT)
+    text = text.replace(str(project.folder), f"/srv/{page.name}").replace(project.name, page.name)
+    for official in ("redis:7", "python:3.11-slim"):
+        text = text.replace(base_image(official), official)
     keep = of_engine()
     lines = [line.rstrip() for line in text.splitlines() if keep(line)]
     lines = [line for line in lines if not _PULUMI.match(line)]
@@ -117,8 +161,23 @@ def _as_on_the_page(text: str, project: Project) -> list[str]:
     return lines
 
 
+def comparable(lines: Iterable[str]) -> list[str]:
+    """Lines without what differs from run to run, and without those of the host alone; of services
+    that become ready beside each other in one order; of a table its words, for the width of a
+    figure may wrap them elsewhere."""
+    found = [alike(line) for line in lines if not _HOSTS_OWN.match(line)]
+    if any("─" in line for line in found):
+        return sorted(" ".join(found).split())
+    return [
+        line
+        for ready, several in groupby(found, lambda line: " is ready after " in line)
+        for line in (sorted(several) if ready else several)
+    ]
+
+
 def alike(line: str) -> str:
     """A line without what differs from run to run: figures but those of releases, and widths."""
+    line = re.sub(r"\((\d+ tries, )?", "(", line)
     line = re.sub(r"\b(\d{8}T\d{6}|[0-9a-f]{8,64})\b", "#", line)
     line = re.sub(r"(?<!prod-)\b\d[\d.,:]*(\s?(KiB|MiB|GiB|B|bytes|ms|s|min|h)\b)?", "#", line)
     return re.sub(r"─+", "─", re.sub(r"\s+", " ", line)).strip()
@@ -135,9 +194,9 @@ def written(page: str, now: list[Block]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def project_of_the_pages(folder: Path) -> Project:
-    """A small project, to be live with two releases: what the pages begin with."""
-    project = notes_project(folder)
+def _two_releases(folder: Path) -> Project:
+    """The small project, live with two releases."""
+    project = notes_project(folder / "project")
     project.init()
     project.release("first release")
     project.note("milk")
@@ -147,13 +206,54 @@ def project_of_the_pages(folder: Path) -> Project:
     return project
 
 
+def _queue_that_runs(folder: Path) -> Project:
+    """A queue (tests/docs/jobs) in a git repository, up by `docker compose`, with one job done."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    project = Project(folder / name, name)
+    shutil.copytree(_JOBS, project.folder, ignore=shutil.ignore_patterns("*.py*"))
+    (project.folder / "app").mkdir()
+    shutil.copy(_JOBS / "jobs.py", project.folder / "app")
+    text = (_JOBS / "compose.yaml").read_text().replace(_PORT, f"127.0.0.1:{project.port}")
+    for official in ("redis:7", "python:3.11-slim"):
+        text = text.replace(official, base_image(official))
+    (project.folder / "compose.yaml").write_text(text)
+    (project.folder / ".env").write_text("REDIS_PASSWORD=hush-5521\n")
+    (project.folder / ".gitignore").write_text(".env\nresults/\n")
+    (project.folder / "results").mkdir()
+    run = partial(subprocess.run, cwd=project.folder, check=True, capture_output=True, timeout=60)
+    for words in ("git init -q", "git add -A", "git commit -qm jobs", "docker compose up -d"):
+        run(words.split(), env={**project.environment(), **_WHO})
+    deadline = time.monotonic() + 30
+    while "1 jobs done" not in _asked(project):
+        assert time.monotonic() < deadline, "the queue does no job"
+        time.sleep(0.2)
+    return project
+
+
+def _asked(project: Project) -> str:
+    try:
+        said = project.get("/")
+        if " 0 jobs" in said:
+            project.note("one")  # which is posted to any path
+            time.sleep(0.3)
+        return said
+    except OSError:
+        return ""
+
+
+PAGES = (
+    Page(ROOT / "docs" / "rollback.md", "notes", _two_releases),
+    Page(ROOT / "docs" / "getting-started.md", "jobs", _queue_that_runs, "## 3. "),
+)
+
+
 def _write() -> None:
-    for path in PAGES:
+    for page in PAGES:
         with tempfile.TemporaryDirectory() as folder:
-            project = project_of_the_pages(Path(folder) / "project")
+            project = page.make(Path(folder))
             try:
-                text = path.read_text()
-                path.write_text(written(text, type_all(blocks(text), project)))
+                said = blocks(page.text)
+                page.path.write_text(written(page.text, type_all(said, page, project)))
             finally:
                 project.remove()
 

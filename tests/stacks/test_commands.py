@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.stacks.harness import Project, notes_project
+from tests.stacks.harness import Project, notes_project, python_image
+
+IMAGE, OWN = python_image(), f"own-{uuid.uuid4().hex[:8]}:1"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """prod-001, prod-002 and prod-003 were live one after another; each wrote a note."""
+    """prod-001, prod-002 and prod-003 were live one after another; each wrote a note. What
+    prod-001 runs is an image of its own."""
     project = notes_project(tmp_path_factory.mktemp("commands") / "notes", warm=False)
     try:
         project.init()
+        made = project.docker("create", "--label", f"lockstep.project={project.name}", IMAGE)
+        project.docker("commit", "--change", f"LABEL of={project.name}", made.strip(), OWN)
+        project.docker("rm", made.strip())
         for number in (1, 2, 3):
             project.compose_file(v=f'VERSION: "{max(number - 1, 1)}"=>VERSION: "{number}"')
-            project.release(f"number {number}")
+            project.new(f"number {number}", *(["--image", f"app={OWN}"] if number == 1 else []))
+            project.up()
             project.note(f"by {number}")
             if number == 1:
                 project.run("snapshot")
+        project.docker("rmi", OWN)
         yield project
     finally:
+        project.docker("rmi", "--force", OWN, check=False)
         project.remove()
 
 
@@ -103,8 +113,6 @@ def test_a_release_goes_to_another_project_in_one_file(
     assert elsewhere.images() == {f"{elsewhere.name}-app:prod-00{n}" for n in (1, 2)}
     drilled = elsewhere.run("drill", "prod-001", "--json").json()
     assert drilled["datasets"]["notes"]["counts"]["bytes"] == len("by 1\nby 2\n")
-    arrived = elsewhere.run("drill", "prod-002", "--at", "arrival", "--json").json()
-    assert arrived["datasets"]["notes"]["counts"]["bytes"] == len("by 1\nby 2\n")
     elsewhere.declare("prod-002")
     elsewhere.run("config", "set", "--path", "restore.release", "prod-002")
     rehearsed = elsewhere.run("rehearse", "--json").json()
@@ -112,6 +120,36 @@ def test_a_release_goes_to_another_project_in_one_file(
     assert rehearsed["datasets"]["notes"]["after"]["bytes"] == len("by 1\nby 2\nby 3\n")
     # Its port is held by the stack that it comes from, which is another matter.
     assert elsewhere.preview(code=3)["datasets"]["notes"]["action"] == "restore"
+
+
+def test_a_release_comes_with_images_that_the_host_has_no_more(
+    stack: Project, elsewhere: Project, tmp_path: Path
+) -> None:
+    """Exported with its images, which are then removed from the host: imported into another
+    project, which goes live with it and its data. The import says how long it is kept."""
+    file = tmp_path / "whole.lockstep"
+    (image,) = stack.run("export", "prod-001", str(file), "--images", "--json").json()["images"]
+    for container in stack.docker("ps", "-aq", "--filter", f"ancestor={image}").split():
+        stack.docker("rm", "--force", container)  # its holder, and what is left of its world
+    stack.docker("rmi", "--force", f"{stack.name}-app:prod-001")
+    assert not stack.docker("image", "inspect", image, check=False).startswith("[{")
+    assert "was removed" in next(r for r in stack.releases() if r["unusable"])["unusable"]
+
+    told = elsewhere.run("import", str(file))
+    assert "lockstep pin prod-001" in told.err
+    elsewhere.declare("prod-001")
+    elsewhere.run("config", "set", "--path", "restore.release", "prod-001")
+    stack.run("stop", "--yes")  # who has its port
+    try:
+        went = elsewhere.run("up", "--yes", "--json").json()
+        assert (went["result"], went["datasets"]["notes"]["action"]) == ("committed", "restore")
+        assert stack.notes() == ["by 1"], "on the port that the release publishes"
+        assert image in elsewhere.docker("inspect", "-f", "{{.Image}}", *elsewhere.containers())
+    finally:
+        elsewhere.run("stop", "--yes")
+        stack.docker("tag", image, f"{stack.name}-app:prod-001", check=False)
+        stack.up()
+    assert stack.notes() == ["by 1", "by 2", "by 3"]
 
 
 def going(project: Project) -> dict[str, set[str]]:
@@ -166,3 +204,28 @@ def test_prune_shows_what_up_would_do_and_does_it(stack: Project) -> None:
     stack.nothing_to_do()
     assert stack.notes() == ["by 1", "by 2", "by 3"]
     assert "was pruned" in stack.run("pin", "prod-001", code=2).err
+
+
+def test_a_stack_is_removed_for_good_and_its_snapshots_stay(stack: Project, tmp_path: Path) -> None:
+    """The last of this file: refused while it runs, and without a yes; then nothing of it is in
+    Docker, its snapshots can be restored, and what is not its own is there."""
+    taken = stack.run("snapshot", "--json").json()["datasets"]["notes"]["snapshot"]
+    assert "lockstep stop" in stack.run("remove", "--yes", code=3).err
+    stack.run("stop", "--yes")
+    foreign = f"{stack.name}-prod_foreign_g9"
+    stack.docker("volume", "create", foreign)
+    try:
+        assert "no terminal" in stack.run("remove", code=2).err
+        live = stack.volumes()
+        gone = stack.run("remove", "--yes", "--json").json()
+        assert set(gone["volumes"]) == live
+        assert gone["unsaved"]
+        assert foreign in stack.docker("volume", "ls", "-q").split()
+    finally:
+        stack.docker("volume", "rm", foreign)
+    assert (stack.containers(running=False), stack.volumes(), stack.images()) == ({}, set(), set())
+    assert not [n for n in stack.docker("network", "ls", "--format", "{{.Name}}").split()
+                if n.startswith(stack.name)]  # fmt: skip
+    stack.run("snapshot", "restore", taken, str(tmp_path / "back"))
+    assert (tmp_path / "back" / "notes.txt").read_text().splitlines()[-1] == "by 3"
+    assert "Docker has nothing" in stack.run("remove", "--yes").out
