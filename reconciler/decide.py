@@ -164,6 +164,7 @@ class _Decision:
             *refusals.vanished(self.now, record, live),
             *refusals.dangers(self.now, record),
             *refusals.unfinished(self.now),
+            *refusals.unanswerable(self.now, record),
         ]
         return self._finish(
             move,
@@ -429,6 +430,9 @@ class _Decision:
             found += [refusal.message for refusal in refusals.worlds_beside(self.now)]
         if live is not None and not live.adopted:
             found += self._foreign_starts()
+        record = self.now.facts.records.get(self.now.stack.settings.release or "")
+        if record is not None and move not in (Move.STAY, Move.REPAIR):
+            found += refusals.unasked(self.now, record)
         for planned in datasets.values():
             found += self._dataset_warnings(move, planned)
         found += [str(deaf) for deaf in self.now.facts.deaf]

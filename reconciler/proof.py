@@ -43,6 +43,7 @@ class Proof:
         is told what became of each gate."""
         self.stack, self.services, self.proving = stack, services, proving
         self._returned, self._facts, self._tell = returned, facts, tell
+        self._seen: dict[str, str] = {}
         self.questions = self._all_questions(record)
 
     def _all_questions(self, record: Release) -> list[Question]:
@@ -94,8 +95,13 @@ class Proof:
         return {AT_REST if name in early else f"ready {name}" for name in names}
 
     def last_look(self, before: Counts) -> None:
-        """Ask once more what may have become wrong since. Raises NotProved."""
-        again = [q for question in self.questions if (q := question.again) is not None]
+        """Ask once more what may have become wrong since, and everything of a service that was
+        started again since it passed. Raises NotProved."""
+        anew = self._started_again()
+        again = [
+            q for question in self.questions
+            if (q := question if question.service in anew else question.again) is not None
+        ]  # fmt: skip
         if not again:
             return
         keeper = self._keeper(before)
@@ -104,6 +110,18 @@ class Proof:
             for n, q in enumerate(again)
         ]
         perform(acts, self.services.abandoned)
+
+    def _started_again(self) -> set[str]:
+        """Services with a container that is not the run of it that passed a gate."""
+        docker, asked = self.services.docker, {q.service for q in self.questions}
+        return {
+            name
+            for name, service in self.proving.services.items()
+            if name in asked
+            for container_id in service.ids
+            if container_id in self._seen
+            and docker.inspect(container_id).started != self._seen[container_id]
+        }
 
     def _insist(
         self, keeper: Keeper, question: Question, on_answer: Callable[[Service], None]
@@ -137,7 +155,7 @@ class Proof:
             restarts=lambda container_id: services.restarts.get(container_id, 0),
             given_up=services.abandoned,
         )
-        return Keeper(services, ground, self._tell)
+        return Keeper(services, ground, self._tell, self._seen)
 
 
 def returned(record: Release, planned: Mapping[str, DatasetPlan]) -> frozenset[str]:

@@ -59,6 +59,47 @@ def unfinished(now: Situation) -> list[Refusal]:
     ]
 
 
+def unanswerable(now: Situation, record: Release) -> list[Refusal]:
+    """Gates of jobs that need a running container: by then it has ended."""
+    found = []
+    for service in compose.services(record.model):
+        if not compose.is_job(record.model, service):
+            continue
+        gates = compose.gates(record.model, now.stack.settings, service)
+        kinds = {kind for gate in gates for kind, _ in gate.asks()} - {"log", "host"}
+        if kinds:
+            found.append(
+                Refusal(
+                    f"service {service} of {record.name} is a job: when it is asked by gates "
+                    f"({', '.join(sorted(kinds))}) it has ended",
+                    f"lockstep config set --path 'gates.{service}.log.must[0]' TEXT   asks what it "
+                    "said; its exit code is asked anyway",
+                    Exit.BAD_INPUT,
+                )
+            )
+    return found
+
+
+def unasked(now: Situation, record: Release) -> list[str]:
+    """Gates of the config that nobody is asked by, as sentences."""
+    settings, services = now.stack.settings, compose.services(record.model)
+    late = compose.after_commit(record.model)
+    named = [
+        *((f"gates.{service}", service) for service in settings.gates),
+        *(("stackGates", gate.service) for gate in settings.stackGates if gate.service),
+    ]
+    return [
+        f"config {key} asks nothing: "
+        + (
+            f"{service} starts after the commit"
+            if service in services
+            else f"{record.name} has no service {service}"
+        )
+        for key, service in named
+        if service not in services or service in late
+    ]
+
+
 def quarantine(now: Situation, record: Release) -> list[Refusal]:
     """A release that failed its proof, unless `retry` answers that very failure."""
     failed = now.state.quarantined.get(record.name)

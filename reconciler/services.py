@@ -149,15 +149,16 @@ class Services:
         """Raises NotProved unless it runs now (a job: ended well or runs), or runs when it is
         started again because it was started too soon."""
         with self._telling(service, "stands"):
-            for container_id in service.ids:
-                now = self.docker.inspect(container_id)
+            for container in service.containers:
+                now = self.docker.inspect(container.id)
                 if self._stands(service, now):
                     continue
                 self._forgive(service, now, 0.0)
                 self._wait(_STAY_SECONDS)
-                now = self.docker.inspect(container_id)
+                now = self.docker.inspect(container.id)
                 if not self._stands(service, now):
                     raise self._ended(service, now, _STAY_SECONDS)
+                self._await_healthy(service, container)
 
     def insist_on_steadiness(self, seconds: float, service: Service) -> None:
         """Raises NotProved unless it stands that long, and its health check never fails as often
@@ -183,7 +184,7 @@ class Services:
                     raise self.not_proved(text, container.id)
 
     def _stands(self, service: Service, now: ContainerDetails) -> bool:
-        return now.state in _UP or (service.job and now.exit_code == 0)
+        return now.state in _UP or _has_done_its_work(service, now)
 
     def _await_healthy(self, service: Service, container: ContainerDetails) -> None:
         asked = f"the health check of {service.name}"
@@ -237,7 +238,7 @@ class Services:
         restarts = 0
         for pause in _pauses(interval):
             now = self.docker.inspect(container_id)
-            if now.state == "running":
+            if now.state == "running" or _has_done_its_work(service, now):
                 answer = ask(now, self.deadline - time.monotonic())
                 if answer is None:
                     return
@@ -336,6 +337,10 @@ class Services:
     def _wait(self, seconds: float) -> None:
         if self.abandoned.wait(seconds):
             raise Abandoned("another service failed meanwhile")
+
+
+def _has_done_its_work(service: Service, now: ContainerDetails) -> bool:
+    return service.job and now.state == "exited" and now.exit_code == 0
 
 
 def _pauses(interval: float | None = None) -> Iterator[float]:

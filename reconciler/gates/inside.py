@@ -103,11 +103,12 @@ def _value(run: Inside, client: str, database: str, gate: SqlGate, timeout: floa
         from snapshots.drivers.pgclient import psql
 
         limits = (
+            "\\f '\\037'\n"
             "SET default_transaction_read_only = on;\n"
             f"SET statement_timeout = {max(1, int(timeout * 1000))};\n"
         )
         out = psql(run, f"{limits}{query};\n", "the query", database, timeout)
-        separator = "|"
+        separator = "\x1f"
     else:
         from snapshots.drivers import mysqlclient
 

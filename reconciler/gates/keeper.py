@@ -25,6 +25,8 @@ from reconciler.services import Abandoned, NotProved, Services, TooLate
 from snapshots.errors import EngineFailed
 
 _LOOK_SECONDS = 0.1
+_GRACE_SECONDS = 10.0
+"""A try keeps its own time; one that does not is left alone after so much more."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Keeper:
     ground: Ground
     tell: Callable[[GateResult], None]
     """Told what became of each gate."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Container -> when it was started, as it first passed a gate."""
 
     def insist(self, question: Question, service: Service | None, *, quiet: bool = False) -> None:
         """Ask until it is decided, and tell the result; `quiet`: only one that did not pass.
@@ -115,6 +119,8 @@ class Keeper:
             asked.tries += 1
             asked.decided = counting.after(asked.last)
             asked.said = asked.last.said
+            if container is not None and asked.decided is Verdict.PASSED:
+                self.seen.setdefault(container.id, container.started)
             return None if asked.decided else asked.said or "passed, but not often enough"
 
         where, interval = _where(question), question.gate.interval
@@ -133,9 +139,12 @@ class Keeper:
         """One try, not waited for when something else failed meanwhile. Raises Abandoned."""
         timeout = max(LEAST_SECONDS, min(question.seconds, left))
         future = pool.submit(asking.ask, self.ground, question, container, timeout)
+        give_up = time.monotonic() + timeout + _GRACE_SECONDS
         while not wait([future], _LOOK_SECONDS).done:
             if self.services.abandoned.is_set():
                 raise Abandoned("another service failed meanwhile")
+            if time.monotonic() > give_up:
+                return silent(f"could not be asked within {timeout:g} s")
         return future.result()
 
     @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from reconciler.config import Wish
+from reconciler.config import Settings, Wish
 from reconciler.decide import decide, rollback_target, undo_target
 from reconciler.facts import Disk, PortHolder
 from reconciler.ledger import Reverted
@@ -233,6 +234,36 @@ def test_what_cannot_be_declared_is_refused(declared: str | None, says: str) -> 
     plan = host.plan()
     assert plan.move is Move.STAY
     assert says in plan.refusals[0].message
+
+
+@pytest.mark.parametrize(
+    ("gates", "refused", "warned"),
+    [
+        ({"gates": {"web": {"tcp": 80}}}, "", ""),
+        ({"gates": {"web": {"sql": {"table": "t"}}}}, "config gates.web.sql: say what", ""),
+        ({"gates": {"job": {"log": {"must": "done"}}}}, "", ""),
+        ({"gates": {"job": {"tcp": 80, "log": {"must": "x"}}}}, "by gates (tcp) it has ended", ""),
+        ({"gates": {"wbe": {"tcp": 80}}}, "", "gates.wbe asks nothing: prod-001 has no service"),
+        ({"gates": {"late": {"tcp": 80}}}, "", "gates.late asks nothing: late starts after"),
+        ({"stackGates": {"tcp": 80, "service": "wbe"}}, "", "stackGates asks nothing: prod-001"),
+    ],
+)
+def test_gates_that_cannot_be_asked_are_refused_or_named(
+    gates: dict[str, Any], refused: str, warned: str
+) -> None:
+    host = Host()
+    name = host.new()
+    noted = {"job": {"job": True}, "late": {"start": "after-commit"}}
+    services = {service: {"image": "x", "x-lockstep": note} for service, note in noted.items()}
+    record = host.records[name]
+    model = {"services": {**record.model["services"], **services}}
+    host.records[name] = record.model_copy(update={"model": model})
+    host.release = name
+    settings = Settings.model_validate({"release": name, **gates})
+    plan = decide(host.stack().model_copy(update={"settings": settings}), host.state, host.facts())
+    assert [refused in r.message for r in plan.refusals] == ([True] if refused else [])
+    assert any(warned in text for text in plan.warnings) or not warned
+    assert not any("asks nothing" in text for text in plan.warnings) or warned
 
 
 def test_a_pruned_release_is_refused_as_pruned() -> None:

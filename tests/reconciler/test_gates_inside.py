@@ -50,6 +50,7 @@ def test_postgres(docker: Docker, tmp_path: Path) -> None:
         for sql, verdict, said in (
             ({"query": "SELECT max(id) FROM orders", "equals": 30}, PASSED, ""),
             ({"query": "SELECT note, id FROM orders", "matches": "^x+$"}, PASSED, ""),
+            ({"query": "SELECT 'a|b', 2", "equals": "a|b"}, PASSED, ""),
             ({"query": "SELECT max(id) FROM orders", "less": 30}, FAILED, "is '30', not below 30"),
             ({"query": "SELECT 1 WHERE false", "equals": 1}, FAILED, "answered no row"),
             ({"query": "DELETE FROM orders", "equals": 1}, FAILED, "read-only"),

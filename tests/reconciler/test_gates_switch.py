@@ -11,7 +11,7 @@ from reconciler import switch
 from reconciler.errors import Reverted as WasReverted
 from reconciler.gates.results import GateResult
 from reconciler.ledger import Committed, Reverted
-from tests.reconciler.trial import Trial, cache, web
+from tests.reconciler.trial import PYTHON, Trial, cache, web
 
 SMOKE = """
 import json, sys, urllib.request
@@ -35,7 +35,21 @@ def smoke(version: str) -> dict[str, Any]:
 def test_a_release_shows_all_that_it_must(trial: Trial) -> None:
     (trial.folder / "smoke.py").write_text(SMOKE)
     breaker = {"redis": {"key": "breaker", "equals": "CLOSED", "reset": {"set": "CLOSED"}}}
-    trial.write({"web": web(), "cache": cache(**{"x-lockstep": {"gates": [breaker]}})})
+    migrated = {"job": True, "gate": {"log": {"must": "migrated"}}}
+    trial.write(
+        {
+            "web": web(),
+            "cache": cache(**{"x-lockstep": {"gates": [breaker]}}),
+            "job": {
+                "image": PYTHON, "command": ["echo", "migrated all"], "x-lockstep": migrated,
+                "volumes": ["work:/work"],
+            },
+            "twin": {
+                "image": PYTHON, "command": ["sleep", "600"], "scale": 2, "volumes": ["work:/work"],
+                "stop_signal": "SIGKILL",
+            },
+        }
+    )  # fmt: skip
     trial.settings["gates"] = {"cache": {"tcp": 6379}}
     trial.new()
     trial.up()
@@ -53,6 +67,10 @@ def test_a_release_shows_all_that_it_must(trial: Trial) -> None:
             {"log": {"must": "starting 2", "never": "Traceback"}},
             {"resources": {"memory": "2GiB", "restarts": 0}},
         ],
+        "twin": [
+            {"name": "each", "command": ["mkdir", "/tmp/asked"], "retries": 0},
+            {"name": "one", "command": ["mkdir", "/work/asked"], "severity": "warn", "retries": 0},
+        ],
     }
     trial.settings["stackGates"] = smoke("2")
     trial.new(VERSION="2")
@@ -64,10 +82,18 @@ def test_a_release_shows_all_that_it_must(trial: Trial) -> None:
         "slow": "warned",
         "odd": "inconclusive",
         "its log": "passed",
+        "each": "passed",
+        "one": "warned",
         "its memory and restarts": "passed",
         "smoke": "passed",
     }
     assert (found["page"].tries, found["slow"].tries) == (2, 6)
+    assert [(found[name].service, found[name].tries) for name in ("each", "one")] == [
+        ("twin", 2),
+        ("twin", 2),
+    ], "each container is asked"
+    logs = [g for g in trial.state.outcomes[-1][1].gates if g.kind == "log"]
+    assert {(g.service, g.excerpt) for g in logs if g.service == "job"} == {("job", "migrated all")}
     assert found["smoke"].excerpt.startswith("prod-002 prod-001 ")
     assert "gate slow of web warned: answered after" in " ".join(trial.said)
     assert "hush-hush" not in json.dumps([gate.model_dump(mode="json") for gate in found.values()])
@@ -106,3 +132,35 @@ def test_what_gates_said_outlives_a_crash(trial: Trial) -> None:
     assert results(trial)["page"].result == "passed"
     trial.insist_on_one_world(trial.world(1))
     assert switch.running(trial.catalog) is None
+
+
+ENDS_ONCE = """
+import os, sys, time
+print("up", flush=True)
+if not os.path.exists("/tmp/ended"):
+    while not os.path.exists("/tmp/asked"):
+        time.sleep(0.05)
+    open("/tmp/ended", "w")
+    sys.exit(5)
+time.sleep(600)
+"""
+
+
+def test_what_was_started_again_after_it_passed_is_asked_again(trial: Trial) -> None:
+    """It ends once its gate has let it pass, while another is not ready: it is started again, as
+    its release would have that, and what it showed before counts no more."""
+    late = web(environment={"VERSION": "1", "MODE": "late"})
+    fickle = {
+        "image": PYTHON, "command": ["python3", "-c", ENDS_ONCE], "restart": "always",
+        "x-lockstep": {
+            "gate": {"name": "well", "command": ["sh", "-c", "test ! -e /tmp/ended && touch "
+            "/tmp/asked"], "failure_limit": 0},
+        },
+    }  # fmt: skip
+    trial.write({"web": late, "fickle": fickle})
+    trial.new()
+    with pytest.raises(WasReverted, match="fickle at its gate"):
+        trial.up()
+    found = [g for g in trial.state.outcomes[-1][1].gates if g.gate == "well"]
+    assert [str(g.result) for g in found] == ["passed", "failed"]
+    assert any("fickle ended (exit code 5), started again" in said for said in trial.said)

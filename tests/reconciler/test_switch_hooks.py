@@ -243,11 +243,27 @@ def test_a_hook_that_fails_does_what_the_table_says(trial: Trial) -> None:
     watched.seen()
 
     trial.settings["hooks"]["late"]["on_failure"] = "ignore"
+    hangs = {"command": ["sleep", "300"]}
+    trial.settings["hooks"] |= {
+        "deaf": {"at": "post-start", "service": "web", "exec": hangs, "timeout": 0.5,
+                 "on_failure": "warn"},
+        "stuck": {"at": "pre-start", "service": "web", "run": hangs, "timeout": 2, "order": 1,
+                  "on_failure": "ignore"},
+    }  # fmt: skip
     trial.settings["retry"] = trial.world(2)
     watched.let(At.POST_COMMIT, "7")
     trial.up()
     assert trial.committed().to_world.startswith(trial.world(2))
     assert any("post-commit): ended with exit code 7" in said for said in trial.said)
+    ran = {run.key: run.result for run in trial.committed().hooks}
+    assert [
+        ran[f"{at} web"] for at in ("pre-start late", "pre-start stuck", "post-start deaf")
+    ] == [
+        "failed",
+        "timed-out",
+        "timed-out",
+    ]
+    assert "hook stuck (pre-start): not finished after 2 s (ignored)" in trial.said
     assert trial.notes() == ["kept", "half"], "data of the failed world was not taken over"
     assert left_over(trial) == []
 

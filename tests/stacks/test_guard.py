@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.failing import Failing
+from tests.reconciler.receivers import refusing
 from tests.stacks.harness import ROOT, Project, docker
 from tests.stacks.waiting import until
 
@@ -46,8 +47,14 @@ def as_after_many_attempts(project: Project) -> None:
 
 def test_the_guard_brings_back_what_nobody_asked_to_stop(live: Project) -> None:
     """Stopped, removed, or interrupted in a switch: it runs again. Stopped by `lockstep stop`, it
-    stays down."""
+    stays down. Of a disk that is nearly full it tells whoever wants to know, and goes on."""
+    url = f"json://127.0.0.1:{refusing()}/"
+    live.run("config", "set", "--secret", "notify[0].url", url)
+    live.run("config", "set", "diskLow", "900TiB")
     assert live.run("guard", "--once").out == ""
+    told = live.run("notify", "log", "--json").json()["entries"]
+    assert [entry["event"] for entry in told] == ["disk-low"]
+    live.run("config", "rm", "notify")
     docker("stop", *live.containers())
     said = live.run("guard", "--once").out
     assert said.count("\n") == 1
