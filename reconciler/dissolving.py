@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from failpoints import failpoint
 from reconciler import clock, imagehold
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
@@ -78,7 +77,6 @@ def dissolve(
     imagehold.hold(stack, docker, {})
     for network in docker.networks_labelled(_labels(stack)):
         docker.remove_network(network, labels=labels)
-    failpoint("dissolving.containers-removed")
     for volume in found.volumes:
         say(f"removing volume {volume}")
         docker.remove_volume(volume, labels=labels)
