@@ -25,10 +25,11 @@ from pathlib import Path
 from bench.peers import OURS
 from bench.results import Results, Series
 from bench.shares import Share
-from reconciler import ledger, names
+from reconciler import names
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
-from reconciler.ledger import (
+from reconciler.records import ledger
+from reconciler.records.ledger import (
     GENESIS,
     AnyEvent,
     Captured,
@@ -38,7 +39,7 @@ from reconciler.ledger import (
     WorldMade,
     WorldRemoved,
 )
-from reconciler.release import Dataset, Git, Image, Kind, Mount, Release
+from reconciler.records.release import Dataset, Git, Image, Kind, Mount, Release
 
 REPOSITORY = Path(__file__).parent.parent
 IMAGE = "lockstep-base/debian:12"

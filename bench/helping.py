@@ -14,8 +14,9 @@ from bench.images import label
 from bench.results import Results, Series
 from bench.shares import Share
 from bench.subjects import Subject
-from reconciler import helper, places, reach
 from reconciler.docker import Docker, connect
+from reconciler.reaching import helper, reach
+from reconciler.world import places
 from snapshots.store import Store
 
 CHAPTER = "helper"

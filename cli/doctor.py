@@ -78,7 +78,7 @@ def _docker(here: Context) -> Iterator[Finding]:
 
 def _volumes(here: Context) -> Iterator[Finding]:
     """How the content of volumes is reached."""
-    from reconciler import helperimage, reach
+    from reconciler.reaching import helperimage, reach
 
     way = reach.way(here.docker)
     if way.direct:
@@ -94,7 +94,7 @@ def _compose(here: Context) -> Iterator[Finding]:
 
 
 def _compose_file(here: Context) -> Iterator[Finding]:
-    from reconciler import compose, source
+    from reconciler.project import compose, source
 
     warnings: list[str] = []
     model = source.read_model(here.stack, here.compose, warnings.append)
@@ -126,7 +126,7 @@ def _writable(here: Context) -> Iterator[Finding]:
 
 
 def _disk(here: Context) -> Iterator[Finding]:
-    from reconciler.impact import size
+    from reconciler.planning.impact import size
 
     places = {"disk of the store": here.stack.store, "disk of the volumes": here.docker.info.root}
     for name, folder in places.items():
@@ -140,7 +140,7 @@ def _disk(here: Context) -> Iterator[Finding]:
 
 
 def _ledger(here: Context) -> Iterator[Finding]:
-    from reconciler import trust
+    from reconciler.records import trust
 
     state = here.catalog.state()
     yield Finding("ledger", OK, f"{state.seq} events, the chain is whole")
@@ -169,7 +169,8 @@ def _ledger(here: Context) -> Iterator[Finding]:
 
 
 def _journal(here: Context) -> Iterator[Finding]:
-    from reconciler import hostlock, journal
+    from reconciler.host import hostlock
+    from reconciler.records import journal
 
     holder = hostlock.holder()
     world = journal.unfinished(here.catalog.journal)
@@ -208,7 +209,7 @@ def _live(here: Context) -> Iterator[Finding]:
 
 def _restart_policies(here: Context) -> Iterator[Finding]:
     """A reboot must bring back exactly the live world."""
-    from reconciler import compose
+    from reconciler.project import compose
 
     state = here.catalog.state()
     good, _ = here.catalog.records()
@@ -249,7 +250,8 @@ def _foreign(here: Context) -> Iterator[Finding]:
 
 
 def _health(here: Context) -> Iterator[Finding]:
-    from reconciler import compose, deaf
+    from reconciler.project import compose
+    from reconciler.switching import deaf
 
     state = here.catalog.state()
     good, _ = here.catalog.records()
@@ -285,7 +287,7 @@ def nearest_existing(folder: Path) -> Path:
 
 
 def _aside(here: Context) -> Iterator[Finding]:
-    from reconciler.aside import Aside
+    from reconciler.trials.aside import Aside
 
     for kind, command in (("drill", "drill"), ("rehearsal", "rehearse")):
         aside = Aside(kind, here.stack, here.catalog, here.docker)

@@ -10,7 +10,8 @@ from cli.finding import FAILED, OK, WARNING, Finding
 
 def data(here: Context) -> Iterator[Finding]:
     """What releases left is in the store, and sealed volumes are as they were sealed."""
-    from reconciler import retention, untouched
+    from reconciler.planning import retention
+    from reconciler.upkeep import untouched
 
     state = here.catalog.state()
     debts = state.debts()
@@ -41,7 +42,7 @@ def data(here: Context) -> Iterator[Finding]:
 
 def images(here: Context) -> Iterator[Finding]:
     """Images of kept releases are there, and held against prune."""
-    from reconciler import imagehold
+    from reconciler.world import imagehold
 
     good, _ = here.catalog.records()
     gone = imagehold.missing(here.docker, {n: imagehold.of(r) for n, r in good.items()})
@@ -65,7 +66,7 @@ def images(here: Context) -> Iterator[Finding]:
 
 def config_files(here: Context) -> Iterator[Finding]:
     """What the live world mounts from its folder of files is as it was recorded."""
-    from reconciler import places
+    from reconciler.world import places
 
     state = here.catalog.state()
     live = state.worlds.get(state.live or "")
@@ -87,7 +88,7 @@ def config_files(here: Context) -> Iterator[Finding]:
 
 def ingress_of_live(here: Context) -> Iterator[Finding]:
     """Whether the ingress has the ports of the live world, and serves it."""
-    from reconciler import ingressfacts
+    from reconciler.ingress import ingressfacts
 
     state, units = here.catalog.state(), ingressfacts.units(here.stack, here.docker)
     if state.live is None or state.stopped:

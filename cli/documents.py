@@ -6,13 +6,14 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler import impact, story
 from reconciler.catalog import status
-from reconciler.hookrecord import HookRun
-from reconciler.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
 from reconciler.names import release_number
 from reconciler.plan import Plan
-from reconciler.release import Release
+from reconciler.planning import impact
+from reconciler.records.hookrecord import HookRun
+from reconciler.records.ledger import Committed, Departure, Found, Recovered, Reverted, State, World
+from reconciler.records.release import Release
+from reconciler.switching import story
 
 SCHEMA = 1
 Document = dict[str, Any]

@@ -14,7 +14,7 @@ from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.drill import Drill
+    from reconciler.trials.drill import Drill
 
 STEPS = ("restore", "start", "ready", "probe")
 
@@ -39,8 +39,8 @@ def drill(
     again. Exit code 1 when something does not come back.
     """
     from cli.progress import bar
-    from reconciler import drill as drills
-    from reconciler import drillbook
+    from reconciler.trials import drill as drills
+    from reconciler.trials import drillbook
 
     here = Context.of(context)
     name = _release(here, release)
@@ -60,7 +60,7 @@ def drill(
         _show(done)
     failed = [drilled.dataset for drilled in done.datasets if drilled.problems]
     if failed:
-        from reconciler import notifications
+        from reconciler.notifications import notifications
 
         problem = f"{', '.join(failed)} of {name} did not come back"
         notifications.tell_damage(here.stack, f"a drill failed: {problem}")
@@ -106,7 +106,7 @@ def _show(done: Drill) -> None:
     from rich.text import Text
 
     from cli import tables
-    from reconciler.drillplan import differing
+    from reconciler.trials.drillplan import differing
 
     made = tables.table(
         "dataset", "engine", "size", *STEPS, "what came back",

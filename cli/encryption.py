@@ -14,7 +14,7 @@ from cli.context import Context
 from reconciler.errors import BadInput
 
 if TYPE_CHECKING:
-    from reconciler.hostlock import HostLock
+    from reconciler.host.hostlock import HostLock
 
 KEY = "encryption"
 SHORTEST = 12
@@ -139,6 +139,6 @@ def _asked() -> str:
 
 
 def _locked(here: Context, operation: str) -> HostLock:
-    from reconciler.hostlock import HostLock
+    from reconciler.host.hostlock import HostLock
 
     return HostLock.acquire(operation, f"{here.project.name}/{here.stack_name}", wait=10)

@@ -14,8 +14,8 @@ from cli.encryption import PassphraseFile, in_file
 from reconciler.errors import LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.exporting import Exported
-    from reconciler.importing import Result
+    from reconciler.making.exporting import Exported
+    from reconciler.making.importing import Result
 
 Release = Annotated[
     str, typer.Argument(help="A release, like prod-003.", autocompletion=completion.releases)
@@ -37,7 +37,7 @@ def export(
     """Write a release to one file: its record, config files and data (its arrival and departure;
     of the live one a backup as of now)."""
     from cli.progress import bar
-    from reconciler import exporting
+    from reconciler.making import exporting
 
     here = Context.of(context)
     good, damaged = here.catalog.records()
@@ -93,7 +93,7 @@ def import_release(
     the release is not declared.
     """
     from cli.progress import bar
-    from reconciler import importing
+    from reconciler.making import importing
 
     here = Context.of(context)
     path = (here.common.cwd / file).absolute()

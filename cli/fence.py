@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.composeplugin import FENCE_KEY, FENCE_VARIABLE
+from reconciler.docker.composeplugin import FENCE_KEY, FENCE_VARIABLE
 
 OVERRIDES = (
     "compose.override.yaml",

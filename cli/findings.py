@@ -13,9 +13,9 @@ from reconciler.errors import LockstepError
 
 if TYPE_CHECKING:
     from reconciler.config import Stack
-    from reconciler.definition import Definition
     from reconciler.docker import Docker, ImageInfo
-    from reconciler.release import Dataset
+    from reconciler.project.definition import Definition
+    from reconciler.records.release import Dataset
 
 _CLONING = ("btrfs", "xfs", "bcachefs")
 
@@ -41,7 +41,7 @@ def dataset_lines(stack: Stack, definition: Definition) -> Iterator[str]:
 
 def strategy_text(dataset: Dataset) -> str:
     """`forked: a new release works on a copy`."""
-    from reconciler.release import Kind, Strategy
+    from reconciler.records.release import Kind, Strategy
 
     if dataset.shared:
         return "left as it is: it is shared with others"
@@ -58,7 +58,7 @@ def strategy_text(dataset: Dataset) -> str:
 
 
 def _why_driver(stack: Stack, definition: Definition, dataset: Dataset) -> str:
-    from reconciler import compose, source
+    from reconciler.project import compose, source
 
     said = stack.settings.datasets.get(dataset.name)
     if said is not None and said.named_driver:
@@ -79,7 +79,7 @@ def proof(
     stack: Stack, definition: Definition, images: Mapping[str, ImageInfo]
 ) -> tuple[str, Proposal | None]:
     """(what proves a release, in a line; the gate to propose where nothing does)."""
-    from reconciler import compose
+    from reconciler.project import compose
 
     model = definition.model
     late = compose.after_commit(model)
@@ -122,7 +122,7 @@ def _tcp_port(body: Mapping[str, Any]) -> int | None:
 
 def disk_lines(stack: Stack, docker: Docker, definition: Definition | None) -> Iterator[str]:
     """Room and file system for volumes and store, and what cloning saves, or would save."""
-    from reconciler.impact import size
+    from reconciler.planning.impact import size
 
     root = docker.info.root
     clones, known = _clones(stack, docker, definition)
@@ -147,7 +147,8 @@ def disk_lines(stack: Stack, docker: Docker, definition: Definition | None) -> I
 
 def _clones(stack: Stack, docker: Docker, definition: Definition | None) -> tuple[bool, bool]:
     """(whether volumes can be cloned, whether that was tried)."""
-    from reconciler import places, reach
+    from reconciler.reaching import reach
+    from reconciler.world import places
 
     root = docker.info.root / "volumes"
     for name, dataset in definition.datasets.items() if definition else ():
@@ -159,7 +160,8 @@ def _clones(stack: Stack, docker: Docker, definition: Definition | None) -> tupl
 
 
 def _bytes(stack: Stack, docker: Docker, definition: Definition | None) -> int:
-    from reconciler import places, reach
+    from reconciler.reaching import reach
+    from reconciler.world import places
 
     total = 0
     for name, dataset in definition.datasets.items() if definition else ():

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cli.backend import Backend
     from cli.findings import Proposal
     from reconciler.config import Stack
-    from reconciler.definition import Definition
     from reconciler.docker import Docker, ImageInfo, Listed
+    from reconciler.project.definition import Definition
 
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 WORKING_DIR = "com.docker.compose.project.working_dir"
@@ -51,7 +51,7 @@ class Folder:
             for warning in definition.warnings:
                 yield f"warning: {warning}"
         if self.running and self.model is not None:
-            from reconciler import jobs
+            from reconciler.project import jobs
 
             for line in jobs.unmarked(self.model, self.docker.containers(project=self.name)):
                 yield f"warning: {line}"
@@ -100,7 +100,7 @@ class Folder:
     @cached_property
     def images(self) -> dict[str, ImageInfo]:
         """service -> its image, of those that are on this host already."""
-        from reconciler import compose
+        from reconciler.project import compose
 
         found = {}
         for service, body in compose.services(self.model or {}).items():
@@ -144,8 +144,8 @@ class Folder:
     @cached_property
     def model(self) -> dict[str, Any] | None:
         """What the compose file says; None where that cannot be told yet, which is said."""
-        from reconciler import source
         from reconciler.docker import Compose
+        from reconciler.project import source
 
         try:
             return source.read_model(self.declaration, Compose(self.root), _warn)
@@ -156,7 +156,8 @@ class Folder:
     @cached_property
     def definition(self) -> Definition | None:
         """What a release of it would be; None where that cannot be told, which is said."""
-        from reconciler import places, source
+        from reconciler.project import source
+        from reconciler.world import places
 
         if self.model is None:
             return None
@@ -192,7 +193,7 @@ class Folder:
 
     def new_secrets(self) -> dict[str, str]:
         """What looks like a secret in the .env file of the compose project and is not set yet."""
-        from reconciler import source
+        from reconciler.project import source
 
         if self.declared is None:
             return secrets_in(self.root / ".env")

@@ -15,7 +15,7 @@ from cli.context import Context
 from reconciler.errors import BadInput, Busy, Exit
 
 if TYPE_CHECKING:
-    from reconciler.guard import Pace
+    from reconciler.switching.guard import Pace
 
 INTERVAL = 10.0
 _DISK_SECONDS = 600.0
@@ -63,8 +63,8 @@ class _Guard:
     """One line on standard output for each thing that it does or that keeps it from doing it."""
 
     def __init__(self, here: Context) -> None:
-        from reconciler import guard
         from reconciler.catalog import Catalog
+        from reconciler.switching import guard
 
         self.common = here.common
         self.name = f"{here.project.name}/{here.stack_name}"
@@ -97,7 +97,8 @@ class _Guard:
             return Exit.FAILED if code is None else code
 
     def _look(self) -> int:
-        from reconciler import docker, guard
+        from reconciler import docker
+        from reconciler.switching import guard
 
         pace = self.pace.read()
         what = guard.needed(self.catalog, docker.connect())
@@ -123,13 +124,13 @@ class _Guard:
         with suppress(Exception):  # whoever has to act reads the same, and says so
             here = Context(self.common)
             if here.stack.settings.notify:
-                from reconciler import notifications
+                from reconciler.notifications import notifications
 
                 notifications.tell_of_disk(here.stack, self.catalog)
 
     def _act(self) -> int:
-        from reconciler import guard
-        from reconciler.hostlock import HostLock
+        from reconciler.host.hostlock import HostLock
+        from reconciler.switching import guard
 
         # Read anew: the config may have changed since the last time.
         here = Context(self.common)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from cli.context import PASSPHRASE
-from reconciler import hostlock
 from reconciler.config import Stack
 from reconciler.errors import BadInput
+from reconciler.host import hostlock
 
 IMAGE = "lockstep-guard"
 _PASSPHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"

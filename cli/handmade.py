@@ -10,9 +10,9 @@ import typer
 
 from cli import ask
 from cli.envfile import LOOKS_SECRET, read_env
-from reconciler import handmade
 from reconciler.docker import Docker
 from reconciler.errors import BadInput, Refused
+from reconciler.project import handmade
 
 FILE = "compose.yaml"
 

@@ -12,9 +12,9 @@ from cli.context import Context
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.backup import Backup
-    from reconciler.hostlock import HostLock
-    from reconciler.ledger import World
+    from reconciler.host.hostlock import HostLock
+    from reconciler.records.ledger import World
+    from reconciler.upkeep.backup import Backup
 
 
 def stop(
@@ -47,7 +47,8 @@ def recover(context: typer.Context, as_json: options.Json = False) -> None:
     A switch that still runs without its caller is followed to its end.
     """
     from cli import moves
-    from reconciler import debts, switch
+    from reconciler import switch
+    from reconciler.upkeep import debts
 
     here = Context.of(context)
     if moves.follow_running(here):
@@ -101,7 +102,7 @@ def _name(here: Context) -> str:
 
 
 def _locked(here: Context, operation: str) -> HostLock:
-    from reconciler.hostlock import HostLock
+    from reconciler.host.hostlock import HostLock
 
     return HostLock.acquire(operation, _name(here), wait=10)
 
@@ -134,7 +135,7 @@ def snapshot(
     as_json: options.Json = False,
 ) -> None:
     """Back up the live world's data as it stands; nothing is stopped or changed."""
-    from reconciler import backup
+    from reconciler.upkeep import backup
 
     here = Context.of(context)
     world = live_world(here)
@@ -152,7 +153,7 @@ def snapshot(
             )
         )
     if here.stack.settings.notify:
-        from reconciler import notifications
+        from reconciler.notifications import notifications
 
         notifications.tell_of_disk(here.stack, here.catalog)
     if as_json:

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import tables
-from reconciler import impact
-from reconciler.impact import age, size
 from reconciler.plan import Action, DatasetPlan, Move, Plan
+from reconciler.planning import impact
+from reconciler.planning.impact import age, size
 
 
 def show(plan: Plan, console: Console) -> None:

@@ -14,7 +14,7 @@ from cli.context import Context
 from reconciler.errors import BadInput
 
 if TYPE_CHECKING:
-    from reconciler.incidents import Incident
+    from reconciler.evidence.incidents import Incident
 
 app = typer.Typer(
     help="What was gathered of switches that were reverted or went back.", no_args_is_help=True
@@ -31,7 +31,7 @@ def list_incidents(
     context: typer.Context, number: options.Newest = None, as_json: options.Json = False
 ) -> None:
     """List the incidents, newest first, each with why it is kept."""
-    from reconciler import incidents
+    from reconciler.evidence import incidents
 
     here = Context.of(context)
     good, damaged = incidents.every(here.catalog)
@@ -70,7 +70,7 @@ def list_incidents(
 @app.command("show")
 def show(context: typer.Context, incident: Named = None, as_json: options.Json = False) -> None:
     """Tell what happened: who, when, why, what was put back, and how to look at what was left."""
-    from reconciler import incidents, incidenttext
+    from reconciler.evidence import incidents, incidenttext
 
     here = Context.of(context)
     found = incidents.find(here.catalog, incident)
@@ -97,7 +97,7 @@ def export(
 ) -> None:
     """Write an incident's whole folder as one file, to be read elsewhere; it holds no secret that
     Lockstep knows of, but whatever else the containers said."""
-    from reconciler import incidents
+    from reconciler.evidence import incidents
 
     here = Context.of(context)
     found = incidents.find(here.catalog, incident)
@@ -130,7 +130,7 @@ def note(
 ) -> None:
     """Add a dated remark to an incident."""
     from cli.releases import print_json, who
-    from reconciler import incidents
+    from reconciler.evidence import incidents
 
     here = Context.of(context)
     _ = here.stack  # its secrets are known, and masked, from here on

@@ -18,7 +18,7 @@ from reconciler.errors import BadInput, StoreDamaged
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reconciler.ledger import State
+    from reconciler.records.ledger import State
     from snapshots.repair import Repaired
     from snapshots.report import Finding, Report
     from snapshots.store import Store
@@ -46,7 +46,7 @@ def verify(
     Quick: records, trees, indexes and the presence of every block. Nothing is changed.
     """
     from cli.progress import bar
-    from reconciler import integrity
+    from reconciler.upkeep import integrity
     from snapshots.verify import verify_all
 
     here = Context.of(context)
@@ -91,7 +91,7 @@ def _note(
     read_data: bool,
 ) -> None:
     """What the report says of the state of the store."""
-    from reconciler import integrity, verifybook
+    from reconciler.upkeep import integrity, verifybook
 
     touched = [integrity.touched(state, store, damage.snapshots) for damage in report.damages]
     verifybook.note(
@@ -109,7 +109,7 @@ def _note(
 def _tell(here: Context, problem: str) -> None:
     """Whoever asked to be told of damage is told."""
     if in_stack(here):
-        from reconciler import notifications
+        from reconciler.notifications import notifications
 
         notifications.tell_damage(here.stack, problem)
 
@@ -126,7 +126,7 @@ def repair(
     stays damaged.
     """
     from cli.progress import bar
-    from reconciler import reach as repairs
+    from reconciler.reaching import reach as repairs
 
     here = Context.of(context)
     source, state = opened(here, store, passphrase_file), state_of(here)
@@ -157,7 +157,7 @@ class Means:
 
     def of(self, finding: Finding) -> dict[str, Any]:
         """A damage with all that it touches, and where its content still is or may be."""
-        from reconciler import integrity
+        from reconciler.upkeep import integrity
 
         exactly = integrity.still_in_volume(self.state, finding.snapshots)
         others = [p for p in self.folders.get(finding.dataset, ()) if not {*p.parts} & {*exactly}]
@@ -170,7 +170,7 @@ class Means:
 
 
 def _folders(here: Context, state: State, store: Store) -> Mapping[str, Sequence[Path]]:
-    from reconciler import integrity
+    from reconciler.upkeep import integrity
 
     return integrity.folders(state, store, docker_for(here, "./"))
 
@@ -215,7 +215,7 @@ def _check(here: Context, release: str) -> None:
 
 def state_of(here: Context) -> State:
     """The ledger's sum; nothing at all outside a stack's folder."""
-    from reconciler.ledger import State
+    from reconciler.records.ledger import State
 
     return here.catalog.state() if in_stack(here) else State()
 

@@ -68,7 +68,7 @@ def indexed(catalog: Catalog, newest: int | None) -> Listing | None:
 def made(catalog: Catalog, newest: int | None) -> Listing:
     """From ledger and records; leaves the index of it. Raises CatalogDamaged."""
     from cli import documents
-    from reconciler import imagehold
+    from reconciler.world import imagehold
 
     of = _of(catalog)
     state = catalog.state()

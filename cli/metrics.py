@@ -13,8 +13,8 @@ from cli.context import Context
 from reconciler.errors import BadInput
 
 if TYPE_CHECKING:
-    from reconciler.ledger import State
-    from reconciler.metrics import Counts, Figures, Metrics, Spread
+    from reconciler.figures.metrics import Counts, Figures, Metrics, Spread
+    from reconciler.records.ledger import State
 
 _MAX_DAYS = 36500
 
@@ -35,7 +35,7 @@ def metrics(
 
     All of it comes from the ledger; times are in seconds, median and worst.
     """
-    from reconciler import metrics as figures
+    from reconciler.figures import metrics as figures
 
     if openmetrics and (as_json or days is not None):
         raise BadInput(
@@ -47,7 +47,7 @@ def metrics(
     since = datetime.now(UTC) - timedelta(days=days) if days is not None else None
     measured = figures.measure(state, since)
     if openmetrics:
-        from reconciler.openmetrics import text
+        from reconciler.figures.openmetrics import text
 
         typer.echo(
             text(measured, state, project=here.project.name, stack=here.stack_name), nl=False

@@ -18,8 +18,8 @@ from cli.context import Context
 from reconciler.errors import Exit
 
 if TYPE_CHECKING:
-    from reconciler.ledger import Committed, Recovered, Reverted, State
     from reconciler.plan import Plan
+    from reconciler.records.ledger import Committed, Recovered, Reverted, State
 
 _NOTHING_DONE = (Exit.BAD_INPUT, Exit.REFUSED, Exit.BUSY, Exit.DAMAGED, Exit.UNAVAILABLE)
 
@@ -100,7 +100,7 @@ def _end(here: Context, ended: BaseException | None) -> End:
 
 
 def _unfinished(here: Context) -> bool:
-    from reconciler import journal
+    from reconciler.records import journal
 
     with contextlib.suppress(Exception):  # a catalog that cannot be read is told of as the error
         return journal.unfinished(here.catalog.journal) is not None
@@ -108,7 +108,7 @@ def _unfinished(here: Context) -> bool:
 
 
 def _state(here: Context) -> State:
-    from reconciler.ledger import State
+    from reconciler.records.ledger import State
 
     try:
         return here.catalog.state()
@@ -123,7 +123,8 @@ def of(
 ) -> dict[str, Any]:
     """The document (cli.shapes.moves.Moved). Pure."""
     from cli import documents
-    from reconciler import impact, story
+    from reconciler.planning import impact
+    from reconciler.switching import story
 
     since = [(seq, outcome) for seq, outcome in after.outcomes if seq > before.seq]
     seq, outcome = since[-1] if since else (0, None)
@@ -179,7 +180,7 @@ def _refused(plan: Plan | None, end: End) -> str | None:
 def _datasets(
     state: State, seq: int, outcome: Committed | Reverted | Recovered
 ) -> Mapping[str, dict[str, Any]]:
-    from reconciler.impact import UNDO
+    from reconciler.planning.impact import UNDO
 
     live = state.worlds[state.live].generations if state.live else {}
     departure = next((d for d in state.departures if d.seq == seq), None)

@@ -13,14 +13,14 @@ import typer
 
 from cli import ask, completion, failures, moved, options
 from cli.context import Context, check_release, replace_file
-from reconciler.asked import Asked
 from reconciler.errors import BadInput, Busy, Exit, LockstepError, Refused
+from reconciler.switching.asked import Asked
 
 if TYPE_CHECKING:
     from cli.backend import Backend
     from reconciler.config import Stack, Wish
     from reconciler.plan import Plan
-    from reconciler.savedplan import Saved
+    from reconciler.planning.savedplan import Saved
 
 
 def up(
@@ -52,7 +52,7 @@ def up(
 
 def _insist_on_saved(here: Context, file: Path) -> Saved:
     """The plan in a file, which this `up` carries out exactly. Raises WorldChanged, Refused."""
-    from reconciler import savedplan
+    from reconciler.planning import savedplan
 
     path = here.common.cwd / file
     saved = savedplan.read(path, here.stack)
@@ -83,7 +83,8 @@ def preview(
     here = _begin(context, goes_on=not (as_json or impact_only))
     plan = plan_of(here, here.stack)
     if save_plan is not None:
-        from reconciler import clock, savedplan
+        from reconciler import clock
+        from reconciler.planning import savedplan
 
         state = here.catalog.state()
         path = here.common.cwd / save_plan
@@ -274,7 +275,7 @@ def _go(
 
 def last_head(here: Context) -> Mapping[str, Any] | None:
     """The stack's output `head`, with which ledger and records are compared; None without one."""
-    from reconciler import trust
+    from reconciler.records import trust
 
     try:
         outputs = here.backend.outputs(show_secrets=False) if here.backend.exists() else {}
@@ -290,7 +291,8 @@ def insist_on_nothing_unfinished(here: Context) -> None:
 
     Raises Busy while it runs, Refused after it was interrupted.
     """
-    from reconciler import hostlock, journal
+    from reconciler.host import hostlock
+    from reconciler.records import journal
 
     world = journal.unfinished(here.catalog.journal)
     if world is None:
@@ -383,7 +385,7 @@ def carry_out(here: Context, message: str, *, yes: bool, skip_preview: bool = Fa
 def _up(here: Context, message: str, before: int, *, yes: bool, skip_preview: bool) -> int:
     """The engine's `up`, with the exit code that the ledger's events after `before` give it."""
     from cli import backend
-    from reconciler.ledger import Reverted
+    from reconciler.records.ledger import Reverted
 
     code = here.backend.up(message, yes=yes, skip_preview=skip_preview)
     error = here.backend.error()
@@ -400,7 +402,7 @@ def _up(here: Context, message: str, before: int, *, yes: bool, skip_preview: bo
 
 def _tell_what_happened(here: Context) -> None:
     """After a switch that was reverted: what failed, what was put back, what to do next."""
-    from reconciler import story
+    from reconciler.switching import story
 
     told = story.last(here.catalog.state())
     for line in told.lines() if told is not None else ():

@@ -12,8 +12,8 @@ from cli.context import Context, nearest
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.notifylog import Entry
-    from reconciler.notifysettings import Notify
+    from reconciler.notifications.notifylog import Entry
+    from reconciler.notifications.notifysettings import Notify
 
 app = typer.Typer(help="Notifications: try them out, and see who was told what.")
 
@@ -32,8 +32,8 @@ def try_out(
     as_json: options.Json = False,
 ) -> None:
     """Tell every receiver that this is a test, and wait for what becomes of it (30 s at most)."""
-    from reconciler import notifications, stories
-    from reconciler.notifysettings import Happening
+    from reconciler.notifications import notifications, stories
+    from reconciler.notifications.notifysettings import Happening
 
     here = Context.of(context)
     if event not in tuple(Happening):
@@ -77,7 +77,7 @@ def log(
     as_json: options.Json = False,
 ) -> None:
     """Show who was told what, newest first, and what could not be delivered."""
-    from reconciler import notifications
+    from reconciler.notifications import notifications
 
     here = Context.of(context)
     found = notifications.read_log(here.catalog)[::-1][:number]

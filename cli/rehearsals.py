@@ -15,8 +15,8 @@ from cli.context import Context, check_release
 from reconciler.errors import BadInput, LockstepError
 
 if TYPE_CHECKING:
-    from reconciler.rehearsal import Copied, Rehearsal
-    from reconciler.rehearsalhooks import RehearsedHook
+    from reconciler.trials.rehearsal import Copied, Rehearsal
+    from reconciler.trials.rehearsalhooks import RehearsedHook
 
 _NICE = 10
 _SHOWN = 8
@@ -43,7 +43,7 @@ def rehearse(
     the host, are not started. Hooks that work in its containers are run, on the copies; others are
     not. Exit code 1 when the release does not pass its proof.
     """
-    from reconciler import rehearsal
+    from reconciler.trials import rehearsal
 
     here = Context.of(context)
     name = _release(here, release)
@@ -111,7 +111,7 @@ def _dataset(copied: Copied) -> dict[str, Any]:
 def differing(copied: Copied) -> dict[str, list[int | None]]:
     """What the live data and the copy do not have alike -> [live, copy]; nothing where one of
     them was not counted."""
-    from reconciler.rehearsalplan import differences
+    from reconciler.trials.rehearsalplan import differences
 
     if not copied.before or not copied.after:
         return {}

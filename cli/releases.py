@@ -37,7 +37,7 @@ def new(
     as_json: options.Json = False,
 ) -> None:
     """Build the images, record a new release, and declare it in the stack's config."""
-    from reconciler import newrelease
+    from reconciler.making import newrelease
 
     here = Context.of(context)
     record, warnings = newrelease.make(
@@ -132,7 +132,7 @@ def list_releases(
 def _releases(here: Context, found: Listing) -> list[dict[str, Any]]:
     """Those whose images are gone are unusable; where Docker does not answer, the list can be read
     all the same."""
-    from reconciler import imagehold
+    from reconciler.world import imagehold
 
     images = {entry.document["release"]: entry.images for entry in found.entries}
     gone: dict[str, str] = {}
@@ -147,7 +147,7 @@ def _releases(here: Context, found: Listing) -> list[dict[str, Any]]:
 def info(context: typer.Context, release: Release = None, as_json: options.Json = False) -> None:
     """Show all that is known of a release (of the live one, when none is named)."""
     from cli import documents
-    from reconciler import drillbook
+    from reconciler.trials import drillbook
 
     here = Context.of(context)
     state = here.catalog.state()
@@ -178,7 +178,7 @@ def reasons_to_keep(here: Context, release: str) -> tuple[str, ...]:
     """Why the window keeps it as things stand now."""
     import time
 
-    from reconciler import retention
+    from reconciler.planning import retention
 
     kept = retention.as_it_stands(
         here.stack.settings.window,
@@ -214,7 +214,7 @@ def log(
             out.print()
         out.print(part)
     if document["entries"][0]["result"] == "reverted":
-        from reconciler import story
+        from reconciler.switching import story
 
         told = story.last(here.catalog.state())
         for line in told.lines() if told is not None else ():
@@ -226,7 +226,7 @@ def log(
 def _restored_by_others(here: Context) -> list[str]:
     """What other stacks of this host did to data that releases of this one share; nothing where
     Docker does not answer: the log can be read all the same."""
-    from reconciler import hostnotes
+    from reconciler.world import hostnotes
 
     good, _ = here.catalog.records()
     shared = {d.source for r in good.values() for d in r.datasets.values() if d.source and d.shared}
@@ -260,7 +260,7 @@ def diff(
 ) -> None:
     """Show how the definition of release B differs from that of A; secrets are masked."""
     from cli import documents
-    from reconciler import compose
+    from reconciler.project import compose
 
     here = Context.of(context)
     state = here.catalog.state()

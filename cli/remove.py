@@ -11,7 +11,7 @@ from cli import ask, options
 from cli.context import Context
 
 if TYPE_CHECKING:
-    from reconciler.dissolving import Belongings
+    from reconciler.world.dissolving import Belongings
 
 
 def remove(context: typer.Context, yes: options.Yes = False, as_json: options.Json = False) -> None:
@@ -20,8 +20,8 @@ def remove(context: typer.Context, yes: options.Yes = False, as_json: options.Js
     Everything is named before it asks, and only what is labelled as the stack's own goes. Refused
     while anything runs. Records, ledger and the store with its snapshots stay in their folders.
     """
-    from reconciler import dissolving
-    from reconciler.hostlock import HostLock
+    from reconciler.host.hostlock import HostLock
+    from reconciler.world import dissolving
 
     here = Context.of(context)
     name = f"{here.project.name}/{here.stack_name}"

@@ -15,9 +15,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONFIG = "settings"
 
 MODELS = {
-    "plan": "reconciler.savedplan:Saved",
-    "record": "reconciler.release:Release",
-    "export-head": "reconciler.parcel:Head",
+    "plan": "reconciler.planning.savedplan:Saved",
+    "record": "reconciler.records.release:Release",
+    "export-head": "reconciler.making.parcel:Head",
 }
 """File of ours -> its model."""
 

@@ -20,8 +20,8 @@ from cli.encryption import PassphraseFile, passphrase_for
 from reconciler.errors import BadInput, LockstepError, Unavailable
 
 if TYPE_CHECKING:
-    from reconciler.alone import Back
     from reconciler.docker import Docker
+    from reconciler.upkeep.alone import Back
     from snapshots.store import SnapshotRecord, Store
 
 LIVE = "live"
@@ -85,7 +85,7 @@ def create(
 ) -> None:
     """Capture a volume or folder; a running engine's data as a usable point, without a stop."""
     from cli.progress import bar
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     here = Context.of(context)
     docker = docker_for(here, source)
@@ -115,7 +115,7 @@ def list_snapshots(
     as_json: options.Json = False,
 ) -> None:
     """List every snapshot of the store, newest first."""
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     here = Context.of(context)
     found, damaged = alone.records(opened(here, store, passphrase_file))
@@ -166,7 +166,7 @@ def restore(
 ) -> None:
     """Restore a snapshot, or some paths of it, where no running container sees it."""
     from cli.progress import bar
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     here = Context.of(context)
     source = opened(here, store, passphrase_file)
@@ -197,7 +197,7 @@ def remove(
     as_json: options.Json = False,
 ) -> None:
     """Remove snapshots that belong to no release, and free what only they needed."""
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     here = Context.of(context)
     source = opened(here, store, passphrase_file)
@@ -253,7 +253,7 @@ def source_of(record: SnapshotRecord) -> str:
 
 def store_path(here: Context, given: Path | None) -> Path:
     """The store that is meant."""
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     if given is not None:
         return (here.common.cwd / given.expanduser()).resolve()
@@ -262,7 +262,7 @@ def store_path(here: Context, given: Path | None) -> Path:
 
 def meant(here: Context, given: str) -> str:
     """A volume's name as it is; a folder as seen from where the command works."""
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     return str((here.common.cwd / given).resolve()) if alone.is_folder(given) else given
 
@@ -291,7 +291,7 @@ def opened(
 
 def docker_for(here: Context, given: str) -> Docker | None:
     """Docker; None where there is none: then no container can have a folder mounted."""
-    from reconciler import alone
+    from reconciler.upkeep import alone
 
     try:
         return here.docker

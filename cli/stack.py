@@ -98,7 +98,7 @@ def list_stacks(context: typer.Context, as_json: options.Json = False) -> None:
 
 def cancel(context: typer.Context, yes: options.Yes = False, as_json: options.Json = False) -> None:
     """Remove the stack's lock that a killed command left; an `up` that still runs goes on."""
-    from reconciler import hostlock
+    from reconciler.host import hostlock
 
     here = Context.of(context)
     ask.confirm(f"Remove the lock of stack {here.stack_name}?", yes=yes)

@@ -162,7 +162,7 @@ def info(document: Document, now: datetime) -> list[Table | Text]:
     if document["gates"]:
         parts.append(_gates(document["gates"]))
     if document["story"]:
-        from reconciler.story import Story
+        from reconciler.switching.story import Story
 
         parts.append(Text("\n".join(Story(**document["story"]).lines())))
     return parts
@@ -276,7 +276,7 @@ def _left(departure: Mapping[str, Any], now: datetime) -> str:
 
 def age_of(at: str | None, now: datetime) -> str:
     """How long ago a time of the ledger was: `3 min`, `5 h`."""
-    from reconciler.impact import age
+    from reconciler.planning.impact import age
 
     if not at:
         return ""
@@ -288,6 +288,6 @@ def age_of(at: str | None, now: datetime) -> str:
 
 def size(count: int | None) -> str:
     """Bytes for people, nothing for unknown."""
-    from reconciler.impact import size as for_people
+    from reconciler.planning.impact import size as for_people
 
     return "" if count is None else for_people(count)

@@ -14,9 +14,9 @@ from cli.context import Context, check_release, own_values, read_stack, replace_
 from reconciler.errors import BadInput, Refused
 
 if TYPE_CHECKING:
-    from reconciler.ledger import World
+    from reconciler.planning.pruning import Fate
     from reconciler.program import Program
-    from reconciler.pruning import Fate
+    from reconciler.records.ledger import World
     from snapshots.store import SnapshotRecord
 
 Release = Annotated[
@@ -147,7 +147,8 @@ def _program(here: Context) -> Program:
 
 
 def _fates(here: Context, program: Program) -> list[Fate]:
-    from reconciler import pruning, removal
+    from reconciler.planning import pruning
+    from reconciler.world import removal
 
     def guard(world: World) -> str | None:
         try:
@@ -166,8 +167,8 @@ def _fates(here: Context, program: Program) -> list[Fate]:
 
 def _incidents(here: Context) -> Iterator[Fate]:
     """By a retention of their own: `incidents` of the config."""
-    from reconciler import incidents
-    from reconciler.pruning import Fate
+    from reconciler.evidence import incidents
+    from reconciler.planning.pruning import Fate
 
     good, _ = incidents.every(here.catalog)
     settings, state = here.stack.settings.incidents, here.catalog.state()
@@ -177,8 +178,8 @@ def _incidents(here: Context) -> Iterator[Fate]:
 
 
 def _prune_incidents(here: Context) -> None:
-    from reconciler import incidents
-    from reconciler.hostlock import HostLock
+    from reconciler.evidence import incidents
+    from reconciler.host.hostlock import HostLock
 
     with HostLock.acquire("prune", f"{here.project.name}/{here.stack_name}", wait=10):
         settings, state = here.stack.settings.incidents, here.catalog.state()

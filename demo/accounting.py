@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reconciler import helper, places
 from reconciler.docker import connect
 from reconciler.errors import LockstepError
-from reconciler.reach import restore
+from reconciler.reaching import helper
+from reconciler.reaching.reach import restore
+from reconciler.world import places
 from snapshots.errors import SnapshotError
 from snapshots.store import Store
 

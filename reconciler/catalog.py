@@ -19,12 +19,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from failpoints import failpoint
-from reconciler import names, process
+from reconciler import names
 from reconciler.config import Stack
 from reconciler.errors import CatalogDamaged, Refused
-from reconciler.lasting import lasting
-from reconciler.ledger import Ledger, State, fsync_directory
-from reconciler.release import Release
+from reconciler.host import process
+from reconciler.host.lasting import lasting
+from reconciler.records.ledger import Ledger, State, fsync_directory
+from reconciler.records.release import Release
 from snapshots import private
 from snapshots.private import make_folder
 

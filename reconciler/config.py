@@ -19,8 +19,8 @@ from reconciler import masking, names
 from reconciler.errors import BadInput
 from reconciler.gates import written
 from reconciler.gates.written import SetGates
-from reconciler.notifysettings import Notify, Text
-from reconciler.release import Kind, Strategy
+from reconciler.notifications.notifysettings import Notify, Text
+from reconciler.records.release import Kind, Strategy
 from reconciler.setting import Hooks
 from reconciler.setting import Setting as Setting
 
@@ -341,7 +341,7 @@ def read(project: str, stack: str, root: Path, values: Mapping[str, Any]) -> Sta
     if settings.release is not None:
         names.check_release_of_stack(settings.release, stack)
     if settings.texts:
-        from reconciler import wording
+        from reconciler.notifications import wording
 
         wording.check(root, settings.texts)
     for dataset in (*settings.datasets, *chain.from_iterable(settings.groups.values())):

@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 
-from reconciler import imagehold, names, refusals, retention, saying
+from reconciler import names
 from reconciler.config import Stack, Wish
 from reconciler.errors import Exit
 from reconciler.facts import Facts
-from reconciler.ledger import Committed, State, World
-from reconciler.origins import Origins
 from reconciler.plan import Action, DatasetPlan, Kept, Move, Plan, Refusal
-from reconciler.release import Dataset, Release
-from reconciler.situation import Situation
+from reconciler.planning import refusals, retention, saying
+from reconciler.planning.origins import Origins
+from reconciler.planning.situation import Situation
+from reconciler.records.ledger import Committed, State, World
+from reconciler.records.release import Dataset, Release
+from reconciler.world import imagehold
 
 
 def decide(stack: Stack, state: State, facts: Facts) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reconciler.release import Release
+    from reconciler.records.release import Release
 
 
 @dataclass(frozen=True)

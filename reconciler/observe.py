@@ -10,28 +10,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reconciler import (
-    adoption,
-    compose,
-    deaf,
-    hostnotes,
-    ingressfacts,
-    ingressports,
-    journal,
-    names,
-    places,
-    ports,
-    secretvalues,
-    trust,
-)
+from reconciler import names
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, Docker, Listed, VolumeInfo
 from reconciler.errors import BadInput
 from reconciler.facts import Container, Deaf, Disk, Facts, PortHolder, Restored, Snapshot
-from reconciler.ledger import State
-from reconciler.reach import can_reflink, measure
-from reconciler.release import Release
+from reconciler.ingress import ingressfacts, ingressports
+from reconciler.making import adoption
+from reconciler.project import compose, ports, secretvalues
+from reconciler.reaching.reach import can_reflink, measure
+from reconciler.records import journal, trust
+from reconciler.records.ledger import State
+from reconciler.records.release import Release
+from reconciler.switching import deaf
+from reconciler.world import hostnotes, places
 from snapshots.counts import Counts
 from snapshots.errors import Damaged, UnknownSnapshot
 
@@ -324,8 +317,8 @@ class _Observation:
     def _live_probe(self) -> dict[str, dict[str, int]]:
         if self.state.live is None or self._live is None:
             return {}
-        from reconciler import hostworld
-        from reconciler.data import Data
+        from reconciler.switching.data import Data
+        from reconciler.world import hostworld
 
         world = hostworld.look(self.docker, self.state.live, self._live, self.stack.settings)
         data = Data(self.stack, self.catalog, self.docker, lambda _: None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from reconciler.outlook import Outlook
+from reconciler.planning.outlook import Outlook
 
 AGREED = "LOCKSTEP_AGREED_PLAN"
 """Environment variable, set by a caller whose plan was agreed to (savedplan): the program carries

@@ -20,30 +20,23 @@ from typing import Any
 import pulumi
 from pulumi.runtime import invoke
 
-from reconciler import (
-    config,
-    decide,
-    fitness,
-    foresight,
-    hookpreview,
-    hostlock,
-    hostnotes,
-    imagehold,
-    impact,
-    ingressfacts,
-    observe,
-    reach,
-    releasediff,
-    trust,
-)
+from reconciler import config, decide, observe
 from reconciler.catalog import Catalog
 from reconciler.docker import Compose, Docker, connect
 from reconciler.errors import EXIT_CODE_FILE, BadInput, Exit, LockstepError, Refused, Reverted
-from reconciler.ledger import State
+from reconciler.hooks import hookpreview
+from reconciler.host import hostlock
+from reconciler.ingress import ingressfacts
 from reconciler.masking import masked
 from reconciler.plan import AGREED, Move, Plan
+from reconciler.planning import fitness, impact, releasediff
+from reconciler.planning.situation import Situation
+from reconciler.reaching import reach
+from reconciler.records import trust
+from reconciler.records.ledger import State
 from reconciler.resources import Kept, Live, Release, World
-from reconciler.situation import Situation
+from reconciler.upkeep import foresight
+from reconciler.world import hostnotes, imagehold
 from snapshots.errors import SnapshotError
 
 _TEXTS = ("release", "store", "encryption", "data", "retry", "trust")
@@ -234,7 +227,8 @@ class Program:
         dead process left. Only an update may do so."""
         if pulumi.runtime.is_dry_run():
             return
-        from reconciler import debts, switch
+        from reconciler import switch
+        from reconciler.upkeep import debts
 
         self.catalog.clear_drafts()
         debts.clear_drafts(self.stack)
@@ -267,7 +261,7 @@ class Program:
         if plan.refusals:
             raise _refused(plan)
         if AGREED in os.environ:
-            from reconciler import savedplan
+            from reconciler.planning import savedplan
 
             savedplan.insist_on_agreed(plan)
         hooks = _Hooks(self)
@@ -400,7 +394,8 @@ class Program:
 
     def switch(self) -> None:
         """before_create and before_update of `live`."""
-        from reconciler import debts, switch, worlds
+        from reconciler import switch, worlds
+        from reconciler.upkeep import debts
 
         with self._lock("switch") as lock:
             # Pulumi may know a world whose containers somebody removed since.
@@ -417,7 +412,7 @@ class Program:
                 raise
 
     def _keep_what_failed(self) -> None:
-        from reconciler import debts
+        from reconciler.upkeep import debts
 
         warning = debts.keep_failed(self.stack, self.catalog, self.docker, _progress)
         if warning:
@@ -425,7 +420,7 @@ class Program:
 
     def pay(self) -> None:
         """before_create and before_update of `kept`."""
-        from reconciler import debts
+        from reconciler.upkeep import debts
 
         with self._lock("pay debts"):
             live = self.catalog.state().live
@@ -447,7 +442,7 @@ class Program:
     def _look_at_disk(self) -> None:
         """Where copies and captures take room; whoever wants to know is told of a full disk."""
         if self.stack.settings.notify:
-            from reconciler import notifications
+            from reconciler.notifications import notifications
 
             notifications.tell_of_disk(self.stack, self.catalog)
 
@@ -492,7 +487,7 @@ class _Hooks:
 
     def _tell(self, error: Exception) -> None:
         if self.program.stack.settings.notify:
-            from reconciler import notifications
+            from reconciler.notifications import notifications
 
             release = self.program.plan.target or ""
             notifications.tell_failure(self.program.stack, release, error)

@@ -26,14 +26,14 @@ Word = Annotated[str, BeforeValidator(_as_text)]
 
 def _can_be_read(hooks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if hooks:
-        from reconciler import hooksettings
+        from reconciler.hooks import hooksettings
 
         hooksettings.parsed(hooks)
     return hooks
 
 
 def _described(schema: dict[str, Any]) -> None:
-    from reconciler import hooksettings
+    from reconciler.hooks import hooksettings
 
     schema["additionalProperties"] = hooksettings.schema()
 

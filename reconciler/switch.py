@@ -26,39 +26,31 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from failpoints import failpoint
-from reconciler import (
-    asked,
-    clock,
-    compose,
-    detached,
-    hostlock,
-    incidents,
-    memory,
-    outcomes,
-    process,
-    rescue,
-    worlds,
-)
-from reconciler.asked import Asked
+from reconciler import clock, worlds
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import Docker, connect
-from reconciler.early import early, independent, unsettled
 from reconciler.errors import LockstepError, Refused, Reverted, WorldChanged
+from reconciler.evidence import incidents
 from reconciler.gates.results import GateResult, Result, bounded
-from reconciler.graph import Act, perform
-from reconciler.handover import HandOver, Seal, start_acts
-from reconciler.hooktable import At
-from reconciler.hostlock import HostLock
-from reconciler.hostworld import HostWorld, Service
-from reconciler.journal import InPlace, Intent, JournalFile
-from reconciler.ledger import State
+from reconciler.hooks.hooktable import At
+from reconciler.host import hostlock, process
+from reconciler.host.graph import Act, perform
+from reconciler.host.hostlock import HostLock
 from reconciler.plan import Action, DatasetPlan, Move, Plan
-from reconciler.proof import Proof, returned, told_to_host
-from reconciler.release import Release
-from reconciler.services import NotProved, in_parallel
-from reconciler.settling import Settling, held_before
-from reconciler.undertaking import Undertaking
+from reconciler.project import compose
+from reconciler.records.journal import InPlace, Intent, JournalFile
+from reconciler.records.ledger import State
+from reconciler.records.release import Release
+from reconciler.switching import asked, detached, memory, outcomes, rescue
+from reconciler.switching.asked import Asked
+from reconciler.switching.early import early, independent, unsettled
+from reconciler.switching.handover import HandOver, Seal, start_acts
+from reconciler.switching.proof import Proof, returned, told_to_host
+from reconciler.switching.services import NotProved, in_parallel
+from reconciler.switching.settling import Settling, held_before
+from reconciler.switching.undertaking import Undertaking
+from reconciler.world.hostworld import HostWorld, Service
 
 Say = Callable[[str], None]
 
@@ -531,7 +523,7 @@ def perform_move(
         return said
     record = catalog.record(undertaking.to_world.release)
     if stack.settings.notify:
-        from reconciler import notifications
+        from reconciler.notifications import notifications
 
         notifications.tell_begun(stack, catalog, plan, who)
     return said + Switch(undertaking, plan, record).carry_out()
@@ -570,7 +562,7 @@ def _telling(stack: Stack, catalog: Catalog) -> AbstractContextManager[None]:
     """Whoever wants to know is told how it ended; who tells nobody pays nothing for it."""
     if not stack.settings.notify:
         return nullcontext()
-    from reconciler import notifications
+    from reconciler.notifications import notifications
 
     return notifications.telling(stack, catalog)
 

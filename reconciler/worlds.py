@@ -10,21 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from failpoints import failpoint
-from reconciler import (
-    adoption,
-    allowed,
-    clock,
-    compose,
-    fitness,
-    integrity,
-    leftovers,
-    mending,
-    places,
-    removal,
-    secretvalues,
-    worldmodel,
-)
-from reconciler.adoption import SEEN_RUNNING
+from reconciler import clock
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.docker import (
@@ -39,12 +25,18 @@ from reconciler.docker import (
 )
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, Unavailable
 from reconciler.facts import Container
-from reconciler.ledger import AnyEvent, GenerationMade, State, World, WorldMade
+from reconciler.making import adoption
+from reconciler.making.adoption import SEEN_RUNNING
 from reconciler.plan import Action, DatasetPlan, Plan
-from reconciler.reach import restore
-from reconciler.release import Dataset, Kind, Release
-from reconciler.removal import guard_images, remove
-from reconciler.worldmodel import Injected
+from reconciler.planning import fitness
+from reconciler.project import allowed, compose, secretvalues
+from reconciler.reaching.reach import restore
+from reconciler.records.ledger import AnyEvent, GenerationMade, State, World, WorldMade
+from reconciler.records.release import Dataset, Kind, Release
+from reconciler.upkeep import integrity, mending
+from reconciler.world import leftovers, places, removal, worldmodel
+from reconciler.world.removal import guard_images, remove
+from reconciler.world.worldmodel import Injected
 from snapshots.errors import Damaged
 
 __all__ = ["guard_images", "make", "remove"]

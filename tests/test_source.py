@@ -27,17 +27,17 @@ UNLIMITED = {
         "cli/backend.py",
         "_show",
     ): "an update on the person's own terminal; the switch has a deadline",
-    ("reconciler/composeplugin.py", "passthrough"): "`lockstep compose logs -f` is the person's",
+    ("reconciler/docker/composeplugin.py", "passthrough"): "`compose logs -f` is the person's",
 }
 # Children that outlive a call: whoever starts one waits for it with a limit, or may not wait.
 CHILDREN = {
-    "reconciler/detached.py": "the switch: a deadline of its own, and nobody may cut it off",
-    "reconciler/frozen.py": "the watchdog ends by itself, by the time that it is given",
-    "reconciler/composeplugin.py": "a build: killed when its time is over",
-    "reconciler/helper.py": "a helper container: ended with what is asked of it",
-    "reconciler/hostcommand.py": "a user's hook: killed when its time is over, with its group",
-    "reconciler/notifications.py": "a notifier: ends by itself, with a limit for each receiver",
-    "reconciler/sshtunnel.py": "ssh, which is given 30 s to connect and ends with this process",
+    "reconciler/switching/detached.py": "the switch: it has a deadline, and nobody may cut it off",
+    "reconciler/docker/frozen.py": "the watchdog ends by itself, by the time that it is given",
+    "reconciler/docker/composeplugin.py": "a build: killed when its time is over",
+    "reconciler/reaching/helper.py": "a helper container: ended with what is asked of it",
+    "reconciler/host/hostcommand.py": "a user's hook: killed when its time is over, with its group",
+    "reconciler/notifications/notifications.py": "ends by itself, with a limit for each",
+    "reconciler/docker/sshtunnel.py": "ssh: given 30 s to connect, ends with this process",
     "engine/plugin_provider.py": "a plugin, which is ended with the engine",
 }
 

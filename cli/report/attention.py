@@ -10,7 +10,7 @@ from typing import Literal
 from cli.report import words
 from cli.report.material import Material
 from reconciler.decide import rollback_target
-from reconciler.verifybook import is_sound, of_release
+from reconciler.upkeep.verifybook import is_sound, of_release
 
 OLD = timedelta(days=30)
 """A check or a drill longer ago proves little of today's disks."""

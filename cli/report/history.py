@@ -12,7 +12,9 @@ from cli.documents import data_at_hand, image_bytes, release_of
 from cli.report import words
 from cli.report.material import Material
 from reconciler.catalog import status
-from reconciler.ledger import (
+from reconciler.figures.metrics import duration, written
+from reconciler.names import release_number
+from reconciler.records.ledger import (
     Adopted,
     AnyEvent,
     Committed,
@@ -22,9 +24,7 @@ from reconciler.ledger import (
     State,
     Stopped,
 )
-from reconciler.metrics import duration, written
-from reconciler.names import release_number
-from reconciler.verifybook import is_sound, of_release
+from reconciler.upkeep.verifybook import is_sound, of_release
 
 LONGEST_REASON = 4000
 """Characters of a failure's text: a container's last words can be long."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from cli.documents import release_of
 from cli.report.drawing import Drawing, at, curve
 from reconciler.catalog import status
-from reconciler.ledger import State
 from reconciler.names import release_number
-from reconciler.release import Release
+from reconciler.records.ledger import State
+from reconciler.records.release import Release
 
 RELEASES = 40
 

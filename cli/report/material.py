@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from reconciler import drillbook, incidents, retention, verifybook
-from reconciler.journal import JournalFile
-from reconciler.ledger import AnyEvent, Captured, State, fold
-from reconciler.metrics import Metrics, measure
-from reconciler.release import Release
-from reconciler.verifybook import Check
+from reconciler.evidence import incidents
+from reconciler.figures.metrics import Metrics, measure
+from reconciler.planning import retention
+from reconciler.records.journal import JournalFile
+from reconciler.records.ledger import AnyEvent, Captured, State, fold
+from reconciler.records.release import Release
+from reconciler.trials import drillbook
+from reconciler.upkeep import verifybook
+from reconciler.upkeep.verifybook import Check
 from snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:

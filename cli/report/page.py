@@ -16,8 +16,8 @@ from markupsafe import Markup
 from cli.report import attention, charts, history, lineage, strands, words
 from cli.report.history import Entry
 from cli.report.material import Material
+from reconciler.figures.metrics import Spread
 from reconciler.masking import masked
-from reconciler.metrics import Spread
 
 FIRST_ROWS = 40
 MORE_ROWS = 100

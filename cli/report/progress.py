@@ -14,8 +14,8 @@ from reconciler.errors import CatalogDamaged
 
 if TYPE_CHECKING:
     from reconciler.catalog import Catalog
-    from reconciler.journal import Intent
-    from reconciler.ledger import State
+    from reconciler.records.journal import Intent
+    from reconciler.records.ledger import State
 
 STEPS = ("prepare", "early", "stop", "start", "prove", "commit")
 """`early` only where something is started before the stop."""

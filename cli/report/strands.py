@@ -10,8 +10,8 @@ from typing import Literal
 from cli.documents import release_of
 from cli.report import words
 from cli.report.drawing import Drawing, at, curve
-from reconciler import lineage
-from reconciler.ledger import Adopted, AnyEvent, Committed, Reverted, State, World
+from reconciler.records import lineage
+from reconciler.records.ledger import Adopted, AnyEvent, Committed, Reverted, State, World
 
 SWITCHES = 14
 DATASETS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from reconciler import impact
+from reconciler.planning import impact
 
 JOINED = "\u00a0"
 """A number and its unit stay on one line."""

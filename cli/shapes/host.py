@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cli.shapes.shape import At, Bytes, Counts, Document, Number, Seconds, Shape
-from reconciler.hookrecord import HookRun
-from reconciler.ledger import Committed, Reverted
-from reconciler.notifylog import Entry
-from reconciler.release import Git
+from reconciler.notifications.notifylog import Entry
+from reconciler.records.hookrecord import HookRun
+from reconciler.records.ledger import Committed, Reverted
+from reconciler.records.release import Git
 
 
 class Check(Shape):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cli.shapes.shape import At, Bytes, Counts, Document, Number, Seconds, Shape
 from reconciler.gates.results import GateResult
-from reconciler.hookrecord import HookRun
+from reconciler.records.hookrecord import HookRun
 
 MoveName = Literal["stay", "first", "adopt", "forward", "back", "refresh", "repair"]
 ActionName = Literal["fork", "attach", "restore", "create", "in-place", "leave"]

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from cli.shapes.moves import Story
 from cli.shapes.shape import At, Bytes, Counts, Document, Seconds, Shape
 from reconciler.gates.results import GateResult
-from reconciler.release import Release
+from reconciler.records.release import Release
 
 
 class Name(Shape):

@@ -11,7 +11,7 @@ from reconciler.errors import DockerFailed
 from reconciler.gates.health import ended, last_line
 from reconciler.gates.judging import Answer, failed, passed, rows_before, silent, unsure, wrong
 from reconciler.gates.model import RedisGate, SqlGate
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.drivers import ExecResult
 from snapshots.errors import EngineFailed
 

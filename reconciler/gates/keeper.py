@@ -20,8 +20,8 @@ from reconciler.gates.inside import reset
 from reconciler.gates.judging import Answer, Counting, Verdict, silent
 from reconciler.gates.model import Gate
 from reconciler.gates.results import GateResult, Result, bounded
-from reconciler.hostworld import Service
-from reconciler.services import Abandoned, NotProved, Services, TooLate
+from reconciler.switching.services import Abandoned, NotProved, Services, TooLate
+from reconciler.world.hostworld import Service
 from snapshots.errors import EngineFailed
 
 _LOOK_SECONDS = 0.1

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reconciler import hostcommand
 from reconciler.gates.inside import judge_exit
 from reconciler.gates.judging import Answer, unsure
+from reconciler.host import hostcommand
 from snapshots.drivers import ExecResult
 
 _KEPT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")

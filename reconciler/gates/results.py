@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reconciler.release import Frozen
+from reconciler.records.release import Frozen
 
 MOST_SAID, LOG_LINES, LOG_LINE = 600, 10, 300
 """Characters of what was said, lines of a log, and characters of each of them."""

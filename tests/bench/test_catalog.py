@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.catalog import Ground, Size
-from reconciler import trust
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
+from reconciler.records import trust
 
 
 def test_a_made_up_catalog_is_sound_and_owes_nothing(tmp_path: Path) -> None:

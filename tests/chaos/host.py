@@ -11,7 +11,7 @@ import yaml
 
 from reconciler.catalog import Catalog
 from reconciler.config import read
-from reconciler.ledger import State
+from reconciler.records.ledger import State
 from snapshots.restore import restore
 from snapshots.store import Store
 from snapshots.verify import verify_all

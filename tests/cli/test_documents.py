@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from cli import documents, impact, moved, tables
-from reconciler import retention
-from reconciler.hookrecord import HookRun
-from reconciler.ledger import Committed, Hooked, add
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Kept, Move, Plan, Refusal
+from reconciler.planning import retention
+from reconciler.records.hookrecord import HookRun
+from reconciler.records.ledger import Committed, Hooked, add
 from tests.documents import insist
 from tests.reconciler.hostmodel import Host
 from tests.reconciler.test_story import AT, WARNED, history

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import fence
-from reconciler.composeplugin import FENCE_KEY, FENCE_VARIABLE, Compose
+from reconciler.docker.composeplugin import FENCE_KEY, FENCE_VARIABLE, Compose
 
 COMPOSE = "services:\n  app: {image: debian}\n"
 

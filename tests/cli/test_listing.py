@@ -14,11 +14,11 @@ from blake3 import blake3
 
 from cli import listing
 from cli.listing import Listing
-from reconciler import ledger, trust
 from reconciler.catalog import TICK, Catalog
 from reconciler.config import Settings, Stack
 from reconciler.errors import CatalogDamaged
-from reconciler.ledger import GENESIS, AnyEvent, Pruned, Stopped
+from reconciler.records import ledger, trust
+from reconciler.records.ledger import GENESIS, AnyEvent, Pruned, Stopped
 from tests.reconciler import ledgers
 
 AT = "2026-11-20T10:00:00+00:00"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.hostlock import HostLock
-from reconciler.journal import Intent, JournalFile
+from reconciler.host.hostlock import HostLock
+from reconciler.records.journal import Intent, JournalFile
 from tests.stacks.harness import Project, docker, notes_project, on_a_terminal
 
 

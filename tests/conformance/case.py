@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
-from reconciler import newrelease, places, source
-from reconciler.release import Release
+from reconciler.making import newrelease
+from reconciler.project import source
+from reconciler.records.release import Release
+from reconciler.world import places
 from tests.conformance import inspected
 from tests.conformance.inspected import Names, Pair
 from tests.conformance.meant import MEANT, Meant

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler import compose
-from reconciler.release import Kind, Release
+from reconciler.project import compose
+from reconciler.records.release import Kind, Release
 from tests.conformance.inspected import Pair
 
 

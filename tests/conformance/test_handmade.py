@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cli.envfile import LOOKS_SECRET
-from reconciler import handmade
 from reconciler.docker import connect
+from reconciler.project import handmade
 from tests.conformance import inspected
 from tests.conformance.inspected import Names, Pair, Seen
 from tests.reconciler.trial import docker_cli

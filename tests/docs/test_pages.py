@@ -8,8 +8,9 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from reconciler import compose, config
+from reconciler import config
 from reconciler.config import Settings
+from reconciler.project import compose
 from tests.docs import drivers, gates, typed
 from tests.stacks.harness import ROOT
 

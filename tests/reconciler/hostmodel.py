@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler import retention
 from reconciler.config import Settings, Stack, Window, Wish
 from reconciler.decide import decide
 from reconciler.facts import Container, Disk, Facts, Snapshot
-from reconciler.ledger import (
+from reconciler.plan import Action, Move, Plan
+from reconciler.planning import retention
+from reconciler.records.ledger import (
     AnyEvent,
     Captured,
     Committed,
@@ -29,8 +30,7 @@ from reconciler.ledger import (
     WorldRemoved,
     add,
 )
-from reconciler.plan import Action, Move, Plan
-from reconciler.release import Dataset, Image, Kind, Release
+from reconciler.records.release import Dataset, Image, Kind, Release
 
 AT = "2026-01-01T00:00:00+00:00"
 Content = tuple[str, ...]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from reconciler.gates.results import GateResult, Result
-from reconciler.ledger import (
+from reconciler.records.ledger import (
     AnyEvent,
     Captured,
     Committed,
@@ -22,7 +22,7 @@ from reconciler.ledger import (
     WorldMade,
     add,
 )
-from reconciler.release import Dataset, Git, Image, Kind, Release
+from reconciler.records.release import Dataset, Git, Image, Kind, Release
 
 BEGIN = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 DATASETS = ("db-data", "uploads")

@@ -14,8 +14,8 @@ import pytest
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
 from reconciler.errors import LockstepError
-from reconciler.journal import Intent, JournalFile
-from reconciler.release import ConfigFile, Release
+from reconciler.records.journal import Intent, JournalFile
+from reconciler.records.release import ConfigFile, Release
 from tests.faultdisk.mount import FaultDisk
 from tests.reconciler.test_ledger import commit, world
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose
 from reconciler.config import Settings
 from reconciler.errors import BadInput
 from reconciler.gates.model import Gate, HttpGate
-from reconciler.release import ConfigFile, Dataset, Image, Kind, Release
+from reconciler.project import compose
+from reconciler.records.release import ConfigFile, Dataset, Image, Kind, Release
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=8)
 VALUES = st.recursive(

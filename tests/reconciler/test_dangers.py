@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import dangers
+from reconciler.project import dangers
 
 
 def model(body: dict[str, Any], **more: Any) -> dict[str, Any]:

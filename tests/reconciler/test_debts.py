@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from reconciler import debts
 from reconciler.catalog import Catalog
 from reconciler.plan import Action
+from reconciler.upkeep import debts
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.hostmodel import Host

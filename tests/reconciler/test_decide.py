@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from reconciler.config import Settings, Wish
 from reconciler.decide import decide, rollback_target, undo_target
 from reconciler.facts import Disk, PortHolder
-from reconciler.ledger import Reverted
 from reconciler.plan import Action, Move
-from reconciler.release import Strategy
+from reconciler.records.ledger import Reverted
+from reconciler.records.release import Strategy
 from tests.reconciler import hostmodel
 from tests.reconciler.hostmodel import AT, Host, with_wish
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose, definition
 from reconciler.config import DatasetSetting, Settings
-from reconciler.definition import Definition, Found
 from reconciler.errors import BadInput
-from reconciler.release import Dataset, Kind, Mount, Strategy
+from reconciler.project import compose, definition
+from reconciler.project.definition import Definition, Found
+from reconciler.records.release import Dataset, Kind, Mount, Strategy
 
 ROOT = Path("/srv/shop")
 FILES: Mapping[str, Found] = {

@@ -14,9 +14,17 @@ import pytest
 import requests
 import urllib3
 
-from reconciler import composeplugin
 from reconciler import docker as seam
-from reconciler.docker import PROJECT, Compose, Docker, PortTaken, connect
+from reconciler.docker import (
+    PROJECT,
+    Compose,
+    Docker,
+    PortTaken,
+    composeplugin,
+    connect,
+    failing,
+    images,
+)
 from reconciler.errors import BadInput, DockerFailed, LockstepError, Refused, Unavailable
 from tests.reconciler.trial import PYTHON, Trial, docker_cli, free_port, web
 
@@ -230,7 +238,7 @@ def test_a_pull_that_fails_says_why() -> None:
     ],
 )
 def test_references(reference: str, parts: tuple[str, str | None]) -> None:
-    assert seam._repository(reference) == parts
+    assert images._repository(reference) == parts
 
 
 def test_volumes_are_ours_by_label_or_left_alone(trial: Trial) -> None:
@@ -296,7 +304,7 @@ def test_no_error_of_the_libraries_gets_through() -> None:
     errors = [error for error in map(an, kinds) if error is not None]
     assert len(errors) > 50
     for error in errors:
-        with pytest.raises(LockstepError, match="something"), seam._mapped("something"):
+        with pytest.raises(LockstepError, match="something"), failing.mapped("something"):
             raise error
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from reconciler import drillplan, integrity
 from reconciler.errors import BadInput
-from reconciler.release import Dataset, Image, Kind, Mount, Release
+from reconciler.records.release import Dataset, Image, Kind, Mount, Release
+from reconciler.trials import drillplan
+from reconciler.upkeep import integrity
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.hostmodel import AT, Host

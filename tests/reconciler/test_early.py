@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from reconciler.docker import ContainerDetails, Published
-from reconciler.early import early, independent
-from reconciler.hostworld import HostWorld, Service
 from reconciler.plan import Action, DatasetPlan
-from reconciler.release import Release
+from reconciler.records.release import Release
+from reconciler.switching.early import early, independent
+from reconciler.world.hostworld import HostWorld, Service
 
 
 def service(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.execstream import Conversation, converse
+from reconciler.docker.execstream import Conversation, converse
 
 HEADERS = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
 

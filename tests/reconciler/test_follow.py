@@ -9,8 +9,8 @@ import pytest
 
 from reconciler import switch
 from reconciler.catalog import Catalog
-from reconciler.hostlock import HostLock
-from reconciler.journal import Intent, JournalFile
+from reconciler.host.hostlock import HostLock
+from reconciler.records.journal import Intent, JournalFile
 from tests.reconciler.hostmodel import Host
 
 

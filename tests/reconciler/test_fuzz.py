@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import CatalogDamaged
-from reconciler.journal import JournalFile
-from reconciler.ledger import Ledger, _link
+from reconciler.records.journal import JournalFile
+from reconciler.records.ledger import Ledger, _link
 from tests.reconciler.test_bad_disk import a_release, an_intent, catalog_in
 from tests.reconciler.test_ledger import filled
 from tests.snapshots.test_fuzz import ANYTHING, Change

@@ -23,13 +23,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from cli import configpaths
-from reconciler import compose, config, memory
+from reconciler import config
 from reconciler.docker import ContainerDetails, Docker, Published, connect
 from reconciler.errors import BadInput
 from reconciler.gates import asking, judging, watching
 from reconciler.gates.asking import Ground
 from reconciler.gates.judging import Answer, Verdict
 from reconciler.gates.model import KINDS, Gate, LogGate, describe
+from reconciler.project import compose
+from reconciler.switching import memory
 from tests.reconciler.test_early import service
 
 

@@ -10,7 +10,7 @@ import pytest
 from reconciler import switch
 from reconciler.errors import Reverted as WasReverted
 from reconciler.gates.results import GateResult
-from reconciler.ledger import Committed, Reverted
+from reconciler.records.ledger import Committed, Reverted
 from tests.reconciler.trial import PYTHON, Trial, cache, web
 
 SMOKE = """

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import BadInput
-from reconciler.graph import Act, perform
+from reconciler.host.graph import Act, perform
 
 
 @settings(max_examples=50, deadline=None)

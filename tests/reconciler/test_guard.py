@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import guard
 from reconciler.catalog import Catalog, write_durably
 from reconciler.errors import CatalogDamaged
-from reconciler.guard import FIRST_WAIT, LONGEST_WAIT, Pace, PaceFile, bare_stack
-from reconciler.journal import Intent, JournalFile
+from reconciler.records.journal import Intent, JournalFile
+from reconciler.switching import guard
+from reconciler.switching.guard import FIRST_WAIT, LONGEST_WAIT, Pace, PaceFile, bare_stack
 
 
 @pytest.fixture

@@ -15,16 +15,18 @@ from typing import Any, cast
 
 import pytest
 
-from reconciler import config, hookrun, hooks, hookscene, hooktable, hostcommand
+from reconciler import config
 from reconciler.catalog import Catalog
 from reconciler.docker import Docker
 from reconciler.errors import BadInput
-from reconciler.hookscene import Declared, Scene
-from reconciler.hooksettings import Hook
-from reconciler.hooktable import PLACES, Abort, At
-from reconciler.ledger import World
-from reconciler.process import is_alive
-from reconciler.release import Image, Release
+from reconciler.hooks import hookrun, hooks, hookscene, hooktable
+from reconciler.hooks.hookscene import Declared, Scene
+from reconciler.hooks.hooksettings import Hook
+from reconciler.hooks.hooktable import PLACES, Abort, At
+from reconciler.host import hostcommand
+from reconciler.host.process import is_alive
+from reconciler.records.ledger import World
+from reconciler.records.release import Image, Release
 from tests.reconciler.receivers import hanging, refusing
 
 COMMAND = {"command": ["true"]}

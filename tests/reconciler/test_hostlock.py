@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import hostlock
 from reconciler.errors import Busy, LockstepError
-from reconciler.hostlock import HostLock
+from reconciler.host import hostlock
+from reconciler.host.hostlock import HostLock
 
 HOLD = """
 import sys, time
-from reconciler.hostlock import HostLock
+from reconciler.host.hostlock import HostLock
 lock = HostLock.acquire("up", "shop/prod")
 print("held", flush=True)
 {then}

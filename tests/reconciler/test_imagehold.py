@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler import imagehold
 from reconciler.facts import Facts
-from reconciler.situation import Situation
+from reconciler.planning.situation import Situation
+from reconciler.world import imagehold
 from tests.reconciler.hostmodel import Host
 from tests.reconciler.trial import PYTHON, Trial, docker_cli
 

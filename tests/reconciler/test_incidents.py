@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import incidents, incidenttext
 from reconciler.catalog import Catalog
 from reconciler.config import Incidents, Settings, Stack
 from reconciler.errors import BadInput
-from reconciler.incidents import Incident
-from reconciler.ledger import State, World
+from reconciler.evidence import incidents, incidenttext
+from reconciler.evidence.incidents import Incident
+from reconciler.records.ledger import State, World
 
 DAY = 86400.0
 NOW = 1_800_000_000.0

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose, ingressfile, ingressports, ingresstalk, refusals
 from reconciler.config import Ingress
 from reconciler.facts import Container
-from reconciler.ingressfile import Pointing
-from reconciler.ingressports import Behind, Door
+from reconciler.ingress import ingressfile, ingressports, ingresstalk
+from reconciler.ingress.ingressfile import Pointing
+from reconciler.ingress.ingressports import Behind, Door
+from reconciler.planning import refusals
+from reconciler.project import compose
 from tests.reconciler.test_worldmodel import release, world
 
 HAPROXY = Ingress(way="haproxy")

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.docker import PROJECT
 from reconciler.errors import DockerFailed
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.errors import EngineFailed
 from tests.reconciler.trial import POSTGRES, PYTHON, Trial, docker_cli
 
@@ -161,7 +161,7 @@ def holder(run: Inside, context: str) -> subprocess.Popen[str]:
         "import sys, time\n"
         "from reconciler.docker import connect\n"
         "from pathlib import Path\n"
-        "from reconciler.inside import Inside\n"
+        "from reconciler.reaching.inside import Inside\n"
         "from snapshots.drivers import driver_for\n"
         "run = Inside(connect(), sys.argv[1])\n"
         f"with {context}:\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler import compose, jobs
 from reconciler.facts import Container
+from reconciler.project import compose, jobs
 
 MODEL = {
     "services": {

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import CatalogDamaged
-from reconciler.ledger import (
+from reconciler.records.ledger import (
     GENESIS,
     Committed,
     GenerationMade,
@@ -203,7 +203,7 @@ def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from reconciler.ledger import Ledger, Stopped
+from reconciler.records.ledger import Ledger, Stopped
 ledger = Ledger(Path(sys.argv[1]))
 ledger.append(Stopped(at="then"))
 size = ledger.path.stat().st_size
@@ -227,7 +227,7 @@ def test_fault_13_a_line_that_fits_only_in_part_is_never_taken_for_written(tmp_p
 UNSURE = """
 import sys
 from pathlib import Path
-from reconciler.ledger import Ledger, Stopped
+from reconciler.records.ledger import Ledger, Stopped
 ledger = Ledger(Path(sys.argv[1]))
 try:
     ledger.append(Stopped(at="then"))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from reconciler import mending
 from reconciler.errors import Exit, Refused
-from reconciler.ledger import Departure, State
 from reconciler.plan import Action, DatasetPlan, Move, Plan
+from reconciler.records.ledger import Departure, State
+from reconciler.upkeep import mending
 from snapshots.capture import capture
 from snapshots.pack import read_index
 from snapshots.store import Store

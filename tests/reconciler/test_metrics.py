@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as older_text
 
 from cli.metrics import document
-from reconciler import openmetrics
-from reconciler.ledger import Committed, Reverted
-from reconciler.metrics import Spread, duration, measure, written
+from reconciler.figures import openmetrics
+from reconciler.figures.metrics import Spread, duration, measure, written
+from reconciler.records.ledger import Committed, Reverted
 from tests.reconciler.ledgers import History, a_dozen
 
 AT = "2026-01-01T00:00:10.500+00:00"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reconciler import newrelease
 from reconciler.catalog import RECORD
 from reconciler.errors import BadInput, DockerFailed, LockstepError, Refused
-from reconciler.release import Kind, Release
+from reconciler.making import newrelease
+from reconciler.records.release import Kind, Release
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, web
 
 TOKEN = "hush-hush-token"

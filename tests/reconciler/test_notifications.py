@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from reconciler import config, notifications, notifylog, stories, wording
+from reconciler import config
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import BadInput, Damage, Refused
-from reconciler.ledger import Committed, Recovered, Reverted, State, World
-from reconciler.notifysettings import Happening, Notify, Text
-from reconciler.wording import Story
+from reconciler.notifications import notifications, notifylog, stories, wording
+from reconciler.notifications.notifysettings import Happening, Notify, Text
+from reconciler.notifications.wording import Story
+from reconciler.records.ledger import Committed, Recovered, Reverted, State, World
 from tests.reconciler.receivers import hanging, mail_server, refusing, webhook
 
 TOKEN = "t0ken-that-nobody-sees"

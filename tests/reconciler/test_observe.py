@@ -8,12 +8,12 @@ import time
 import pytest
 
 from reconciler import observe
-from reconciler.compose import PublishedPort
 from reconciler.docker import Listed, Published
 from reconciler.errors import BadInput
 from reconciler.facts import Facts, PortHolder
-from reconciler.ledger import Adopted, Ledger
-from reconciler.ports import holders
+from reconciler.project.compose import PublishedPort
+from reconciler.project.ports import holders
+from reconciler.records.ledger import Adopted, Ledger
 from snapshots.capture import capture
 from snapshots.store import Store
 from tests.reconciler.trial import PYTHON, Trial, cache, docker_cli, free_port, web

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import onepoint
 from reconciler.errors import BadInput, LockstepError
 from reconciler.facts import Container
 from reconciler.plan import Move
+from reconciler.upkeep import onepoint
 from snapshots.restore import restore
 from snapshots.store import SnapshotRecord, Store
 from tests.reconciler.trial import PYTHON, Trial, cache

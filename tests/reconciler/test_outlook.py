@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from reconciler import impact, migrations, releasediff
-from reconciler.compose import placeholder
 from reconciler.errors import BadInput
 from reconciler.facts import Container
-from reconciler.outlook import EngineJump, Migrations, Outlook, ServiceChange
 from reconciler.plan import Action, Count, DatasetPlan, Kept, Move, Plan
-from reconciler.release import ConfigFile, Dataset, Image, Kind, Mount, Release
+from reconciler.planning import impact, releasediff
+from reconciler.planning.outlook import EngineJump, Migrations, Outlook, ServiceChange
+from reconciler.project import migrations
+from reconciler.project.compose import placeholder
+from reconciler.records.release import ConfigFile, Dataset, Image, Kind, Mount, Release
 
 WEB = {"image": "shop-web", "environment": {"LEVEL": "info"}}
 DB = {"image": "postgres:15.4", "environment": {"POSTGRES_PASSWORD": placeholder("DB_PASSWORD")}}

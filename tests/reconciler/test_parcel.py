@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import parcel
 from reconciler.errors import BadInput, StoreDamaged
-from reconciler.parcel import Head, Reader, Writer
+from reconciler.making import parcel
+from reconciler.making.parcel import Head, Reader, Writer
 
 HEAD = Head(project="shop", stack="prod", release="prod-001", root="/srv/shop", created="now")
 DIGEST = "a" * 64

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config import Window
-from reconciler.ledger import World
-from reconciler.pruning import BACKUP, Fate, fates, reasons
+from reconciler.planning.pruning import BACKUP, Fate, fates, reasons
+from reconciler.records.ledger import World
 from tests.reconciler.hostmodel import Host
 
 

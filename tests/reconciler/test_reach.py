@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import helper, helperimage, places, reach
 from reconciler.docker import HELPER, Docker, connect
 from reconciler.errors import BadInput, DockerFailed, LockstepError
+from reconciler.reaching import helper, helperimage, reach
+from reconciler.world import places
 from snapshots.compare import tree_equal
 from snapshots.drivers import ExecResult
 from snapshots.errors import Damaged, SnapshotError, TargetNotEmpty
@@ -235,7 +236,8 @@ def test_a_helper_ends_when_its_caller_is_killed(docker: Docker, volume: list[Pa
     source, _ = volume
     code = (
         "import sys, time\n"
-        "from reconciler import places, reach\n"
+        "from reconciler.reaching import reach\n"
+        "from reconciler.world import places\n"
         "from reconciler.docker import connect\n"
         "path = places.place(connect('helper'), sys.argv[1])\n"
         "reach.measure(path)\n"
@@ -313,7 +315,7 @@ def test_attack_data_a_moved_tag_of_the_helper_image(
     docker.tag(other.id, tag)
     try:
         code = (
-            "import sys\nfrom reconciler import helperimage\n"
+            "import sys\nfrom reconciler.reaching import helperimage\n"
             "from reconciler.docker import connect\nprint(helperimage.ensure(connect()))\n"
         )
         said = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120)
@@ -410,7 +412,8 @@ def test_a_daemon_that_does_not_see_our_files_is_refused_by_name(
     folder = tmp_path / "here"
     folder.mkdir()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom reconciler import places, reach\n"
+        "import sys\nfrom pathlib import Path\nfrom reconciler.reaching import reach\n"
+        "from reconciler.world import places\n"
         "from reconciler.docker import connect\nfrom reconciler.errors import Unavailable\n"
         "from snapshots.store import Store\n"
         "path = places.place(connect('helper'), sys.argv[1])\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler import dockervalues
-from reconciler.rehearsalplan import beside, differences, held_back, wrong_lines
+from reconciler.docker import dockervalues
+from reconciler.trials.rehearsalplan import beside, differences, held_back, wrong_lines
 
 MODEL: dict[str, Any] = {
     "name": "shop-prod-rehearsal",

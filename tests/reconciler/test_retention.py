@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config import Window
-from reconciler.ledger import Imported
-from reconciler.pruning import reasons
-from reconciler.retention import arrivals, needed_snapshots, retain
+from reconciler.planning.pruning import reasons
+from reconciler.planning.retention import arrivals, needed_snapshots, retain
+from reconciler.records.ledger import Imported
 from tests.reconciler.hostmodel import Host
 
 RELEASES = [f"prod-{n:03d}" for n in range(1, 9)]

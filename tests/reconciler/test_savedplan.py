@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import savedplan
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import BadInput, WorldChanged
 from reconciler.plan import AGREED, DiskNeed
+from reconciler.planning import savedplan
 from tests.reconciler.hostmodel import Host
 
 MADE = "2026-01-01T00:00:00+00:00"

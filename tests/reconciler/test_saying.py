@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler import saying
 from reconciler.decide import decide
 from reconciler.facts import Deaf
 from reconciler.plan import Action, DatasetPlan
+from reconciler.planning import saying
 from tests.reconciler.hostmodel import Host
 
 

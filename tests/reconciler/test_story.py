@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler import story
 from reconciler.gates.results import GateResult, Result
-from reconciler.ledger import (
+from reconciler.records.ledger import (
     AnyEvent,
     Captured,
     Committed,
@@ -19,6 +18,7 @@ from reconciler.ledger import (
     add,
     fold,
 )
+from reconciler.switching import story
 
 AT = "2026-01-01T12:00:00.000+00:00"
 FAILED = GateResult(

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import hostlock, switch
+from reconciler import switch
 from reconciler.errors import Busy, Reverted
-from reconciler.hostlock import HostLock
-from reconciler.journal import Intent, JournalFile
+from reconciler.host import hostlock
+from reconciler.host.hostlock import HostLock
+from reconciler.records.journal import Intent, JournalFile
 from tests.failing import failing
 from tests.reconciler.trial import Trial, cache, web
 from tests.reconciler.unreliable import UnreliableDocker

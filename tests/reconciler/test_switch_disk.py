@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from reconciler import hostlock
 from reconciler.errors import LockstepError
-from reconciler.journal import JournalFile
+from reconciler.host import hostlock
+from reconciler.records.journal import JournalFile
 from tests.failing import failing
 from tests.faultdisk.mount import FaultDisk
 from tests.memorylimit import enter, killed_in, memory_limit

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from reconciler import debts, hookpreview, observe, rehearsal, switch
+from reconciler import observe, switch
 from reconciler.errors import DebtsUnpaid, Refused, Reverted
-from reconciler.hooktable import PLACES, At
-from reconciler.journal import JournalFile
+from reconciler.hooks import hookpreview
+from reconciler.hooks.hooktable import PLACES, At
+from reconciler.records.journal import JournalFile
+from reconciler.trials import rehearsal
+from reconciler.upkeep import debts
 from tests.reconciler.test_switch import two_services
 from tests.reconciler.trial import Trial, web
 

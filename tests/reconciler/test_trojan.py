@@ -10,8 +10,8 @@ import pytest
 
 from reconciler import masking
 from reconciler.docker import Docker, connect
-from reconciler.execstream import MOST
-from reconciler.inside import Inside, counted
+from reconciler.docker.execstream import MOST
+from reconciler.reaching.inside import Inside, counted
 from snapshots.drivers import driver_for
 from snapshots.errors import EngineFailed
 from tests.stacks.harness import docker as command

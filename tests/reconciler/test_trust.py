@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import trust
 from reconciler.catalog import RECORD, Catalog
 from reconciler.config import Settings, Stack
-from reconciler.ledger import Pruned, Stopped
 from reconciler.plan import Move, Plan
-from reconciler.trust import Found
+from reconciler.records import trust
+from reconciler.records.ledger import Pruned, Stopped
+from reconciler.records.trust import Found
 
 AT = "2026-01-01T00:00:00+00:00"
 STAYS = Plan(Move.STAY, 3, "prod-001", "w", "w", False)

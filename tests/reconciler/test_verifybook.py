@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler import verifybook
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
+from reconciler.upkeep import verifybook
 
 
 def catalog(folder: Path) -> Catalog:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import compose, worldmodel
-from reconciler.release import ConfigFile, Dataset, Image, Kind, Mount, Release, Strategy
+from reconciler.project import compose
+from reconciler.records.release import ConfigFile, Dataset, Image, Kind, Mount, Release, Strategy
+from reconciler.world import worldmodel
 
 FILES = Path("/cat/files/shop-prod-001")
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from reconciler import adoption, compose, leftovers, names, worlds
+from reconciler import names, worlds
 from reconciler.docker import OUR_DATASET, OUR_GENERATION, OUR_PROJECT, OUR_STACK, PROJECT, connect
 from reconciler.errors import BadInput, CatalogDamaged, DockerFailed, Refused
-from reconciler.ledger import Captured, Committed
+from reconciler.making import adoption
 from reconciler.plan import Action, DatasetPlan, Move, Plan
+from reconciler.project import compose
+from reconciler.records.ledger import Captured, Committed
+from reconciler.world import leftovers
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.store import Store

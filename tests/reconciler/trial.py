@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler import config, debts, decide, helper, newrelease, observe, switch, worlds
+from reconciler import config, decide, observe, switch, worlds
 from reconciler.catalog import Catalog
 from reconciler.docker import PROJECT, Compose, Docker, connect
-from reconciler.hostlock import HostLock
-from reconciler.ledger import Committed, Outcome, Recovered, Reverted, State
+from reconciler.host.hostlock import HostLock
+from reconciler.making import newrelease
 from reconciler.plan import Plan
+from reconciler.reaching import helper
+from reconciler.records.ledger import Committed, Outcome, Recovered, Reverted, State
+from reconciler.upkeep import debts
 from tests.failing import failing
 
 PYTHON = "lockstep-base/python:3"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.docker import connect
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.drivers import driver_for
 from snapshots.errors import EngineFailed, Unsupported
 from tests.snapshots.engines import FILES, docker, insist_on_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.docker import connect
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.compare import tree_equal
 from snapshots.drivers import driver_for, way_in
 from snapshots.errors import EngineFailed

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import hostlock, process
 from reconciler.errors import Busy
-from reconciler.hostlock import HostLock
+from reconciler.host import hostlock, process
+from reconciler.host.hostlock import HostLock
 from tests.failing import Failing
 from tests.stacks.harness import Project, live_notes, notes_project
 from tests.stacks.waiting import until

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.release import ConfigFile, Release
+from reconciler.records.release import ConfigFile, Release
 from tests.stacks.harness import Project, live_notes
 
 NASTY = {

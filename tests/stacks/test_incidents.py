@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import incidents
+from reconciler.evidence import incidents
 from tests.failing import Failing
 from tests.reconciler.receivers import hanging, mail_server, refusing, webhook
 from tests.stacks.harness import Project, notes_project, python_image

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from reconciler import ingressfile, ingresssocket
+from reconciler.ingress import ingressfile, ingresssocket
 from tests.failing import Failing
 from tests.stacks.asking import asking
 from tests.stacks.harness import Project, docker, free_port, notes_project, python_image

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from reconciler.ledger import Captured, Committed, Ledger, Reverted
+from reconciler.records.ledger import Captured, Committed, Ledger, Reverted
 from tests.browser import PHONE, Shown, browser, shown
 from tests.stacks.harness import Project, notes_project
 

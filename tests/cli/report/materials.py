@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cli.report.material import Held, Material, StoreFacts
-from reconciler import retention
 from reconciler.config import Window
-from reconciler.ledger import Captured, fold
-from reconciler.metrics import measure
-from reconciler.verifybook import Check
+from reconciler.figures.metrics import measure
+from reconciler.planning import retention
+from reconciler.records.ledger import Captured, fold
+from reconciler.upkeep.verifybook import Check
 from tests.reconciler.ledgers import REASONS, History
 
 HOSTILE = (

@@ -16,11 +16,11 @@ from cli.report import progress
 from cli.report.material import gather
 from cli.report.page import render
 from cli.report.server import Server, Site
-from reconciler import hostlock
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
-from reconciler.hostlock import HostLock
-from reconciler.journal import Intent, JournalFile
+from reconciler.host import hostlock
+from reconciler.host.hostlock import HostLock
+from reconciler.records.journal import Intent, JournalFile
 from tests.browser import Shown
 from tests.reconciler.ledgers import History, a_dozen
 

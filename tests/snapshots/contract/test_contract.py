@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.docker import Docker, connect
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.capture import capture
 from snapshots.compare import tree_equal
 from snapshots.drivers import Ask, Driver, Exec, ExecResult, driver_for
@@ -135,7 +135,7 @@ _DIES = """
 import sys, time
 from pathlib import Path
 from reconciler.docker import connect
-from reconciler.inside import Inside
+from reconciler.reaching.inside import Inside
 from snapshots.drivers import driver_for
 name, container, data, *options = sys.argv[1:]
 driver = driver_for(name, dict(zip(options[::2], options[1::2])))

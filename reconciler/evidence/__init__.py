@@ -1,0 +1,1 @@
+"""What is gathered of a switch, without secrets, and its folder for readers."""

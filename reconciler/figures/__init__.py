@@ -1,0 +1,1 @@
+"""How switches went, in figures."""

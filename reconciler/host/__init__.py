@@ -1,0 +1,1 @@
+"""What this needs of the machine: processes and locks."""

@@ -1,0 +1,1 @@
+"""Folders and engines that this process may not get at by itself."""

@@ -1,0 +1,1 @@
+"""What a switch does, step by step, forward and back, and who takes it up when it died."""

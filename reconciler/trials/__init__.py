@@ -1,0 +1,1 @@
+"""Work beside the live world: drills and rehearsals, on copies."""
