@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from reconciler import names
@@ -281,24 +281,10 @@ class Origins:
                 "stopped to restore it",
                 f"lockstep config set --path datasets.{dataset.name}.stop_owner true   allows it",
             )
-        return DatasetPlan(
-            dataset.name,
-            Action.IN_PLACE,
-            place,
-            0,
-            new=False,
-            source=place,
-            snapshot=snapshot,
-            source_text=f"the snapshot of {wish.release}, put back in place for all who share it",
-            source_release=wish.release,
-            age_seconds=self.now.age(source) if source else None,
-            bytes=self.now.facts.snapshots[snapshot].bytes,
-            set_aside=self._set_aside(dataset, source) if source else {},
-            counts=self._counts(dataset, source),
-            driver=dataset.driver,
-            shared=True,
-            stop_owner=self._may_stop_owner(dataset),
-        )
+        text = f"the snapshot of {wish.release}, put back in place for all who share it"
+        size = self.now.facts.snapshots[snapshot].bytes
+        plan = self._put_in_place(dataset, snapshot, text, source, size)
+        return replace(plan, source_release=wish.release, shared=True)
 
     def _may_stop_owner(self, dataset: Dataset) -> bool:
         """What the stack allows now, not when the release was made."""
