@@ -215,10 +215,25 @@ class Origins:
             )
         size = self.now.facts.volumes.get(dataset.source or dataset.name)
         if snapshot is None or source is None:
+            if elsewhere := self._lies_elsewhere(dataset):
+                return elsewhere
             text = "stays in place; a safety snapshot is taken first"
             return self._put_in_place(dataset, None, text, None, size)
         text = f"the data {source.release} left, put back in place after a safety snapshot"
         return self._put_in_place(dataset, snapshot, text, source, size)
+
+    def _lies_elsewhere(self, dataset: Dataset) -> Refusal | None:
+        """The live world has this data on a fork: in place there is none of it."""
+        place, live = dataset.source or dataset.name, self.now.live
+        lies = live.generations.get(dataset.was or dataset.name, place) if live else place
+        if lies == place:
+            return None
+        return Refusal(
+            f"dataset {dataset.name} is to be worked on in place, in {place}, but its data lies "
+            f"on a fork, {lies}",
+            f"take `strategy: in-place` of {dataset.name} back and make the release again: its "
+            "data goes along on forks",
+        )
 
     def _put_in_place(
         self,

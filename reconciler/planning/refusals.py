@@ -361,9 +361,8 @@ def _no_space(needed: int, captured: int, free: int) -> Refusal:
     return Refusal(
         f"not enough disk for a second copy of the data: {_mib(needed)} MiB{beside} and a "
         f"reserve of {_mib(RESERVE_BYTES)} MiB are needed, {_mib(free)} MiB are free",
-        "free space, lower the window (lockstep config set window 1), let the "
-        "dataset be worked on in place (datasets.NAME.strategy in-place), or keep "
-        "the volumes on XFS or btrfs, where a fork needs no space",
+        "free space, lower the window (lockstep config set window 1), or keep the volumes on XFS "
+        "or btrfs, where a fork needs no space",
     )
 
 

@@ -288,7 +288,7 @@ def test_not_enough_disk_says_the_numbers_and_the_ways_out() -> None:
     facts = replace(host.facts(), disk=Disk(100, 1 << 40, False))
     refusal = decide(host.stack(), host.state, facts).refusals[0]
     assert "not enough disk" in refusal.message
-    assert "in-place" in refusal.remedy
+    assert "window" in refusal.remedy
     reflink = replace(facts, disk=Disk(100, 1 << 40, True))
     assert decide(host.stack(), host.state, reflink).refusals == ()
 
@@ -311,14 +311,14 @@ def test_fault_14_too_few_inodes_for_the_whole_move_are_refused_with_the_numbers
 def test_what_volumes_and_store_need_together_must_fit_on_one_file_system() -> None:
     host = three_releases()
     record = host.records["prod-003"]
-    files = record.datasets["files"].model_copy(
-        update={"strategy": Strategy.IN_PLACE, "source": "/srv/files"}
+    docs = record.datasets["files"].model_copy(
+        update={"name": "docs", "strategy": Strategy.IN_PLACE, "source": "/srv/docs"}
     )
-    datasets = {**record.datasets, "files": files}
+    datasets = {**record.datasets, "docs": docs}
     host.new()
     host.records["prod-004"] = host.records["prod-004"].model_copy(update={"datasets": datasets})
     facts = host.facts()
-    volumes = {**dict.fromkeys(facts.volumes, 600 << 20), "/srv/files": 600 << 20}
+    volumes = {**dict.fromkeys(facts.volumes, 600 << 20), "/srv/docs": 600 << 20}
     apart = Disk(1000 << 20, 1000 << 20, False)
     plan = decide(host.stack(), host.state, replace(facts, volumes=volumes, disk=apart))
     needed = plan.disk.needed
@@ -330,6 +330,20 @@ def test_what_volumes_and_store_need_together_must_fit_on_one_file_system() -> N
         host.stack(), host.state, replace(facts, volumes=volumes, disk=one)
     ).refusals
     assert "safety snapshots" in refusal.message
+
+
+def test_what_lies_on_a_fork_is_not_sought_in_place() -> None:
+    """The volume of the compose file has none of it: the release would begin with nothing."""
+    host = three_releases()
+    record = host.records["prod-003"]
+    files = record.datasets["files"].model_copy(update={"strategy": Strategy.IN_PLACE})
+    host.new()
+    host.records["prod-004"] = host.records["prod-004"].model_copy(
+        update={"datasets": {**record.datasets, "files": files}}
+    )
+    (refusal,) = host.plan().refusals
+    assert "files is to be worked on in place" in refusal.message
+    assert "on a fork" in refusal.message
 
 
 def test_a_snapshot_that_is_to_be_put_in_place_and_cannot_be_read_is_refused() -> None:
