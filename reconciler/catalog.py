@@ -181,6 +181,7 @@ class Catalog:
         """Remove a release's record and configs, all at once: what a killed process left of them
         is a draft."""
         gone = self.root / f".{release}.{os.getpid()}.new"
+        shutil.rmtree(gone, ignore_errors=True)
         with suppress(FileNotFoundError):
             (self.root / release).rename(gone)
             fsync_directory(self.root)

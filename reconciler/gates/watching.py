@@ -82,8 +82,11 @@ def _begin(container: ContainerDetails) -> float | None:
     """When its log begins to be that of its present run; None: with its first word.
 
     A process may speak before Docker has written down that it runs, and what it said last may be
-    read after its end: between both lies the point.
+    read after its end: between both lies the point. Of one that has ended again the end is its own,
+    also where Docker has noted it a moment before its start.
     """
+    if container.state == "exited":
+        return None
     finished, started = _seconds(container.finished), _seconds(container.started)
     return (finished + started) / 2 if 0 < finished < started else None
 

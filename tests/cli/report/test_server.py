@@ -140,7 +140,8 @@ def test_who_sends_rubbish_is_told_so_and_others_are_served(served: Served) -> N
 def test_a_damaged_ledger_is_told_and_does_not_end_it(served: Served) -> None:
     path = served.catalog.ledger.path
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"who": "ben"', b'"who": "eve"', 1))
+    assert b'"ben"' in whole
+    path.write_bytes(whole.replace(b'"ben"', b'"eve"', 1))
     status, _, body = served.ask(f"/{served.token}/")
     assert status == 503
     assert "was altered" in body
