@@ -95,7 +95,7 @@ def test_a_rewrite_by_hand_meanwhile_leaves_no_snapshot(store: Store, tmp_path: 
 
 
 def read_manifest(data: Path) -> str:
-    (manifest,) = (data / "appendonlydir").glob("*.manifest")
+    (manifest,) = (data / "appendonlydir").glob("appendonly*.manifest")  # not a rewrite's temp-
     return manifest.read_text()
 
 
