@@ -160,3 +160,14 @@ def test_files_of_a_later_format_are_refused_before_anything_reads_them(tmp_path
     assert DRIVER.unfit(tmp_path / "data", ask) != []
     dump.unlink()
     assert DRIVER.unfit(tmp_path / "data", ask) == []
+
+
+def test_a_draft_of_the_manifest_misses_nothing(tmp_path: Path) -> None:
+    """A server that was killed in a rewrite leaves it, and what it names may be gone since."""
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    names = "file appendonly.aof.9.base.rdb seq 9 type b\n"
+    (folder / "temp_appendonly.aof.manifest").write_text(names)
+    assert DRIVER.check_path(tmp_path) == []
+    (folder / "appendonly.aof.manifest").write_text(names)
+    assert "appendonly.aof.9.base.rdb, which is missing" in DRIVER.check_path(tmp_path)[0]
