@@ -25,6 +25,8 @@ COMPOSE_SERVICE = "com.docker.compose.service"
 DATA = "/var/lib/postgresql/data"
 SETTINGS = "Pulumi.prod.yaml"
 PASSPHRASE = ".lockstep/passphrase"
+SCHEMA = "lockstep.schema.json"
+"""By which an editor completes the settings; `lockstep init` writes it."""
 _WORLD = re.compile(rf"{PROJECT}(-{STACK}-\d{{3,6}}(_\d+)?)?")
 
 
@@ -132,6 +134,7 @@ def remove_all(root: Path) -> list[str]:
     folders = [root / name for name in (".demo", ".pulumi", "releases") if (root / name).exists()]
     for folder in folders:
         shutil.rmtree(folder)
+    (root / SCHEMA).unlink(missing_ok=True)
     forgotten = _forget_settings(root / SETTINGS)
 
     found = {"containers": there, "volumes": volumes, "networks": networks, "image tags": tags}
