@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_the_other_engine_goes_on_after_a_kill(first: str, other: str, both: Gro
     while not Path(f"{both.world}.begun").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    kill_session(process.pid)
     process.wait()
     done(both, other, "cancel", "--yes")
     warned = run(both, other, "up", "--yes", "--skip-preview")
@@ -207,3 +208,11 @@ def test_the_other_engine_goes_on_after_targets(first: str, other: str, both: Gr
     done(both, first, "preview", "--expect-no-changes")
     done(both, other, "destroy", "--yes", "--skip-preview")
     assert "new" not in json.loads(both.world.read_text())
+
+
+def kill_session(session: int) -> None:
+    """A command that leads a session, with its plugins, which have process groups of their own."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getsid(int(entry.name)) == session:
+                os.kill(int(entry.name), signal.SIGKILL)
