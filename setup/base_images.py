@@ -58,9 +58,7 @@ def ensure() -> None:
     if not exists(DEBIAN):
         import_debian()
     with ThreadPoolExecutor(TOGETHER) as pool:
-        built = [pool.submit(build, RECIPES / i.recipe, i.name, DEBIAN) for i in missing]
-    for one in built:
-        one.result()
+        list(pool.map(lambda i: build(RECIPES / i.recipe, i.name, DEBIAN), missing))
     say(f"the base images are built ({watch})")
 
 

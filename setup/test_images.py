@@ -54,9 +54,7 @@ def ensure() -> None:
     # Set-up made a Debian image where it could pull none.
     base = DEBIAN if exists(DEBIAN) else OFFICIAL_DEBIAN
     with ThreadPoolExecutor(TOGETHER) as pool:
-        made = [pool.submit(make, image, base) for image in missing]
-    for one in made:
-        one.result()
+        list(pool.map(lambda image: make(image, base), missing))
     say(f"the images for the tests are built ({watch})")
 
 
