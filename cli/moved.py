@@ -183,7 +183,7 @@ def _datasets(
     from reconciler.planning.impact import UNDO
 
     live = state.worlds[state.live].generations if state.live else {}
-    departure = next((d for d in state.departures if d.seq == seq), None)
+    departure = state.departure_at(seq)
     snapshots = {**outcome.snapshots, **(departure.snapshots if departure else {})}
     # Where the new world was not proved, nothing of the old one was set aside.
     aside = outcome.set_aside if outcome.kind == "committed" else {}
