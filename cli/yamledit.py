@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from cli.context import replace_file
 
 # Words that YAML 1.1 readers take for booleans or null; the official CLI writes them quoted.
 _QUOTED = re.compile(
@@ -39,18 +40,10 @@ def edit(path: Path, changes: dict[str, Any], config: dict[str, Any]) -> None:
         _merge(tree["config"], config)
     if not tree.get("config", True):
         del tree["config"]
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    # The people's own file keeps the mode they gave it; a new one is theirs alone.
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    try:
-        with os.fdopen(handle, "w") as file:
-            if tree:
-                yaml.dump(tree, file)
-        os.chmod(draft, mode)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    text = StringIO()
+    if tree:
+        yaml.dump(tree, text)
+    replace_file(path, text.getvalue().encode())
 
 
 def _merge(tree: Any, wanted: dict[str, Any]) -> None:
