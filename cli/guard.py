@@ -13,6 +13,7 @@ import typer
 from cli import failures, moves
 from cli.context import Context
 from reconciler.errors import BadInput, Busy, Exit
+from reconciler.notifications import look_at_disk
 
 if TYPE_CHECKING:
     from reconciler.switching.guard import Pace
@@ -123,10 +124,7 @@ class _Guard:
         self._disk_next = time.monotonic() + _DISK_SECONDS
         with suppress(Exception):  # whoever has to act reads the same, and says so
             here = Context(self.common)
-            if here.stack.settings.notify:
-                from reconciler.notifications import notifications
-
-                notifications.tell_of_disk(here.stack, self.catalog)
+            look_at_disk(here.stack, self.catalog)
 
     def _act(self) -> int:
         from reconciler.host.hostlock import HostLock

@@ -10,6 +10,7 @@ import typer
 from cli import ask, options
 from cli.context import Context
 from reconciler.errors import BadInput, LockstepError
+from reconciler.notifications import look_at_disk
 
 if TYPE_CHECKING:
     from reconciler.host.hostlock import HostLock
@@ -152,10 +153,7 @@ def snapshot(
                 here.stack, here.catalog, here.docker, world, group, here.progress, freeze_limit
             )
         )
-    if here.stack.settings.notify:
-        from reconciler.notifications import notifications
-
-        notifications.tell_of_disk(here.stack, here.catalog)
+    look_at_disk(here.stack, here.catalog)
     if as_json:
         from cli.releases import print_json
 

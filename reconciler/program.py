@@ -28,6 +28,7 @@ from reconciler.hooks import hookpreview
 from reconciler.host import hostlock
 from reconciler.ingress import ingressfacts
 from reconciler.masking import masked
+from reconciler.notifications import look_at_disk
 from reconciler.plan import AGREED, Move, Plan
 from reconciler.planning import fitness, impact, releasediff
 from reconciler.planning.situation import Situation
@@ -373,7 +374,7 @@ class Program:
 
         with self._lock("up"):
             if world == self.plan.to_world:
-                self._look_at_disk()
+                look_at_disk(self.stack, self.catalog)
                 worlds.make(
                     self.stack, self.catalog, self.docker, self.compose, self.plan, _progress
                 )
@@ -437,14 +438,8 @@ class Program:
                 pulumi.log.warn(warning)
             hostnotes.mark_seen(self.catalog, self.now.facts.restored)
             debts.pay(self.stack, self.catalog, self.docker, self.compose, self.plan, _progress)
-            self._look_at_disk()
-
-    def _look_at_disk(self) -> None:
-        """Where copies and captures take room; whoever wants to know is told of a full disk."""
-        if self.stack.settings.notify:
-            from reconciler.notifications import notifications
-
-            notifications.tell_of_disk(self.stack, self.catalog)
+            # Copies and captures took room.
+            look_at_disk(self.stack, self.catalog)
 
 
 class _Hooks:

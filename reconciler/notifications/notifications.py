@@ -97,8 +97,6 @@ def tell_damage(stack: Stack, what: str, next_step: str = "") -> None:
 def tell_of_disk(stack: Stack, catalog: Catalog) -> None:
     """Tell of a file system with little room, once a day as long as it has."""
     global _disk_told
-    if not stack.settings.notify:
-        return
     with _quietly():
         places = (stack.store, catalog.root, stack.root)
         folder = next((f for f in places if f.exists()), stack.root)

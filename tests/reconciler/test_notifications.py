@@ -14,7 +14,7 @@ from reconciler import config
 from reconciler.catalog import Catalog
 from reconciler.config import Stack
 from reconciler.errors import BadInput, Damage, Refused
-from reconciler.notifications import notifications, notifylog, stories, wording
+from reconciler.notifications import look_at_disk, notifications, notifylog, stories, wording
 from reconciler.notifications.notifysettings import Happening, Notify, Text
 from reconciler.notifications.wording import Story
 from reconciler.records.ledger import Committed, Recovered, Reverted, State, World
@@ -183,7 +183,7 @@ def test_nothing_is_done_where_nobody_is_to_be_told(tmp_path: Path) -> None:
     made = stack(tmp_path)
     with notifications.telling(made, Catalog(made)):
         notifications.tell_failure(made, "prod-001", Refused("no"))
-        notifications.tell_of_disk(made, Catalog(made))
+        look_at_disk(made, Catalog(made))
     assert not (tmp_path / "releases").exists()
 
 
