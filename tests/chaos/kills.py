@@ -36,7 +36,8 @@ class Tally(hits.Hits):
     wanted: int = 1
     """How often something is to be done at each failpoint."""
     passed: dict[str, Counter[str]] = field(default_factory=dict)
-    """kind of command -> failpoint -> the most often that one run of it passed there."""
+    """kind of command -> failpoint, in the order that they are passed -> the most often that one
+    run of it passed there."""
 
     in_vain: Counter[tuple[str, str]] = field(default_factory=Counter)
     """kind of command, failpoint -> how often it was not passed, or not that often."""
@@ -47,15 +48,19 @@ class Tally(hits.Hits):
             known[name] = max(known[name], count)
 
     def rarest(
-        self, done: Counter[str], kind: str, chance: random.Random
+        self, done: Counter[str], kind: str, chance: random.Random, after: str | None = None
     ) -> tuple[str, int] | None:
         """A failpoint that this kind of command passes and where most is missing; which pass.
-        Those where it was waited for in vain come later."""
+        Those where it was waited for in vain come later. Where something is missing at one that
+        comes `after` this one, one of those: what was done up to it is not passed again."""
         known = self.passed.get(kind)
         if not known:
             return None
-        hopes = {n: self.missing(n, done) - self.in_vain[kind, n] for n in known}
-        name = chance.choice(sorted(n for n in known if hopes[n] == max(hopes.values())))
+        names = list(known)
+        later = names[names.index(after) + 1 :] if after in known else names
+        names = [n for n in later if self.missing(n, done) > 0] or names
+        hopes = {n: self.missing(n, done) - self.in_vain[kind, n] for n in names}
+        name = chance.choice(sorted(n for n in names if hopes[n] == max(hopes.values())))
         return name, chance.choice((1, chance.randint(1, known[name])))
 
     def unfinished(self, done: Counter[str], kinds: Iterable[str]) -> dict[str, list[str]]:
@@ -105,6 +110,12 @@ class Killer:
         self._seconds: dict[str, float] = {}
         """kind of command -> how long those took lately from their first failpoint on that nothing
         was done to."""
+        self._last: dict[str, str] = {}
+        """kind of command -> where something was done to it last, in this round."""
+
+    def begin_round(self) -> None:
+        """Another move: it passes all its failpoints again."""
+        self._last.clear()
 
     def run(self, kind: str, *args: str) -> Ended:
         """To its own end."""
@@ -133,11 +144,12 @@ class Killer:
     def _at_the_rarest(
         self, done: Counter[str], action: str, kind: str, args: tuple[str, ...]
     ) -> Ended:
-        wanted = self.tally.rarest(done, kind, self.chance)
+        wanted = self.tally.rarest(done, kind, self.chance, self._last.get(kind))
         lines = [f"{wanted[0]} {action} {wanted[1]}"] if wanted else []
         ended = self._carried_out(kind, args, lines, None)
         if wanted and ended.killed:
             done[wanted[0]] += 1
+            self._last[kind] = wanted[0]
         elif wanted:
             self.tally.in_vain[kind, wanted[0]] += 1
         return ended

@@ -51,6 +51,7 @@ class Rounds:
         target = self._target(kind)
         kind = kind if target is not None else "forward"
         self.tally.rounds[kind] += 1
+        self.killer.begin_round()
         pruned = self.host.state.pruned
         self._say(f"round {self.tally.rounds.total()}: {kind} {target or ''}")
         if kind == "forward":

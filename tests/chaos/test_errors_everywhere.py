@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.rounds import Rounds
 
-FAILURES_OF_A_ROUND = 3
+FAILURES_OF_A_ROUND = 5
 
 
 @pytest.mark.chaos

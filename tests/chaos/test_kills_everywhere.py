@@ -8,7 +8,7 @@ from tests.chaos.rounds import Rounds
 
 EACH = 5
 """Kills at every failpoint."""
-KILLS_OF_A_ROUND = 6
+KILLS_OF_A_ROUND = 8
 
 
 @pytest.mark.chaos
