@@ -57,7 +57,7 @@ class Tally(hits.Hits):
         if not known:
             return None
         names = list(known)
-        later = names[names.index(after) + 1 :] if after in known else names
+        later = names[names.index(after) + 1 :] if after and after in known else names
         names = [n for n in later if self.missing(n, done) > 0] or names
         hopes = {n: self.missing(n, done) - self.in_vain[kind, n] for n in names}
         name = chance.choice(sorted(n for n in names if hopes[n] == max(hopes.values())))
