@@ -125,6 +125,17 @@ def test_redis(docker: Docker) -> None:
             assert answer.verdict is (PASSED if now else FAILED), (place, answer)
 
 
+def test_a_redis_whose_password_only_its_command_says(docker: Docker) -> None:
+    with running(docker, REDIS, "redis-server", "--requirepass", "only here") as container:
+        gate = {"redis": {"key": "x", "absent": True}}
+        for _ in range(100):
+            answer = ask(docker, container, gate)
+            if "onnect" not in answer.said:
+                break
+            threading.Event().wait(0.1)
+        assert answer.verdict is PASSED, answer
+
+
 def test_commands_logs_and_health(docker: Docker) -> None:
     script = "echo starting; echo FATAL no disk >&2; echo ready; exec sleep 600"
     check = ("--health-cmd", "test -e /tmp/well", "--health-interval", "200ms")

@@ -292,6 +292,8 @@ PASSWORD = "s p'a$ce"
         (["sh", "-c", "redis-server --requirepass $REDIS_PASSWORD"], None),
         (["sh", "-c", "redis-server --requirepass 'a"], None),
         (["redis-server", "--requirepass"], None),
+        (["redis-server", "/etc/redis.conf", "--requirepass", "x"], "x"),
+        (["redis-server", "/etc/redis.conf"], None),
         (["redis-server"], None),
         ([], None),
     ],
@@ -334,6 +336,27 @@ def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str)
             pass
         assert (data / "dump.rdb").exists()
         assert not any(PASSWORD in f"{argv}{stdin}" for argv, stdin in run.calls)
+
+
+@pytest.mark.parametrize("written", ["plain", '"s p a$c\'e"', "'quoted'"])
+def test_a_password_may_stand_in_the_configuration_file_alone(tmp_path: Path, written: str) -> None:
+    driver = driver_for("redis")
+    locked = Engine(
+        "redis",
+        REDIS.image,
+        REDIS.target,
+        {},
+        ("redis-server", "redis.conf"),
+        ready=lambda run: run(["redis-cli", "ping"]).stdout.startswith(("NOAUTH", "PONG")),
+        write=REDIS.write,
+        expected=REDIS.expected,
+    )
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "redis.conf").write_text(f"requirepass old\n  requirepass  {written} \nsave 60 1\n")
+    with needs(locked).running(data, {}) as run:
+        inside = Inside(connect(), docker("inspect", "-f", "{{.Id}}", run.name).stdout.strip())
+        assert driver.probe(inside) == {"db0": 0}
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
