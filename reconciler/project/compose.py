@@ -22,6 +22,8 @@ from reconciler.setting import Hooks
 
 Model = Mapping[str, Any]
 NOTE = "x-lockstep"
+SEEN_RUNNING = "x-seen-running"
+"""Marks the model of an adopted release that its containers were not made from exactly."""
 _PLACEHOLDER = re.compile(r"lockstep-secret:([A-Za-z_][A-Za-z0-9_]*):")
 _FILE_SECRET = "file:"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
@@ -388,7 +390,8 @@ def changed(before: Any, after: Any) -> list[str]:
 
 def comparable(release: Release) -> dict[str, Any]:
     """The release as a reader compares it: no tags or paths that differ in every release."""
-    model = plain({k: v for k, v in release.model.items() if k != "name"})
+    left_out = ("name", SEEN_RUNNING)
+    model = plain({k: v for k, v in release.model.items() if k not in left_out})
     return {
         **model,
         "images": {s: i.id for s, i in release.images.items()},

@@ -130,10 +130,10 @@ def test_a_redis_whose_password_only_its_command_says(docker: Docker) -> None:
         gate = {"redis": {"key": "x", "absent": True}}
         for _ in range(100):
             answer = ask(docker, container, gate)
-            if "onnect" not in answer.said:
-                break
+            if answer.verdict is PASSED:
+                return
             threading.Event().wait(0.1)
-        assert answer.verdict is PASSED, answer
+        pytest.fail(f"it answered {answer}")
 
 
 def test_commands_logs_and_health(docker: Docker) -> None:

@@ -13,7 +13,7 @@ from reconciler.facts import Container
 from reconciler.plan import Action, Count, DatasetPlan, Kept, Move, Plan
 from reconciler.planning import impact, releasediff
 from reconciler.planning.outlook import EngineJump, Migrations, Outlook, ServiceChange
-from reconciler.project import migrations
+from reconciler.project import compose, migrations
 from reconciler.project.compose import placeholder
 from reconciler.records.release import ConfigFile, Dataset, Image, Kind, Mount, Release
 
@@ -56,6 +56,13 @@ def test_equal_definitions_differ_in_nothing() -> None:
         a_release(1, {"web": WEB, "db": DB}), a_release(2, {"web": WEB, "db": DB})
     )
     assert found == Outlook(unchanged=("db", "web"))
+
+
+def test_how_an_adopted_release_was_found_out_is_no_difference() -> None:
+    adopted = a_release(0, {"web": WEB})
+    seen = adopted.model_copy(update={"model": {**adopted.model, compose.SEEN_RUNNING: True}})
+    found = releasediff.between(seen, a_release(1, {"web": WEB}))
+    assert found == Outlook(unchanged=("web",))
 
 
 def test_without_a_live_release_every_service_is_added() -> None:
