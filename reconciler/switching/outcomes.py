@@ -55,11 +55,11 @@ def commit(u: Undertaking, new: HostWorld) -> None:
     )
     try:
         u.catalog.ledger.append(event)
+        failpoint("switch.committed")
     except OSError:
         # Whether the line is there is what counts, not whether its writer was told so.
         if u.catalog.state().live != u.intent.to_world:
             raise
-    failpoint("switch.committed")
 
 
 def finish(u: Undertaking) -> list[str]:
