@@ -100,6 +100,15 @@ def test_fault_1_killed_after_the_commit(shop: Trial) -> None:
         assert shop.committed().to_world == shop.world(number)
 
 
+def test_fault_16_an_error_when_the_commit_is_written(shop: Trial) -> None:
+    """The commit's line is on the disk and its writer is told of an error: the new world is live,
+    and nothing takes it back."""
+    shop.new(VERSION="2")
+    shop.up(crash_at="committed", how="error")
+    insist_on_live(shop, shop.world(2), "2")
+    assert shop.committed().to_world == shop.world(2)
+
+
 def test_fault_9_killed_while_it_reverts(shop: Trial) -> None:
     """A release is never healthy, and the way back is killed at each of its steps: the old world
     runs with its own data, in place too."""

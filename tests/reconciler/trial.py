@@ -167,8 +167,11 @@ class Trial:
         facts = observe.observe(self.stack, self.catalog, self.state, self.docker, probe=False)
         return decide.decide(self.stack, self.state, facts)
 
-    def up(self, release: str | None = None, *, crash_at: str | None = None) -> Plan:
-        """What `up` does with the declared release, without paying debts after it."""
+    def up(
+        self, release: str | None = None, *, crash_at: str | None = None, how: str = "kill"
+    ) -> Plan:
+        """What `up` does with the declared release, without paying debts after it. `how` its switch
+        fails at the step `crash_at`: kill, error or full."""
         if release is not None:
             self.settings["release"] = release
         with self.locked() as lock:
@@ -176,7 +179,7 @@ class Trial:
             assert not plan.refusals, plan.refusals
             debts.capture_before_use(self.stack, self.catalog, self.docker, plan, self.say)
             self.make(plan)
-            with failing(*([f"switch.{crash_at} kill"] if crash_at else [])):
+            with failing(*([f"switch.{crash_at} {how}"] if crash_at else [])):
                 switch.carry_out(self.stack, self.catalog, plan, lock, self.say)
         return plan
 
