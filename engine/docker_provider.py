@@ -163,9 +163,18 @@ def _sentences(doing: str) -> Iterator[None]:
         reason = str(error.explanation or error).strip()
         raise ProviderFailed(f"{doing} failed: {reason}") from error
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        raise ProviderFailed(
-            f"{doing} failed: Docker does not answer ({error}); check `docker info`"
-        ) from error
+        reason = f"the Docker daemon does not answer ({_reason(error)}); check `docker info`"
+        raise ProviderFailed(f"{doing} failed: {reason}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words, without what the libraries put around them."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return str(error)
 
 
 def _image(news: Props, id_: str, image_id: str, digest: str) -> Props:

@@ -2,25 +2,31 @@
 program can be faster) and, where PATH has it, against the official CLI.
 
 `python -m bench.engine [RUNS]`: the candidates take turns, and the median of RUNS (10) is told in
-seconds of wall and of processor time.
+seconds of wall and of processor time. The embedded engine runs as on a host without the official
+CLI and its plugins: folders of PATH that hold one of them are left out. Where PATH has the
+official docker plugin, which the embedded engine would drive, a further row tells what that takes.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli import engines
 
 REPOSITORY = Path(__file__).parents[2]
+PLUGIN = "pulumi-resource-docker"
+PLUGGED = "embedded with the official docker plugin"
+UNASKED = ["--yes", "--skip-preview"]
 MANY = 400
 # The shape of the demo's stack: images and tags, components, dynamic resources with hooks.
 DEMO = """
@@ -72,12 +78,15 @@ class Candidate:
     name: str
     argv: Sequence[str]
     folder: Path
+    env: dict[str, str]
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def run(self, env: Mapping[str, str]) -> None:
+    def run(self) -> None:
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        subprocess.run(self.argv, cwd=self.folder, env=env, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            self.argv, cwd=self.folder, env=self.env, check=True, stdout=subprocess.DEVNULL
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.wall.append(time.monotonic() - begun)
         spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
@@ -98,9 +107,9 @@ def project(root: Path, name: str, program: str) -> Path:
 
 def measure(runs: int, root: Path) -> list[Candidate]:
     """The candidates with their times."""
-    embedded = [sys.executable, "-m", "cli.pulumi"]
-    official = engines.find(os.environ.get("PATH", ""), Path.cwd())
-    env = {
+    path = os.environ.get("PATH", "")
+    official = engines.find(path, Path.cwd())
+    everything = {
         **os.environ,
         "LOCKSTEP_ENGINE": "embedded",
         "PYTHONPATH": str(REPOSITORY),
@@ -109,23 +118,38 @@ def measure(runs: int, root: Path) -> list[Candidate]:
         "PULUMI_HOME": str(root / "home"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
+    alone = {**everything, "PATH": without_official(path)}
+    embedded = [sys.executable, "-m", "cli.pulumi"]
+    hosts = {"embedded": (embedded, alone)}
+    if official:
+        hosts["official"] = ([str(official)], everything)
+    plugin = {PLUGGED: (embedded, everything)} if shutil.which(PLUGIN) else {}
     floor = [sys.executable, "-c", "import pulumi, pulumi_docker"]
-    found = [Candidate("import pulumi, pulumi_docker", floor, root)]
-    for name, program in (("demo", DEMO), ("large", LARGE)):
+    found = [Candidate("import pulumi, pulumi_docker", floor, root, alone)]
+    for name, program, calls, on in (
+        ("demo", DEMO, ("preview", "up"), {**hosts, **plugin}),
+        ("large", LARGE, ("preview",), hosts),
+    ):
         folder = project(root, name, program)
-        setting_up = (["stack", "init", "dev"], ["up", "--yes", "--skip-preview", "-s", "dev"])
-        for words in setting_up:
-            Candidate("", [*embedded, *words], folder).run(env)
-        calls: dict[str, list[str]] = {"preview": [], "up": ["--yes", "--skip-preview"]}
-        for call, flags in calls.items() if name == "demo" else [("preview", [])]:
-            for engine, command in (("embedded", embedded), ("official", [str(official)])):
-                if engine == "embedded" or official:
-                    argv = [*command, call, "--stack", "dev", *flags]
-                    found.append(Candidate(f"{name}: {call}, {engine}", argv, folder))
+        for words in (["stack", "init", "dev"], ["up", *UNASKED, "--stack", "dev"]):
+            Candidate("", [*embedded, *words], folder, alone).run()
+        for call in calls:
+            flags = ["--stack", "dev", *(UNASKED if call == "up" else [])]
+            for host, (command, env) in on.items():
+                argv = [*command, call, *flags]
+                found.append(Candidate(f"{name}: {call}, {host}", argv, folder, env))
     for _ in range(runs):
         for candidate in found:
-            candidate.run(env)
+            candidate.run()
     return found
+
+
+def without_official(path: str) -> str:
+    """PATH without the folders that hold the CLI or its docker plugin."""
+    folders = path.split(os.pathsep)
+    return os.pathsep.join(
+        f for f in folders if not any((Path(f) / name).exists() for name in ("pulumi", PLUGIN))
+    )
 
 
 def main() -> int:

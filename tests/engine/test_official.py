@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.engine.__main__ import without_official
 from cli import engines
 from tests.engine.conftest import PASSPHRASE, REPOSITORY, Ground
+from tests.stacks.registry import registry
 
 OFFICIAL = engines.find(os.environ.get("PATH", ""), REPOSITORY)
 EMBEDDED = [sys.executable, "-m", "cli.pulumi"]
@@ -208,6 +210,51 @@ def test_the_other_engine_goes_on_after_targets(first: str, other: str, both: Gr
     done(both, first, "preview", "--expect-no-changes")
     done(both, other, "destroy", "--yes", "--skip-preview")
     assert "new" not in json.loads(both.world.read_text())
+
+
+IMAGE = "import pulumi_docker as docker\ndocker.RemoteImage('i', name='{name}')\n"
+TAG = "import pulumi_docker as docker\ndocker.Tag('i', source_image='{name}', target_image='a:b')\n"
+
+
+def failure(ground: Ground, engine: str, **env: str) -> tuple[int, set[str], str]:
+    """Exit code, which resources named `i` failed, and what is said of them. The embedded engine
+    has its own docker provider for this."""
+    if engine == "embedded":
+        env |= {"PATH": without_official(os.environ["PATH"])}
+    log = ground.root / f"{engine}.log"
+    log.unlink(missing_ok=True)
+    code = up(ground, engine, "--event-log", str(log), PULUMI_DEBUG_COMMANDS="true", **env)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [e["diagnosticEvent"] for e in events if "diagnosticEvent" in e]
+    errors = [t for t in told if t["severity"] == "error" and t.get("urn", "").endswith("::i")]
+    return code, {t["urn"] for t in errors}, "".join(t["message"] for t in errors)
+
+
+def test_a_failing_registry_or_daemon_is_told_by_either_engine(both: Ground) -> None:
+    def insist(program: str, *said: str, **env: str) -> None:
+        both.program(program)
+        mine, theirs = (failure(both, engine, **env) for engine in ENGINES)
+        assert mine[:2] == theirs[:2]
+        assert (mine[0], len(mine[1])) == (1, 1)
+        for one in said:
+            assert one in mine[2], mine
+            assert one in theirs[2], theirs
+        assert mine[2].count("\n") == 1, mine
+
+    with registry() as there:
+        image = IMAGE.format(name=there.image)
+        for there.answer, cause in (
+            (404, "manifest unknown"),
+            (429, "toomanyrequests"),
+            (401, "denied"),
+            (403, "denied"),
+            (500, "500 Internal Server Error"),
+        ):
+            insist(image, there.image, cause)
+    insist(image, there.image, "connection refused")
+    insist(image, "daemon", DOCKER_HOST="unix:///nowhere.sock")
+    insist(IMAGE.format(name="Not/../lower"), "invalid reference format")
+    insist(TAG.format(name="lockstep-test-none:1"), "lockstep-test-none:1")
 
 
 def kill_session(session: int) -> None:
