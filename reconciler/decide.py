@@ -13,11 +13,12 @@ from statistics import median
 from reconciler import names
 from reconciler.config import Stack, Wish
 from reconciler.errors import Exit
-from reconciler.facts import Facts
+from reconciler.facts import Deaf, Facts
 from reconciler.plan import Action, DatasetPlan, Kept, Move, Plan, Refusal
 from reconciler.planning import refusals, retention, saying
 from reconciler.planning.origins import Origins
 from reconciler.planning.situation import Situation
+from reconciler.project import compose
 from reconciler.records.ledger import Committed, State, World
 from reconciler.records.release import Dataset, Release
 from reconciler.world import imagehold
@@ -401,13 +402,24 @@ class _Decision:
             guess = round(2.0 + copied / (1 << 30) + slowest, 1)
             graces = " and grace periods" if slowest else ""
             return _Downtime(guess, f"a guess from sizes{graces}: no such switch was measured")
-        worst, count = max(measured), len(measured)
+        middle, worst, count = median(measured), max(measured), len(measured)
         says = (
             f"median of this stack's last {count} switches {move.value}, worst {worst:.1f} s"
             if count > 1
             else f"what this stack's last switch {move.value} took"
         )
-        return _Downtime(round(median(measured), 2), says, round(worst, 2), count)
+        deaf = max(self._deaf_to_clients(), key=lambda deaf: deaf.grace, default=None)
+        if deaf is not None and deaf.grace > middle:
+            middle = deaf.grace + min(measured)
+            worst = max(worst, middle)
+            says = f"the grace period of {deaf.service}, and {says}"
+        return _Downtime(round(middle, 2), says, round(worst, 2), count)
+
+    def _deaf_to_clients(self) -> list[Deaf]:
+        """Those of them that publish a port: nobody is served while such a one is stopped."""
+        live = self.now.facts.records.get(self.now.live.release) if self.now.live else None
+        services = compose.services(live.model) if live else {}
+        return [d for d in self.now.facts.deaf if services.get(d.service, {}).get("ports")]
 
     def _warnings(self, move: Move, datasets: Mapping[str, DatasetPlan]) -> tuple[str, ...]:
         found: list[str] = []

@@ -26,6 +26,7 @@ from reconciler.docker import (
 from reconciler.errors import BadInput, CatalogDamaged, LockstepError, Refused, Unavailable
 from reconciler.facts import Container
 from reconciler.making import adoption
+from reconciler.making.adoption import SEEN_RUNNING
 from reconciler.plan import Action, DatasetPlan, Plan
 from reconciler.planning import fitness
 from reconciler.project import allowed, compose, secretvalues
@@ -164,7 +165,7 @@ class _Making:
 
     def _make_anew(self, world: str, state: State) -> None:
         release = self.catalog.record(self._release_of_target())
-        if release.model.get(compose.SEEN_RUNNING):
+        if release.model.get(SEEN_RUNNING):
             raise Refused(
                 f"a new world of {release.name} cannot be made: its compose file had changed "
                 "when it was adopted, so only its own containers are what it was",

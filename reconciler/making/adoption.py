@@ -31,6 +31,8 @@ from reconciler.records.ledger import Adopted
 from reconciler.records.release import Dataset, Image, Release, Strategy
 from reconciler.world import places
 
+SEEN_RUNNING = "x-seen-running"
+"""Marks the model of an adopted release that its containers were not made from exactly."""
 _ANONYMOUS = re.compile("[0-9a-f]{64}")
 
 
@@ -123,7 +125,7 @@ def _declared_model(
         return None
     hashes = source.hashes(stack, composer)
     exact = all(hashes.get(s) == c.labels.get(CONFIG_HASH) for s, c in by_service.items())
-    return model if exact else {**model, compose.SEEN_RUNNING: True}
+    return model if exact else {**model, SEEN_RUNNING: True}
 
 
 def _volumes_declared(model: compose.Model) -> set[tuple[str, str, str]]:
@@ -180,12 +182,7 @@ def _seen_model(
             "restart": container.restart_policy,
             "volumes": mounts,
         }
-    return {
-        "name": stack.project,
-        "services": services,
-        "volumes": volumes,
-        compose.SEEN_RUNNING: True,
-    }
+    return {"name": stack.project, "services": services, "volumes": volumes, SEEN_RUNNING: True}
 
 
 def _speaks_of(said: DatasetSetting, service: str, target: str) -> bool:

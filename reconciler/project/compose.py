@@ -22,8 +22,6 @@ from reconciler.setting import Hooks
 
 Model = Mapping[str, Any]
 NOTE = "x-lockstep"
-SEEN_RUNNING = "x-seen-running"
-"""Marks the model of an adopted release that its containers were not made from exactly."""
 _PLACEHOLDER = re.compile(r"lockstep-secret:([A-Za-z_][A-Za-z0-9_]*):")
 _FILE_SECRET = "file:"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
@@ -390,8 +388,7 @@ def changed(before: Any, after: Any) -> list[str]:
 
 def comparable(release: Release) -> dict[str, Any]:
     """The release as a reader compares it: no tags or paths that differ in every release."""
-    left_out = ("name", SEEN_RUNNING)
-    model = plain({k: v for k, v in release.model.items() if k not in left_out})
+    model = plain({k: v for k, v in release.model.items() if k != "name" and not _is_extension(k)})
     return {
         **model,
         "images": {s: i.id for s, i in release.images.items()},
@@ -402,6 +399,11 @@ def comparable(release: Release) -> dict[str, Any]:
         "files": {path: config.sha256 for path, config in release.configs.items()},
         "dropped": list(release.dropped),
     }
+
+
+def _is_extension(key: str) -> bool:
+    """What nobody but the compose file itself reads: an anchor's place, a mark."""
+    return key.startswith("x-") and key != NOTE
 
 
 def _shown(value: Any) -> str:

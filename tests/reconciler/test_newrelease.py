@@ -198,8 +198,10 @@ def test_a_secret_in_a_config_file_is_refused(trial: Trial) -> None:
     trial.write({"web": web()})
     with (trial.folder / "app.py").open("a") as file:
         file.write(f"# {TOKEN}\n")
-    with pytest.raises(Refused, match=r"file\.app\.py"):
+    with pytest.raises(Refused, match=r"in the file app\.py") as refusal:
         make(trial)
+    assert "configs" in refusal.value.next_step
+    assert nothing_made(trial)
 
 
 def test_against_the_running_plain_project(trial: Trial) -> None:

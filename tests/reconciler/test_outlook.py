@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.errors import BadInput
 from reconciler.facts import Container
+from reconciler.making import adoption
 from reconciler.plan import Action, Count, DatasetPlan, Kept, Move, Plan
 from reconciler.planning import impact, releasediff
 from reconciler.planning.outlook import EngineJump, Migrations, Outlook, ServiceChange
@@ -58,11 +59,13 @@ def test_equal_definitions_differ_in_nothing() -> None:
     assert found == Outlook(unchanged=("db", "web"))
 
 
-def test_how_an_adopted_release_was_found_out_is_no_difference() -> None:
-    adopted = a_release(0, {"web": WEB})
-    seen = adopted.model_copy(update={"model": {**adopted.model, compose.SEEN_RUNNING: True}})
-    found = releasediff.between(seen, a_release(1, {"web": WEB}))
-    assert found == Outlook(unchanged=("web",))
+@pytest.mark.parametrize("extension", ["x-app", adoption.SEEN_RUNNING])
+def test_what_only_the_compose_file_itself_reads_is_no_difference(extension: str) -> None:
+    bare = a_release(1, {"web": WEB})
+    more = bare.model_copy(update={"model": {**bare.model, extension: {"image": "web:1"}}})
+    assert releasediff.between(bare, more) == Outlook(unchanged=("web",))
+    noted = bare.model_copy(update={"model": {**bare.model, compose.NOTE: {"gates": []}}})
+    assert releasediff.between(bare, noted).others
 
 
 def test_without_a_live_release_every_service_is_added() -> None:

@@ -69,3 +69,25 @@ def test_a_guess_reckons_with_services_that_ignore_their_stop_signal() -> None:
     heard, deaf = host.plan(), decide(host.stack(), host.state, facts)
     assert deaf.downtime_estimate_seconds == (heard.downtime_estimate_seconds or 0) + 10
     assert "grace periods" in deaf.downtime_basis
+
+
+@pytest.mark.parametrize(
+    ("ports", "grace", "seconds"),
+    [((), 10.0, 1.0), (("8000",), 0.5, 1.0), (("8000",), 10.0, 11.0)],
+)
+def test_what_was_measured_counts_no_grace_period_that_clients_wait_for(
+    ports: tuple[str, ...], grace: float, seconds: float
+) -> None:
+    host = Host()
+    for _ in range(2):
+        host.new()
+        host.up()
+    live = host.records["prod-002"]
+    web = {"image": "x", "ports": [{"published": port, "target": 80} for port in ports]}
+    host.records["prod-002"] = live.model_copy(update={"model": {"services": {"web": web}}})
+    host.new()
+    plan = decide(
+        host.stack(), host.state, replace(host.facts(), deaf=(Deaf("web", "SIGTERM", grace),))
+    )
+    assert plan.downtime_estimate_seconds == seconds
+    assert ("the grace period of web" in plan.downtime_basis) is (seconds > 1)

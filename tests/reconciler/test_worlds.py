@@ -447,12 +447,12 @@ def test_an_adopted_release_knows_whether_its_containers_were_made_from_it(
     trial.plain("up", "-d")
     same = adoption.draft(trial.stack, trial.docker, trial.compose)
     assert same is not None
-    assert compose.SEEN_RUNNING not in same.release.model
+    assert adoption.SEEN_RUNNING not in same.release.model
     assert "hush-hush-token" not in same.release.model_dump_json()
     trial.environment["VERSION"] = "2"
     changed = adoption.draft(trial.stack, trial.docker, trial.compose)
     assert changed is not None
-    assert changed.release.model[compose.SEEN_RUNNING] is True
+    assert changed.release.model[adoption.SEEN_RUNNING] is True
     assert changed.generations == same.generations
 
 
