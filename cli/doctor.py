@@ -192,6 +192,12 @@ def _live(here: Context) -> Iterator[Finding]:
     if state.live is None:
         yield Finding("live world", OK, "nothing is live yet")
         return
+    if state.dissolved:
+        yield Finding(
+            "live world", WARNING, f"{state.live} was live until `lockstep remove`",
+            "lockstep preview   shows what brings a release back",
+        )  # fmt: skip
+        return
     found = here.docker.containers(project=state.live)
     still = [c.name for c in found if c.state != "running" and c.exit_code != 0]
     if state.stopped:

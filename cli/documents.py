@@ -24,7 +24,7 @@ def releases(state: State, records: Mapping[str, Release], damaged: Mapping[str,
     names = sorted({*records, *damaged, *state.pruned}, key=release_number)
     return {
         "schema": SCHEMA,
-        "live": state.live_release,
+        "live": state.standing_release,
         "releases": [_release(name, state, records.get(name), damaged.get(name)) for name in names],
     }
 
@@ -57,7 +57,7 @@ def image_bytes(record: Release) -> int:
 def data_at_hand(state: State, release: str) -> str | None:
     """How the data that a release left would come back: live, attach, restore, gone, or None
     for a release that never left any."""
-    if release == state.live_release:
+    if release == state.standing_release:
         return "live"
     left = [d for d in state.departures_of(release) if d.generations or d.snapshots]
     if not left or state.was_pruned(release):
@@ -210,10 +210,10 @@ def _world(state: State, world: World) -> Document:
 
 def world_state(state: State, world: World) -> str:
     """What became of a world, in a word."""
-    if world.name == state.live:
-        return "live"
     if world.removed:
         return "removed"
+    if world.name == state.live:
+        return "live"
     if world.name == state.previous:
         return "previous"
     if world.failed is not None:

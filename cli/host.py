@@ -113,6 +113,11 @@ def live_world(here: Context) -> World:
     state = here.catalog.state()
     if state.live is None:
         raise BadInput("nothing is live yet", next_step="lockstep up   makes the first world live")
+    if state.dissolved:
+        raise BadInput(
+            f"`lockstep remove` took {state.live} away, which was live",
+            next_step="lockstep preview   shows what brings a release back",
+        )
     return state.worlds[state.live]
 
 

@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from reconciler.catalog import TICK, Catalog, write_durably
 
-_FORM = 1
+_FORM = 2
 """Another number for every change of what an index says."""
 
 
@@ -42,6 +42,8 @@ class Listing:
 
     live: str | None
     stopped: bool
+    dissolved: str | None
+    """The release that was live until `lockstep remove`."""
     count: int
     """Of all releases there ever were."""
     entries: tuple[Entry, ...]
@@ -60,7 +62,7 @@ def indexed(catalog: Catalog, newest: int | None) -> Listing | None:
         if len(lines) < wanted:
             return None
         entries = tuple(Entry(**json.loads(line)) for line in lines[len(lines) - wanted :])
-        return Listing(about["live"], about["stopped"], count, entries)
+        return Listing(about["live"], about["stopped"], about["dissolved"], count, entries)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -84,7 +86,8 @@ def made(catalog: Catalog, newest: int | None) -> Listing:
         for document in documents.releases(state, good, damaged)["releases"]
         if (name := document["release"]) in wanted
     )
-    found = Listing(state.live_release, state.stopped, len(every), entries)
+    dissolved = state.live_release if state.dissolved else None
+    found = Listing(state.standing_release, state.stopped, dissolved, len(every), entries)
     if of is not None and of == _of(catalog):
         with suppress(OSError):  # whoever cannot write it, can read all the same
             _write(_path(catalog), of, found)
@@ -101,6 +104,7 @@ def _write(path: Path, of: str, found: Listing) -> None:
         "of": of,
         "live": found.live,
         "stopped": found.stopped,
+        "dissolved": found.dissolved,
         "count": found.count,
         "content": blake3(rest).hexdigest(),
     }

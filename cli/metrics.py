@@ -67,7 +67,7 @@ def document(measured: Metrics, state: State, stack: str) -> dict[str, Any]:
     return {
         "schema": 1,
         "stack": stack,
-        "live": state.live_release,
+        "live": state.standing_release,
         "since": measured.since,
         "until": measured.until,
         "rollback_seconds": _spread(measured.rollback.seconds),

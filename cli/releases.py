@@ -120,7 +120,12 @@ def list_releases(
         return
     from cli import tables
 
-    if found.stopped:
+    if found.dissolved:
+        here.say(
+            f"{found.dissolved} was live until `lockstep remove`; "
+            "lockstep preview   shows what brings a release back"
+        )
+    elif found.stopped:
         here.say(f"{found.live} was stopped by hand; lockstep up   starts it again")
     ways = {entry.document["release"]: entry.data for entry in found.entries}
     tables.console().print(tables.releases(document, ways, datetime.now(UTC)))

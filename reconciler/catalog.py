@@ -262,7 +262,7 @@ class Catalog:
         good, damaged = self.records()
         return {
             "schema_version": 1,
-            "current_release": state.live_release,
+            "current_release": state.standing_release,
             "max_releases": self.stack.settings.window.last,
             "releases": [
                 {
@@ -330,11 +330,12 @@ class Catalog:
 
 
 def status(release: str, state: State) -> str:
-    """live, previous, kept, failed or pruned: what `list` shows of a release."""
+    """live, removed (it was live until `lockstep remove`), previous, kept, failed or pruned: what
+    `list` shows of a release."""
     if state.was_pruned(release):
         return "pruned"
     if state.live is not None and state.worlds[state.live].release == release:
-        return "live"
+        return "removed" if state.dissolved else "live"
     if state.previous is not None and state.worlds[state.previous].release == release:
         return "previous"
     if release in state.quarantined:

@@ -331,7 +331,9 @@ class _Decision:
             if name is None or name in declared or (adopted and name == self.now.stack.project):
                 continue
             world = self.now.state.worlds.get(name)
-            if world is not None and (world.adopted or world.removed):
+            if world is not None and world.adopted:
+                continue
+            if world is not None and world.removed and name != to_world:
                 continue
             declared.append(name)
         return tuple(declared)

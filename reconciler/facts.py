@@ -66,6 +66,9 @@ class Snapshot:
     bytes: int
     """Of its content, not of its share of the store."""
     files: int = 0
+    created: str = ""
+    backup_of: str | None = None
+    """The world that somebody asked for a backup of."""
 
 
 @dataclass(frozen=True)

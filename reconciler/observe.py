@@ -18,6 +18,7 @@ from reconciler.errors import BadInput
 from reconciler.facts import Container, Deaf, Disk, Facts, PortHolder, Restored, Snapshot
 from reconciler.ingress import ingressfacts, ingressports
 from reconciler.making import adoption
+from reconciler.planning.pruning import BACKUP
 from reconciler.project import compose, ports, secretvalues
 from reconciler.reaching.reach import can_reflink, measure
 from reconciler.records import journal, trust
@@ -252,7 +253,11 @@ class _Observation:
             # One that is damaged is none to rely on; `verify` names it.
             with suppress(Damaged, UnknownSnapshot):
                 record = store.read(snapshot_id)
-                found[snapshot_id] = Snapshot(record.dataset, record.bytes, record.files)
+                tags = record.tags
+                backup_of = tags.get("world") if tags.get("kind") == BACKUP else None
+                found[snapshot_id] = Snapshot(
+                    record.dataset, record.bytes, record.files, record.created, backup_of
+                )
         return found
 
     def _insist_on_store(self) -> None:

@@ -36,7 +36,10 @@ def _what_runs(material: Material) -> Iterator[Notice]:
     if material.interrupted is not None:
         text = f"A switch was interrupted: {material.interrupted}"
         yield Notice("error", text, "lockstep recover")
-    if state.stopped:
+    if state.dissolved:
+        text = f"`lockstep remove` took {state.live} away, which was live."
+        yield Notice("error", text, "lockstep preview")
+    elif state.stopped:
         yield Notice("error", "The stack was stopped by hand.", "lockstep up")
     for release, world in state.quarantined.items():
         failed = state.worlds[world].failed or ""

@@ -34,7 +34,7 @@ def status(catalog: Catalog) -> dict[str, Any]:
     return {
         "schema": 1,
         "seq": state.seq,
-        "live": state.live_release,
+        "live": state.standing_release,
         "running": _told(running, state) if running else None,
     }
 

@@ -91,7 +91,7 @@ def standing(state: State, name: str) -> str:
     """What has become of a generation, in a few words."""
     generation = state.generations[name]
     live = state.worlds.get(state.live or "")
-    if live is not None and name in live.generations.values():
+    if live is not None and not live.removed and name in live.generations.values():
         return "live"
     if generation.removed:
         return "in the store" if generation.captured else "removed"

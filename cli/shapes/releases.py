@@ -28,7 +28,9 @@ class New(Document, Release):
 
 class Listed(Shape):
     release: str
-    status: Literal["live", "previous", "kept", "failed", "pruned"]
+    status: Literal["live", "removed", "previous", "kept", "failed", "pruned"] = Field(
+        description="removed: it was live until `remove` took the stack out of Docker"
+    )
     created: At | None
     description: str
     git_commit: str

@@ -91,7 +91,7 @@ def text(metrics: Metrics, state: State, *, project: str, stack: str) -> str:
         family(
             name, "gauge", "When a switch last ended.", iter([_sample(name, own, at)]), "seconds"
         )
-    if state.live is not None:
+    if state.live is not None and not state.dissolved:
         # Not of the type info, which only OpenMetrics knows: older readers take the text, too.
         live = {**own, "release": str(state.live_release), "world": state.live}
         name = "lockstep_live_release"

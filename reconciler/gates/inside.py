@@ -155,17 +155,12 @@ def _redis(
 ) -> str | None:
     """A command's answer; None for none. Raises EngineFailed, DockerFailed, and FileNotFoundError
     where the container has no client."""
-    from snapshots.drivers.redis import WAY_IN, way_in
+    from snapshots.drivers.redis import WAY_IN
 
     script = WAY_IN + 'exec $cli --no-raw -n "$1"\n'
     line = " ".join(_quoted(word) for word in command)
-    result = docker.exec(
-        container.id,
-        ["sh", "-c", script, "sh", str(db)],
-        stdin=f"{line}\n",
-        timeout=timeout,
-        environment=way_in(docker.command(container.id)),
-    )
+    run = Inside(docker, container.id)
+    result = run(["sh", "-c", script, "sh", str(db)], stdin=f"{line}\n", timeout=timeout)
     out = result.stdout.strip()
     if result.code in _CANNOT_RUN:
         raise FileNotFoundError("has neither redis-cli nor valkey-cli in its image")

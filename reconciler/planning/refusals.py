@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from reconciler.errors import Exit
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Refusal
@@ -228,11 +228,10 @@ def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> l
         if volume in now.facts.volumes or (datasets is not None and not forked):
             continue
         ways = ["put the volume back from a backup of yours, if there is one"]
-        for snapshot, whose in lineage.neighbours(now.state, dataset, now.state.seq + 1):
-            if snapshot in now.facts.snapshots and live is not None:
-                way = lineage.way_to(live.release, snapshot)
-                ways.insert(0, f"{way}   takes {whose}, the newest there is")
-                break
+        for snapshot, whose in _saved(now, dataset):
+            way = lineage.way_to(now.state.live_release, snapshot)
+            ways.insert(0, f"{way}   takes {whose}, the newest there is")
+            break
         found.append(
             Refusal(
                 f"the live data of dataset {dataset} is gone: volume {volume} does not exist",
@@ -240,6 +239,21 @@ def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> l
             )
         )
     return found
+
+
+def _saved(now: Situation, dataset: str) -> Iterator[tuple[str, str]]:
+    """(snapshot, whose it is) in the store, of a dataset that is live: backups of the live world,
+    then what was left last."""
+    backups = {
+        snapshot: kept.created
+        for snapshot, kept in now.facts.snapshots.items()
+        if kept.dataset == dataset and kept.backup_of == now.state.live
+    }
+    for snapshot in sorted(backups, key=lambda each: backups[each], reverse=True):
+        yield snapshot, f"the backup of {backups[snapshot]}"
+    for snapshot, whose in lineage.neighbours(now.state, dataset, now.state.seq + 1):
+        if snapshot in now.facts.snapshots:
+            yield snapshot, whose
 
 
 def moved_away(now: Situation, *worlds: str | None) -> list[Refusal]:

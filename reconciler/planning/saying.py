@@ -27,6 +27,8 @@ def standing(now: Situation, move: Move, live: World, owed: Collection[str]) -> 
         return f"{live.release} is live; {'nothing is switched' if owed else 'nothing to do'}"
     if now.facts.unfinished is not None:
         return f"a switch to {now.facts.unfinished} was not finished: it is put right first"
+    if now.state.dissolved:
+        return f"{live.release} was live until `lockstep remove`: its world is made again"
     if now.state.stopped:
         return f"{live.release} was stopped by hand: it is started again"
     broken = now.broken(live)
@@ -58,6 +60,8 @@ def going(now: Situation, move: Move, record: Release, datasets: Mapping[str, Da
             return f"{live} -> {name}: back, with the data {name} left"
         case Move.BACK:
             return f"{live} -> {name}: back; {data(datasets)}"
+        case _ if now.state.dissolved:
+            return f"{name} was live until `lockstep remove`, and comes back; {data(datasets)}"
         case _ if now.wish is not None:
             return f"{name} stays live; a restore of its data was asked for"
         case _ if now.live is not None and now.other_way(now.live):

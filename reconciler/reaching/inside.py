@@ -50,7 +50,10 @@ class Inside:
 
     @cached_property
     def _way_in(self) -> Mapping[str, str]:
-        return way_in(self.docker.command(self.container_id))
+        return way_in(self.docker.command(self.container_id), self._text)
+
+    def _text(self, path: str) -> str:
+        return self.docker.exec(self.container_id, ["cat", path]).stdout
 
     def frozen(self, seconds: float) -> AbstractContextManager[None]:
         return self.docker.frozen([self.container_id], seconds)

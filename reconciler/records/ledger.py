@@ -317,6 +317,16 @@ class State:
         """The release of the live world."""
         return self.worlds[self.live].release if self.live else None
 
+    @property
+    def dissolved(self) -> bool:
+        """Whether `lockstep remove` took away what is live: its world, and with it its volumes."""
+        return self.live is not None and self.worlds[self.live].removed
+
+    @property
+    def standing_release(self) -> str | None:
+        """The release of the live world, unless that was dissolved."""
+        return None if self.dissolved else self.live_release
+
     def was_live(self, release: str) -> bool:
         """Whether a world of this release was ever proved and live."""
         return any(world.proved for world in self.worlds_of(release))

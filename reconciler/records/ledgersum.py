@@ -113,6 +113,7 @@ class Sum:
                 self._adopted(event)
             case Recovered():
                 self.head, self.stopped = seq, False
+                self.worlds[event.to_world] = _with(self.worlds[event.to_world], removed=False)
                 self.outcomes.append((seq, event))
             case Stopped():
                 self.head, self.stopped = seq, True

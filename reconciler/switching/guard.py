@@ -44,7 +44,7 @@ def what_is_wrong(catalog: Catalog, docker: Docker) -> str | None:
     if interrupted is not None:
         return f"a switch to {interrupted} was interrupted"
     state = catalog.state()
-    if state.live is None or state.stopped:
+    if state.live is None or state.stopped or state.dissolved:
         return None
     down = _down(catalog, state, docker)
     if down:
@@ -67,7 +67,7 @@ def put_right(
     `worlds.make` and the switch raise."""
     done = switch.recover(stack, catalog, lock, say)
     state = catalog.state()
-    if state.live is None or state.stopped:
+    if state.live is None or state.stopped or state.dissolved:
         return done
     down = _down(catalog, state, docker)
     wrong = _ingress(catalog, state, docker)

@@ -138,7 +138,7 @@ def guard_world(catalog: Catalog, docker: Docker, state: State, world: World) ->
             f"{world.name} is live: not removed",
             next_step="declare another release first, or stop the stack with lockstep stop",
         )
-    if world.name == state.previous:
+    if world.name == state.previous and not world.removed:
         raise Refused(f"{world.name} is the previous world, where undo goes: not removed")
     if world.adopted:
         raise Refused(

@@ -10,7 +10,8 @@ from snapshots.drivers.command import CommandDriver
 from snapshots.drivers.mysql import MysqlDriver
 from snapshots.drivers.postgres import PostgresDriver
 from snapshots.drivers.questdb import QuestdbDriver
-from snapshots.drivers.redis import RedisDriver, way_in
+from snapshots.drivers.redis import RedisDriver
+from snapshots.drivers.redispassword import way_in
 from snapshots.drivers.sqlite import SqliteDriver
 from snapshots.errors import Unsupported
 

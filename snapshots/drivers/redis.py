@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 
 from snapshots.drivers.base import (
@@ -33,15 +31,11 @@ _IN_USE = re.compile(rb"^file (\S+) seq \d+ type [bi]", re.M)
 _ERROR = re.compile(r"\A\(?(error|ERR|NOPERM|MISCONF|LOADING|Could not connect)")
 
 # The password comes from the container's environment, or from the command that it was started with
-# and the configuration file named there (`way_in`; the server hides its own command line); commands
-# come by standard input.
+# and the config file named there (`redispassword`); commands come by standard input.
 WAY_IN = r"""
 if [ -z "${REDISCLI_AUTH:-}" ]; then
   if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then REDISCLI_AUTH=$(cat "$REDIS_PASSWORD_FILE")
-  elif [ -n "${REDIS_PASSWORD:-}" ]; then REDISCLI_AUTH=$REDIS_PASSWORD
-  elif [ -r "${LOCKSTEP_REDIS_CONF:-}" ]; then
-    REDISCLI_AUTH=$(sed -n 's/^[[:space:]]*requirepass[[:space:]]*//p' "$LOCKSTEP_REDIS_CONF" |
-      sed -n 's/[[:space:]]*$//; s/^"\(.*\)"$/\1/; s/^'"'"'\(.*\)'"'"'$/\1/; $p')
+  else REDISCLI_AUTH=${REDIS_PASSWORD:-}
   fi
 fi
 if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
@@ -81,21 +75,6 @@ file=$1/$2
 [ -f "$file" ] || { echo 0 keys read; exit 0; }
 redis-check-rdb "$file"
 """
-
-
-def way_in(command: Sequence[str]) -> dict[str, str]:
-    """Variables for a client in a container that was started with this command: its password,
-    where only the command says it, as `redis-server --requirepass ...` does, else the path of its
-    configuration file, if it has one."""
-    words = list(command)
-    if words[:2] in (["sh", "-c"], ["bash", "-c"]) and len(words) > 2:
-        with suppress(ValueError):  # quotes that never end
-            words = shlex.split(words[2])
-    found = dict(pairwise(words)).get("--requirepass", "")
-    if found and not found.startswith("$"):
-        return {"REDISCLI_AUTH": found}
-    file = next((word for word in words if word.endswith(".conf")), None)
-    return {"LOCKSTEP_REDIS_CONF": file} if file else {}
 
 
 class RedisDriver(DirectoryDriver):
@@ -265,7 +244,8 @@ def _command(run: Exec, command: str) -> str:
     if output.startswith(("NOAUTH", "WRONGPASS")):
         raise EngineFailed(
             f"redis-cli {command} failed: Redis wants a password. Put it into the environment of "
-            "its service as REDISCLI_AUTH (or REDIS_PASSWORD, or the path in REDIS_PASSWORD_FILE)"
+            "its service as REDISCLI_AUTH (or REDIS_PASSWORD, or the path in REDIS_PASSWORD_FILE), "
+            "or as `requirepass` into the config file that its command names"
         )
     if _ERROR.match(output):
         raise EngineFailed(f"redis-cli {command} failed: {output.strip()[:300]}")

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from reconciler.config import Settings, Wish
 from reconciler.decide import decide, rollback_target, undo_target
-from reconciler.facts import Disk, PortHolder
+from reconciler.facts import Disk, PortHolder, Snapshot
 from reconciler.plan import Action, Move
-from reconciler.records.ledger import Reverted
+from reconciler.records.ledger import Recovered, Reverted, WorldRemoved
 from reconciler.records.release import Strategy
 from tests.reconciler import hostmodel
 from tests.reconciler.hostmodel import AT, Host, with_wish
@@ -494,6 +494,33 @@ def test_a_damaged_record_of_the_previous_release_leaves_its_world_declared() ->
     assert plan.worlds == ("shop-prod-003", "shop-prod-002")
     assert "prod-002" in plan.images
     assert plan.prune == ()
+
+
+def test_what_remove_took_away_is_not_called_live_and_comes_back_from_the_newest_backup() -> None:
+    """All worlds and volumes are gone: the live one is made again, or refused with the way to its
+    data; its previous one stays gone."""
+    host = three_releases()
+    live = "shop-prod-003"
+    snapshots = {
+        "older": Snapshot("db", 9, created="2026-01-01T00:00:00", backup_of=live),
+        "newer": Snapshot("db", 9, created="2026-01-02T00:00:00", backup_of=live),
+        "other": Snapshot("db", 9, created="2026-01-03T00:00:00", backup_of="shop-prod-002"),
+    }
+    for world in ("shop-prod-002", live):
+        host.apply(WorldRemoved(at=AT, world=world))
+    assert host.state.dissolved
+    assert (host.state.live_release, host.state.standing_release) == ("prod-003", None)
+
+    facts = replace(host.facts(), snapshots={**host.facts().snapshots, **snapshots})
+    there = decide(host.stack(), host.state, facts)
+    assert (there.move, there.worlds, there.refusals) == (Move.REPAIR, (live,), ())
+    assert "until `lockstep remove`" in there.says
+    gone = decide(host.stack(), host.state, replace(facts, volumes={}))
+    (remedy,) = [p.remedy for p in gone.refusals if "dataset db is gone" in p.message]
+    assert "restore.at newer   takes the backup of 2026-01-02" in remedy
+
+    host.apply(Recovered(at=AT, move="repair", from_world=live, to_world=live))
+    assert not host.state.dissolved
 
 
 def test_an_unfinished_switch_is_repaired_first() -> None:

@@ -283,12 +283,16 @@ def test_fault_76_a_missing_part_of_an_aof_is_named(tmp_path: Path) -> None:
 PASSWORD = "s p'a$ce"
 
 
+CONFIG = "/etc/redis/redis.conf"
+
+
 @pytest.mark.parametrize(
     ("command", "password"),
     [
         (["redis-server", "--appendonly", "yes", "--requirepass", "a b"], "a b"),
         (["docker-entrypoint.sh", "redis-server", "--requirepass", "x"], "x"),
         (["sh", "-c", "redis-server --requirepass 'a b' --save ''"], "a b"),
+        (["docker-entrypoint.sh", "/bin/sh", "-ec", "redis-server --requirepass x"], "x"),
         (["sh", "-c", "redis-server --requirepass $REDIS_PASSWORD"], None),
         (["sh", "-c", "redis-server --requirepass 'a"], None),
         (["redis-server", "--requirepass"], None),
@@ -296,12 +300,46 @@ PASSWORD = "s p'a$ce"
         (["redis-server", "/etc/redis.conf"], None),
         (["redis-server"], None),
         ([], None),
+        (["docker-entrypoint.sh", "redis-server", CONFIG], "from the file"),
+        (["docker-entrypoint.sh", CONFIG], "from the file"),
+        (["/usr/bin/valkey-server", CONFIG, "--save", ""], "from the file"),
+        (["sh", "-c", f"exec redis-server {CONFIG} --requirepass $PW"], "from the file"),
+        (["redis-server", CONFIG, "--requirepass", "later"], "later"),
+        (["redis-server", "--include", CONFIG], None),
+        (["redis-server", "/not/there.conf"], None),
+        (["nginx", "-c", CONFIG], None),
     ],
 )
 def test_a_password_may_stand_in_the_command_alone(
     command: list[str], password: str | None
 ) -> None:
-    assert way_in(command).get("REDISCLI_AUTH") == password
+    files = {CONFIG: "port 0\nrequirepass 'from the file'\n"}
+    found = way_in(command, lambda path: files.get(path, ""))
+    assert found.get("REDISCLI_AUTH") == password
+
+
+@pytest.mark.parametrize(
+    ("config", "password"),
+    [
+        ("# requirepass old\nREQUIREPASS plain\n", "plain"),
+        ('requirepass "a \\"b\\" \\x41"\n', 'a "b" A'),
+        ("requirepass 'it\\'s'\n", "it's"),
+        ("requirepass one\nrequirepass two\n", "two"),
+        ("masterauth other\n", None),
+        ('requirepass ""\n', None),
+        ("user default on >secret ~* &* +@all\n", "secret"),
+        ("user other on >secret ~* +@all\nrequirepass mine\n", "mine"),
+        ("user default on nopass ~* +@all\nrequirepass mine\n", None),
+        ("user default on #0123 ~* +@all\n", None),
+        ("include /more.conf\nport 0\n", "included"),
+        (f"include {CONFIG}\n", None),
+        ("requirepass\n\n'\n", None),
+    ],
+)
+def test_a_password_may_stand_in_the_config_file(config: str, password: str | None) -> None:
+    files = {CONFIG: config, "/more.conf": "requirepass included\n"}
+    found = way_in(["redis-server", CONFIG], lambda path: files.get(path, ""))
+    assert found.get("REDISCLI_AUTH") == password
 
 
 @pytest.mark.parametrize("variable", ["REDISCLI_AUTH", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", ""])

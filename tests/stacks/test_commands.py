@@ -229,3 +229,18 @@ def test_a_stack_is_removed_for_good_and_its_snapshots_stay(stack: Project, tmp_
     stack.run("snapshot", "restore", taken, str(tmp_path / "back"))
     assert (tmp_path / "back" / "notes.txt").read_text().splitlines()[-1] == "by 3"
     assert "Docker has nothing" in stack.run("remove", "--yes").out
+
+    listed = stack.run("list", "--json").json()
+    assert (listed["live"], stack.status()["prod-003"]) == (None, "removed")
+    assert "until `lockstep remove`" in stack.run("list").text
+    assert stack.run("info", "prod-003", "--json").json()["status"] == "removed"
+    assert "which was live" in stack.run("snapshot", code=2).err
+    refused = stack.run("preview", "--json", code=3).json()
+    assert "until `lockstep remove`" in refused["says"]
+    assert f"restore.at {taken}   takes the backup of" in str(refused["refusals"])
+
+    for key, value in (("release", "prod-003"), ("at", taken)):
+        stack.run("config", "set", "--path", f"restore.{key}", value)
+    stack.up()
+    assert (stack.live(), stack.notes()) == ("prod-003", ["by 1", "by 2", "by 3"])
+    stack.nothing_to_do()
