@@ -165,7 +165,8 @@ class Origins:
             "lockstep repair   mends what can be mended",
             "lockstep config set data keep   goes back with the data as it is now",
         ]
-        for other, whose in lineage.neighbours(self.now.state, dataset.name, source.seq):
+        near = lineage.neighbours(self.now.state, dataset.name, source.seq)
+        for other, whose in [*self.now.backups(dataset.name, source.world), *near]:
             if self._is_there(other):
                 way = lineage.way_to(self.record.name, other)
                 ways.insert(1, f"{way}   takes {whose}, the nearest that is there")

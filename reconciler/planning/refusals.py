@@ -244,13 +244,7 @@ def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> l
 def _saved(now: Situation, dataset: str) -> Iterator[tuple[str, str]]:
     """(snapshot, whose it is) in the store, of a dataset that is live: backups of the live world,
     then what was left last."""
-    backups = {
-        snapshot: kept.created
-        for snapshot, kept in now.facts.snapshots.items()
-        if kept.dataset == dataset and kept.backup_of == now.state.live
-    }
-    for snapshot in sorted(backups, key=lambda each: backups[each], reverse=True):
-        yield snapshot, f"the backup of {backups[snapshot]}"
+    yield from now.backups(dataset, now.state.live)
     for snapshot, whose in lineage.neighbours(now.state, dataset, now.state.seq + 1):
         if snapshot in now.facts.snapshots:
             yield snapshot, whose

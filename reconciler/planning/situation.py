@@ -44,6 +44,15 @@ class Situation:
             return None
         return None if wish.key in self.state.wishes else wish
 
+    def backups(self, dataset: str, world: str | None) -> list[tuple[str, str]]:
+        """(snapshot, whose it is) that somebody asked for while a world was live, newest first."""
+        found = [
+            (kept.created, snapshot)
+            for snapshot, kept in self.facts.snapshots.items()
+            if kept.dataset == dataset and kept.backup_of and kept.backup_of == world
+        ]
+        return [(s, f"the backup of {created}") for created, s in sorted(found, reverse=True)]
+
     def secrets_changed(self, world: World) -> bool:
         """Whether the world was given other secrets than the stack has now, as far as known."""
         known = bool(self.facts.fingerprint and world.fingerprint)

@@ -523,6 +523,21 @@ def test_what_remove_took_away_is_not_called_live_and_comes_back_from_the_newest
     assert not host.state.dissolved
 
 
+def test_the_nearest_to_what_a_release_left_is_a_backup_of_its_world() -> None:
+    host = three_releases()
+    host.release = "prod-002"
+    backup = Snapshot("db", 9, created="2026-01-01T00:00:00", backup_of="shop-prod-002")
+    for kept, nearest in (({"backup": backup}, "restore.at backup   takes the backup"), ({}, "")):
+        facts = replace(host.facts(), snapshots=kept, volumes={})
+        (remedy,) = [
+            p.remedy
+            for p in decide(host.stack(), host.state, facts).refusals
+            if "dataset db: the data prod-002 left" in p.message
+        ]
+        assert nearest in remedy
+        assert ("restore.at" in remedy) is bool(kept)
+
+
 def test_an_unfinished_switch_is_repaired_first() -> None:
     host = three_releases()
     host.release = "prod-002"
