@@ -95,8 +95,18 @@ class Backend:
     def save(self, deployment: dict[str, Any] | None, durable: bool = False) -> None:
         """Replace the state in one step; the one before stays as .bak.
 
-        `durable` waits until the disk has it: done once at the end of an operation.
+        `durable` waits until the disk has it: done once at the end of an operation. Raises
+        EngineError when it cannot be written.
         """
+        try:
+            self._save(deployment, durable)
+        except OSError as error:
+            raise EngineError(
+                f"the state {self.state_file} cannot be written: {error.strerror}; "
+                "mend that, then run this again: it goes on from what the state has"
+            ) from error
+
+    def _save(self, deployment: dict[str, Any] | None, durable: bool) -> None:
         if not (self.root / "meta.yaml").exists():
             self._write(self.root / "meta.yaml", b"version: 1\n")
         if self.state_file.exists():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -102,10 +103,10 @@ class Ground:
     def state_text(self) -> str:
         return "".join(p.read_text() for p in (self.root / "state").rglob("*") if p.is_file())
 
-    def start(self, **env: str) -> subprocess.Popen[str]:
-        """An update in a process of its own."""
+    def start(self, command: Sequence[str] = (), **env: str) -> subprocess.Popen[str]:
+        """A command in a process of its own, or an update."""
         return subprocess.Popen(
-            [sys.executable, "-c", RUN],
+            command or [sys.executable, "-c", RUN],
             cwd=self.root,
             env={
                 **os.environ,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from engine.operations import Result, destroy, preview, refresh, up
 from engine.options import Options
 from engine.project import Project
 from tests.engine.conftest import PASSPHRASE, Ground
+from tests.failing import failing
 
 
 def run_up(ground: Ground, skip_preview: bool = False) -> tuple[Result, str]:
@@ -294,6 +297,24 @@ def test_kill_leaves_the_lock_and_cancel_clears_it(ground: Ground) -> None:
     assert result.exit_code == 0
     assert "interrupted while creating" in shown
     assert set(world(ground)) == {"slow", "after"}
+
+
+def test_a_full_disk_at_any_write_of_the_state_is_one_sentence(ground: Ground) -> None:
+    command = [sys.executable, "-m", "cli.pulumi", "up", "--yes", "--skip-preview", "-s", "dev"]
+    for nth in itertools.count(1):
+        ground.program(f"a = Thing('a', value='{nth}')\nThing('b', value=a.value)\n")
+        with failing(f"engine.state full {nth}") as points:
+            process = ground.start(command)
+            said, _ = process.communicate(timeout=60)
+            full = points.happened
+        if not full:
+            break
+        assert process.returncode == 1, said
+        assert "cannot be written: No space left on device; mend that" in said
+        assert "Traceback" not in said
+        assert run_up(ground)[0].exit_code == 0
+    assert nth > 4
+    assert process.returncode == 0, said
 
 
 def test_one_interrupt_ends_after_the_running_step(ground: Ground) -> None:
