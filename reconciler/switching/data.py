@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
@@ -34,6 +35,10 @@ from snapshots.store import Store
 _CATCH_UPS = 4
 _LITTLE = 16 << 20
 """Bytes that a fork's final pass writes in no time."""
+
+_ANSWER_SECONDS = 60.0
+"""How long an engine without a health check may take until it answers."""
+_PAUSE_SECONDS = 0.2
 
 Probes = dict[str, dict[str, int]]
 
@@ -271,6 +276,22 @@ class Data:
             problems = [str(error)]
         if problems:
             raise NotProved(f"{engine.dataset}: {'; '.join(problems)}")
+
+    def patiently(self, engine: Engine, *steps: Callable[[Engine], None]) -> None:
+        """Load, align or check. An engine without a health check may not listen yet when its
+        container runs: it is asked again for a while. Raises NotProved."""
+        give_up = time.monotonic() + (0.0 if engine.container.health else _ANSWER_SECONDS)
+        while True:
+            try:
+                for step in steps:
+                    step(engine)
+                return
+            except NotProved:
+                if time.monotonic() > give_up:
+                    raise
+                if self.docker.inspect(engine.container.id).state != "running":
+                    raise
+            time.sleep(_PAUSE_SECONDS)
 
     def insist_on_content(self, engine: Engine, before: Mapping[str, int]) -> None:
         """A dataset that held something must not be empty now. Raises NotProved."""

@@ -39,11 +39,12 @@ class Settling:
         uses the engine. Raises NotProved."""
         for engine in self._engines(service):
             planned = self.planned[engine.dataset]
-            self.data.load(engine)
+            steps = [self.data.load]
             if self._credentials_may_differ(planned):
-                self.data.align(engine)
+                steps.append(self.data.align)
             if planned.action is not Action.FORK:
-                self.data.check(engine)
+                steps.append(self.data.check)
+            self.data.patiently(engine, *steps)
 
     def insist_on_content(self, probes: Mapping[str, Mapping[str, int]]) -> None:
         """Every dataset is sound, and what held something is not empty. Raises NotProved.
@@ -53,7 +54,7 @@ class Settling:
         for engine in self._engines(None):
             planned = self.planned[engine.dataset]
             if planned.action is Action.FORK:
-                self.data.check(engine)
+                self.data.patiently(engine, self.data.check)
             self.data.insist_on_content(engine, held_before(self.state, planned, probes))
 
     def _engines(self, service: Service | None) -> list[Engine]:

@@ -21,7 +21,7 @@ from reconciler.reaching.inside import counted
 from reconciler.reaching.reach import driver_for, restore
 from reconciler.records.release import Dataset, Release
 from reconciler.switching.data import Data, Engine
-from reconciler.switching.services import NotProved, Services
+from reconciler.switching.services import Services
 from reconciler.trials import drillplan
 from reconciler.trials.aside import Aside
 from reconciler.trials.drillplan import Wanted
@@ -34,10 +34,6 @@ from snapshots.store import Store
 
 Say = Callable[[str], None]
 KIND = "drill"
-
-_ANSWER_SECONDS = 60.0
-"""How long an engine without a health check of its own may take until it answers."""
-_PAUSE_SECONDS = 0.5
 _FORESEEN = (LockstepError, SnapshotError, OSError)
 
 
@@ -237,21 +233,8 @@ class _Drill:
 
     def _settle(self, engine: Engine) -> None:
         """As a switch does: credentials follow the environment, then the engine is asked for its
-        own opinion. One without a health check may not have listened yet. Raises NotProved."""
-        patience = 0.0 if engine.container.health else _ANSWER_SECONDS
-        give_up = time.monotonic() + patience
-        while True:
-            try:
-                self.data.load(engine)
-                self.data.align(engine)
-                self.data.check(engine)
-                return
-            except NotProved:
-                if time.monotonic() > give_up:
-                    raise
-                if self.docker.inspect(engine.container.id).state != "running":
-                    raise
-            time.sleep(_PAUSE_SECONDS)
+        own opinion. Raises NotProved."""
+        self.data.patiently(engine, self.data.load, self.data.align, self.data.check)
 
     def _count_files(self, found: Drilled) -> None:
         with _timed(found, "probe"):

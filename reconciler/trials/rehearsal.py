@@ -434,9 +434,7 @@ class _Rehearsing:
     def _settle(self, world: HostWorld, proof: Proof, service: Service) -> None:
         for engine in self.data.engines(world, self.release, None):
             if engine.container.id in service.ids:
-                self.data.load(engine)
-                self.data.align(engine)
-                self.data.check(engine)
+                self.data.patiently(engine, self.data.load, self.data.align, self.data.check)
         proof.reset(service)
 
     def _look_at_what_it_did(self) -> None:

@@ -140,6 +140,20 @@ def test_a_service_may_need_what_compose_does_not_know_of(trial: Trial, checked:
     assert trial.running(trial.world(1)) == {"web", "cache"}
 
 
+def test_an_engine_without_a_health_check_has_time_to_answer(trial: Trial) -> None:
+    slow = ["sh", "-c", "sleep 1.5; exec redis-server --appendonly yes"]
+    engine = cache(command=slow)
+    del engine["healthcheck"]
+    trial.write({"web": web(), "cache": engine})
+    trial.new()
+    trial.up()
+    trial.note("one")
+    trial.new(VERSION="2")
+    assert trial.up().datasets["cache-data"].action is Action.FORK
+    assert trial.up("prod-001").datasets["cache-data"].action is Action.ATTACH
+    trial.insist_on_one_world(trial.world(1))
+
+
 def test_a_job_comes_first_and_may_fail(trial: Trial) -> None:
     job = web(ports=None, healthcheck=None, restart=None, environment={"MODE": "${JOB}"})
     needs = {"migrate": {"condition": "service_completed_successfully"}}
