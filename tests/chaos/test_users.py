@@ -48,8 +48,15 @@ def test_the_whole_demo_is_told_to_a_user_without_root(somebody: Person) -> None
         ["git", "clone", "--quiet", f"file://{ROOT}", str(clone)], check=True, timeout=120
     )
     (clone / ".venv").symlink_to(ROOT / ".venv")
+    locks = somebody.home / "locks"  # other stacks may be switched on this host meanwhile
+    locks.mkdir()
     somebody.give(somebody.home)
-    env = {**os.environ, "PYTHONPATH": str(clone), "SHOP_PORT": str(free_port())}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(clone),
+        "SHOP_PORT": str(free_port()),
+        "LOCKSTEP_LOCK_DIR": str(locks),
+    }
     words = [*somebody.words, sys.executable, "-m"]
     prepare = [*words[:-1], "-c", "from setup import shop_env; shop_env.ensure()"]
     subprocess.run(prepare, cwd=clone, env=env, check=True, timeout=60)
