@@ -40,17 +40,19 @@ class PlainDisplay:
         self._out = stream or sys.stdout
         self._lock = threading.RLock()  # also taken by a signal handler
         self._messages: dict[str, list[tuple[str, str]]] = {}
-        self._stack = ""
+        self._root = ""  # the name of the stack's own resource; the stack's until that is met
         self._diff = False
 
     def begin(self, title: str, stack: str, _dry_run: bool, diff: bool, /) -> None:
-        self._stack, self._diff, self._messages = stack, diff, {}
+        self._root, self._diff, self._messages = stack, diff, {}
         self._print(f"{title} ({stack}):\n")
 
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
-        if step.op == "same" or (dry_run and phase == "pre"):
+        self._note_root(step)
+        if step.op == "same" or (dry_run and phase == "pre") or step.target.is_default_provider:
             return
-        line = f" {WORDS[step.op][0]} {step.type} {step.name} {state_of(phase, step, dry_run)}"
+        state = state_of(phase, step, dry_run)
+        line = f" {WORDS[step.op][0]} {_short(step.type)} {step.name} {state}"
         shown = changed_keys(step)
         self._print(line + (f" [diff: {shown}]" if shown else ""))
         if self._diff and phase == "outputs":
@@ -86,13 +88,17 @@ class PlainDisplay:
         self._diagnostics()
         self._out.flush()
 
+    def _note_root(self, step: Step) -> None:
+        if step.type == "pulumi:pulumi:Stack":
+            self._root = step.name
+
     def _diagnostics(self) -> None:
         if not self._messages:
             return
         messages, self._messages = self._messages, {}
         self._print("Diagnostics:")
         for urn, rows in messages.items():
-            self._print(f"  {describe(urn, self._stack)}:")
+            self._print(f"  {describe(urn, self._root)}:")
             for severity, text in rows:
                 mark = "" if severity.startswith("info") else f"{severity}: "
                 self._print("    " + f"{mark}{text}".replace("\n", "\n    "))
@@ -113,19 +119,23 @@ class TreeDisplay(PlainDisplay):
         self._console: Any = console or Console(highlight=False)
         super().__init__(self._console.file)
         self._live: Any = None
+        self._dry_run = self._ended = False
         self._rows: dict[str, tuple[Step, str, bool]] = {}
         self._progress: dict[str, str] = {}
 
-    def begin(self, title: str, stack: str, _dry_run: bool, diff: bool, /) -> None:
+    def begin(self, title: str, stack: str, dry_run: bool, diff: bool, /) -> None:
         from rich.live import Live
 
-        self._stack, self._diff, self._messages = stack, diff, {}
-        self._rows, self._progress = {}, {}
+        self._root, self._dry_run, self._diff, self._messages = stack, dry_run, diff, {}
+        self._rows, self._progress, self._ended = {}, {}, False
         self._console.print(f"[bold magenta]{title} ({stack})[/]\n")
         self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._tree)
         self._live.start()
 
     def step(self, phase: str, step: Step, dry_run: bool) -> None:
+        self._note_root(step)
+        if step.target.is_default_provider:
+            return
         with self._lock:
             known = self._rows.get(step.urn)
             # A replacement has several steps; its last word is what is shown for the resource.
@@ -152,7 +162,7 @@ class TreeDisplay(PlainDisplay):
     def end_tree(self) -> None:
         """The rest is plain lines."""
         if self._live is not None:
-            self._progress = {}
+            self._progress, self._ended = {}, True
             live, self._live = self._live, None
             live.stop()
             self._console.print()
@@ -163,31 +173,30 @@ class TreeDisplay(PlainDisplay):
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("   Type", "Name", "Status", "Info"):
+        for title in ("     Type", "Name", "Plan" if self._dry_run else "Status", "Info"):
             table.add_column(title, no_wrap=title != "Info")
         with self._lock:
             rows, progress = dict(self._rows), dict(self._progress)
         parents = {urn: _parent(step) for urn, (step, _, _) in rows.items()}
         changing = [
-            u for u, (step, _, _) in rows.items() if step.op != "same" or u in self._messages
+            urn
+            for urn, (step, _, _) in rows.items()
+            if step.op != "same" or step.refreshes or urn in self._messages
         ]
+        # What stays as it is would push what happens out of a small terminal.
         told = _with_ancestors(changing, parents)
-        for urn, depth in _in_tree_order(parents):
-            # What stays as it is would push what happens out of a small terminal.
-            if depth and urn not in told:
-                continue
+        for urn, branch in _branches(parents, told):
             step, phase, dry_run = rows[urn]
             color = WORDS[step.op][4]
             status = state_of(phase, step, dry_run)
+            if self._ended and phase == "pre" and not (dry_run or step.target.custom):
+                status = WORDS[step.op][3]  # few components ever say that they are complete
             info = f"[diff: {keys}]" if (keys := changed_keys(step)) else ""
             problems = [s for s, _ in self._messages.get(urn, []) if s != "info"]
             if problems:
                 info += f" {len(problems)} {problems[0]}{'s' if len(problems) > 1 else ''}"
             table.add_row(
-                Text.assemble(
-                    (f"{WORDS[step.op][0]} ", color),
-                    "   " * depth + ("└─ " if depth else "") + _short(step.type),
-                ),
+                Text.assemble((f" {WORDS[step.op][0]}  ", color), branch + _short(step.type)),
                 step.name,
                 Text(status, "red" if phase == "failed" else color),
                 Text(info.strip()),
@@ -296,12 +305,12 @@ def summary_lines(changes: dict[str, int], dry_run: bool) -> list[str]:
     return lines
 
 
-def describe(urn: str, stack: str) -> str:
-    """`TYPE (NAME)` of a resource; the stack for an empty URN."""
+def describe(urn: str, root: str) -> str:
+    """`TYPE (NAME)` of a resource; the stack, named `root`, for an empty URN."""
     if not urn:
-        return f"pulumi:pulumi:Stack ({stack})"
+        return f"pulumi:pulumi:Stack ({root})"
     parts = urn.split("::")
-    return f"{parts[2].rpartition('$')[2]} ({parts[-1]})"
+    return f"{_short(parts[2].rpartition('$')[2])} ({parts[-1]})"
 
 
 def _subject(urn: str) -> str:
@@ -336,20 +345,23 @@ def _with_ancestors(urns: list[str], parents: dict[str, str]) -> set[str]:
     return found
 
 
-def _in_tree_order(parents: dict[str, str]) -> list[tuple[str, int]]:
-    """(urn, depth), every resource after its parent; those without a known one are roots, the
-    providers last."""
+def _branches(parents: dict[str, str], told: set[str]) -> list[tuple[str, str]]:
+    """(urn, the lines drawn before it), every resource after its parent; those without a known one
+    are roots. Below the roots only what is `told`."""
     below: dict[str, list[str]] = {}
     for urn, parent in parents.items():
-        below.setdefault(parent if parent in parents else "", []).append(urn)
-    found: list[tuple[str, int]] = []
+        if parent not in parents or urn in told:
+            below.setdefault(parent if parent in parents else "", []).append(urn)
+    found: list[tuple[str, str]] = []
 
-    def walk(urn: str, depth: int) -> None:
-        found.append((urn, depth))
-        for child in below.get(urn, []):
-            walk(child, depth + 1)
+    def walk(urn: str, own: str, before: str) -> None:
+        found.append((urn, own))
+        *others, last = below.get(urn) or [""]
+        for child in others:
+            walk(child, f"{before}├─ ", f"{before}│  ")
+        if last:
+            walk(last, f"{before}└─ ", f"{before}   ")
 
-    for root in sorted(below.get("", []), key=lambda u: "pulumi:providers:" in u):
-        if "pulumi:providers:" not in root:
-            walk(root, 0)
+    for root in below.get("", []):
+        walk(root, "", "")
     return found

@@ -6,10 +6,10 @@ UP = """\
 Pulumi: the embedded engine (no pulumi CLI on PATH)
 Previewing update (prod):
 
- +  docker:index/remoteImage:RemoteImage prod-002-web create
+ +  docker:index:RemoteImage prod-002-web create
  +  pulumi-python:dynamic/lockstep:World shop-prod-002 create
 Diagnostics:
-  pulumi:pulumi:Stack (prod):
+  pulumi:pulumi:Stack (shop-prod):
     prod-001 -> prod-002: a new release; the data goes along on a fork
 
 Outputs:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bench.engine.__main__ import without_official
+from bench.engine.__main__ import DEMO, THINGS, without_official
 from cli import engines
 from tests.engine.conftest import PASSPHRASE, REPOSITORY, Ground
 from tests.stacks.registry import registry
@@ -255,6 +260,66 @@ def test_a_failing_registry_or_daemon_is_told_by_either_engine(both: Ground) -> 
     insist(image, "daemon", DOCKER_HOST="unix:///nowhere.sock")
     insist(IMAGE.format(name="Not/../lower"), "invalid reference format")
     insist(TAG.format(name="lockstep-test-none:1"), "lockstep-test-none:1")
+
+
+def tree(place: Path, env: Mapping[str, str], engine: str, *arguments: str) -> set[tuple[str, ...]]:
+    """What a terminal shows of the resources at last: sign, parent, type, name, state, changed
+    keys; without times and without warnings about where the plugin was found."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (60, 200))
+    process = subprocess.Popen(
+        [*ENGINES[engine], *arguments, "--stack", "dev"],
+        cwd=place,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal is an error
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown.decode())
+    assert process.wait(timeout=60) == 0, text
+    rows, above = set(), [""]
+    for line in text.rpartition("     Type ")[2].splitlines()[1:]:
+        if not line.strip():
+            break
+        sign, branch, rest = re.findall(r"^ (..)  ([│├└─ ]*)(.*)", line)[0]
+        kind, name, *told = re.split(r"\s{2,}", re.sub(r" \([\d.]+s\)", "", rest.strip()))
+        del above[len(branch) // 3 + 1 :]
+        told = [cell for cell in told if not cell.endswith(" warnings")]
+        rows.add((sign.strip(), above[-1], kind, name, *told))
+        above.append(name)
+    return rows
+
+
+def test_a_terminal_shows_the_same_tree_on_either_engine(
+    both: Ground, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (both.root / "things.py").write_text(THINGS)
+    places = {engine: tmp_path_factory.mktemp(engine) for engine in ENGINES}
+    for place in places.values():
+        shutil.copytree(both.root, place, dirs_exist_ok=True)
+    quickly = ("--yes", "--skip-preview")
+    changed = DEMO.replace("(1, 2)", "(1, 3)").replace("value=live.id", "value='x'")
+    unhooked = changed.replace(", before_delete=[before]", "")
+    for program, *calls in (
+        (DEMO, ["preview"], ["up", *quickly], ["up", *quickly]),
+        (changed, ["preview"], ["up", *quickly], ["refresh", *quickly]),
+        (unhooked, ["up", *quickly], ["destroy", "--preview-only"], ["destroy", *quickly]),
+    ):
+        for call in calls:
+            found = []
+            for engine, place in places.items():
+                (place / "__main__.py").write_text(program)
+                rows = tree(place, environment(both, TERM="xterm"), engine, *call)
+                if call[0] == "destroy":  # the official CLI then has two rows for the stack
+                    rows = {row for row in rows if row[2] != "pulumi:pulumi:Stack"}
+                found.append(rows)
+            assert found[0] == found[1] != set(), call
 
 
 def kill_session(session: int) -> None:

@@ -136,6 +136,29 @@ Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy
     assert "2 unchanged" in again.getvalue()
 
 
+def test_a_terminal_shows_the_tree_as_the_official_cli_draws_it(ground: Ground) -> None:
+    ground.program("""
+class Box(pulumi.ComponentResource):
+    def __init__(self, name):
+        super().__init__("shop:index/box:Box", name)
+box = Box('box')
+a = Thing('a', opts=O(parent=box))
+Thing('b', opts=O(parent=box, depends_on=[a]))
+""")
+    shown = io.StringIO()
+    display = TreeDisplay(Console(file=shown, width=100, force_terminal=True, color_system=None))
+    assert up(ground.stack(), display, Options(skip_preview=True)).exit_code == 0
+    text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", shown.getvalue())
+    last = text[text.rindex("     Type") :].split("\n\n")[0]
+    assert [re.sub(r" *( \(\d.*)?$", "", line) for line in last.splitlines()] == [
+        "     Type                                  Name      Status          Info",
+        " +   pulumi:pulumi:Stack                   shop-dev  created",
+        " +   └─ shop:index:Box                     box       created",
+        " +      ├─ pulumi-python:dynamic:Resource  a         created",
+        " +      └─ pulumi-python:dynamic:Resource  b         created",
+    ]
+
+
 def test_delete_hooks_of_undeclared_resources_run_and_can_refuse(ground: Ground) -> None:
     ground.program("""
 def guard(args):
