@@ -84,6 +84,8 @@ class Host:
     def boot(self) -> None:
         """As the unit of the guard does it: Docker first, then one look."""
         self.daemon.start()
+        # A kernel that really started anew has another boot id, and the guard starts anew with it.
+        (self.project.folder / "releases" / "guard-prod.json").unlink(missing_ok=True)
         self.project.run("guard", "--once")
 
 
