@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from reconciler.plan import Action, DatasetPlan
@@ -39,7 +39,9 @@ class Settling:
         uses the engine. Raises NotProved."""
         for engine in self._engines(service):
             planned = self.planned[engine.dataset]
-            steps = [self.data.load]
+            # Never a second time: a load that broke off half-way may have left what it had.
+            self.data.load(engine)
+            steps: list[Callable[[Engine], None]] = []
             if self._credentials_may_differ(planned):
                 steps.append(self.data.align)
             if planned.action is not Action.FORK:
