@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from cli import options
+
 VARIABLE = "_LOCKSTEP_COMPLETE"
 """Set by the shell's script when it asks for completions."""
 
@@ -21,13 +23,27 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
+FILES = {
+    Shell.BASH: "/etc/bash_completion.d/lockstep",
+    Shell.ZSH: "/usr/local/share/zsh/site-functions/_lockstep",
+    Shell.FISH: "/etc/fish/completions/lockstep.fish",
+}
+"""Where each shell reads it from, for everybody on the host."""
+
+
 def completion(
     shell: Annotated[Shell, typer.Argument(help="Whose script is printed.")],
+    as_json: options.Json = False,
 ) -> None:
     """Print the script by which a shell completes commands, options and names of releases."""
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="lockstep", complete_var=VARIABLE, shell=shell.value)
+    if as_json:
+        from cli.releases import print_json
+
+        print_json({"schema": 1, "shell": shell, "file": FILES[shell], "script": script})
+        return
     typer.echo(script)
 
 

@@ -7,7 +7,11 @@ from typing import Any
 import typer
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "init": ("lockstep init", "lockstep init --yes --name shop"),
+    "init": (
+        "lockstep init",
+        "lockstep init --yes --name shop",
+        "lockstep init --yes --json | jq '.datasets[] | {name, driver, driver_because}'",
+    ),
     "new": (
         'lockstep new "orders can be cancelled"',
         'lockstep new "the image of CI" --image web=registry.example/shop:7',
@@ -51,8 +55,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rekey": ("lockstep rekey", "lockstep rekey --ask < new-passphrase"),
     "stop": ("lockstep stop", 'lockstep stop --yes -m "the disk smokes"'),
     "remove": ("lockstep remove", "lockstep remove --yes --json | jq .volumes"),
-    "recover": ("lockstep recover", "lockstep recover --json"),
-    "guard": ("lockstep guard --print-unit", "lockstep guard --once"),
+    "recover": ("lockstep recover", "lockstep recover --json | jq '{unfinished, done, live}'"),
+    "guard": ("lockstep guard --print-unit", "lockstep guard --once", "lockstep guard --json"),
     "doctor": ("lockstep doctor", "lockstep doctor --json | jq '.checks[] | .remedy'"),
     "compose": ("lockstep compose ps", "lockstep compose logs --tail 50 web"),
     "cancel": ("lockstep cancel", "lockstep cancel --yes"),
@@ -61,7 +65,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lockstep completion bash > /etc/bash_completion.d/lockstep",
         "lockstep completion fish > ~/.config/fish/completions/lockstep.fish",
     ),
-    "schema": ("lockstep schema", "lockstep schema preview"),
+    "schema": ("lockstep schema", "lockstep schema preview", "lockstep schema --json | jq .names"),
     "metrics": ("lockstep metrics", "lockstep metrics --days 30 --json"),
     "report": ("lockstep report", "lockstep report --output /srv/www/releases.html"),
     "serve": ("lockstep serve", "lockstep serve --port 8700"),
@@ -85,8 +89,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config set": (
         "lockstep config set release prod-002",
         "lockstep config set --secret secrets.DB_PASSWORD",
+        "lockstep config set window.last 5 --json | jq .old",
     ),
-    "config rm": ("lockstep config rm retry", "lockstep config rm --path gates.web"),
+    "config rm": ("lockstep config rm retry", "lockstep config rm --path gates.web --json"),
     "incident": ("lockstep incident list", "lockstep incident show"),
     "incident list": ("lockstep incident list", "lockstep incident list -n 5 --json"),
     "incident show": ("lockstep incident show", "lockstep incident show prod-003 --json"),

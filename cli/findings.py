@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,19 @@ _CLONING = ("btrfs", "xfs", "bcachefs")
 
 
 @dataclass(frozen=True)
+class FoundDataset:
+    """One dataset with its driver and strategy, and why they are so."""
+
+    name: str
+    mounts: tuple[str, ...]
+    """`service:path`."""
+    driver: str
+    driver_because: str
+    strategy: str
+    strategy_says: str
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A gate for a release that nothing would prove otherwise."""
 
@@ -28,18 +41,56 @@ class Proposal:
     port: int
 
 
-def dataset_lines(stack: Stack, definition: Definition) -> Iterator[str]:
-    """Each dataset with its driver and strategy, and why it is so."""
-    if not definition.datasets:
+@dataclass(frozen=True)
+class Proof:
+    """What proves a release; `proposal` where nothing does."""
+
+    by: tuple[str, ...]
+    says: str
+    proposal: Proposal | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """Disk and file system for volumes and store; sizes in bytes."""
+
+    root: Path
+    file_system: str
+    free: int
+    data: int
+    clones: bool
+    tried: bool
+    """Whether cloning was tried, or only told from the file system's name."""
+    store: Path
+    store_free: int
+
+
+def datasets(stack: Stack, definition: Definition) -> list[FoundDataset]:
+    """Each dataset, by name."""
+    return [
+        FoundDataset(
+            name,
+            tuple(f"{m.service}:{m.target}" for m in dataset.mounts),
+            dataset.driver,
+            _why_driver(stack, definition, dataset),
+            "shared" if dataset.shared else str(dataset.strategy),
+            _strategy_text(dataset),
+        )
+        for name, dataset in sorted(definition.datasets.items())
+    ]
+
+
+def dataset_lines(found: Sequence[FoundDataset]) -> Iterator[str]:
+    """The same for a person."""
+    if not found:
         yield "datasets: none (no volume is mounted)"
-    for name, dataset in sorted(definition.datasets.items()):
-        mounts = ", ".join(f"{m.service}:{m.target}" for m in dataset.mounts)
-        yield f"dataset {name} ({mounts})"
-        yield f"  driver {dataset.driver}: {_why_driver(stack, definition, dataset)}"
-        yield f"  {strategy_text(dataset)}"
+    for dataset in found:
+        yield f"dataset {dataset.name} ({', '.join(dataset.mounts)})"
+        yield f"  driver {dataset.driver}: {dataset.driver_because}"
+        yield f"  {dataset.strategy_says}"
 
 
-def strategy_text(dataset: Dataset) -> str:
+def _strategy_text(dataset: Dataset) -> str:
     """`forked: a new release works on a copy`."""
     from reconciler.records.release import Kind, Strategy
 
@@ -75,10 +126,8 @@ def _why_driver(stack: Stack, definition: Definition, dataset: Dataset) -> str:
     return "what lies in it tells"
 
 
-def proof(
-    stack: Stack, definition: Definition, images: Mapping[str, ImageInfo]
-) -> tuple[str, Proposal | None]:
-    """(what proves a release, in a line; the gate to propose where nothing does)."""
+def proof(stack: Stack, definition: Definition, images: Mapping[str, ImageInfo]) -> Proof:
+    """What proves a release, by health checks of the compose file and of the images, and gates."""
     from reconciler.project import compose
 
     model = definition.model
@@ -95,14 +144,15 @@ def proof(
         elif (port := _tcp_port(body)) is not None and "." not in service:
             possible.append(Proposal(service, port))
     if proving:
-        said = f"proof: {', '.join(sorted(proving))} (health check or gate)"
-        return "".join([said, *(_by_running(p) for p in possible)]), None
+        by = tuple(sorted(proving))
+        said = f"proof: {', '.join(by)} (health check or gate)"
+        return Proof(by, "".join([said, *(_by_running(p) for p in possible)]))
     if possible:
-        return "proof: no service has a health check or a gate", possible[0]
-    return (
+        return Proof((), "proof: no service has a health check or a gate", possible[0])
+    return Proof(
+        (),
         "proof: no service has a health check or a gate, and none publishes a port: `lockstep new` "
         "will ask for one",
-        None,
     )
 
 
@@ -120,29 +170,41 @@ def _tcp_port(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def disk_lines(stack: Stack, docker: Docker, definition: Definition | None) -> Iterator[str]:
-    """Room and file system for volumes and store, and what cloning saves, or would save."""
+def room(stack: Stack, docker: Docker, definition: Definition | None) -> Room:
+    """Raises OSError, LockstepError where it cannot be told."""
+    root = docker.info.root
+    clones, tried = _clones(stack, docker, definition)
+    return Room(
+        root,
+        _file_system(root),
+        shutil.disk_usage(_nearest(root)).free,
+        _bytes(stack, docker, definition),
+        clones,
+        tried,
+        stack.store,
+        shutil.disk_usage(_nearest(stack.store)).free,
+    )
+
+
+def room_lines(found: Room) -> Iterator[str]:
+    """The same for a person, with what cloning saves, or would save."""
     from reconciler.planning.impact import size
 
-    root = docker.info.root
-    clones, known = _clones(stack, docker, definition)
-    kind = _file_system(root)
-    total = _bytes(stack, docker, definition)
-    free = shutil.disk_usage(_nearest(root)).free
-    room = f"{size(free)} free for volumes at {root} ({kind}); the data takes {size(total)} now"
-    yield f"disk: {room}"
-    if clones:
+    yield (
+        f"disk: {size(found.free)} free for volumes at {found.root} ({found.file_system}); "
+        f"the data takes {size(found.data)} now"
+    )
+    if found.clones:
         yield "  files can be cloned (reflinks): a release's copy takes no time and no space"
     else:
+        surely = "" if found.tried else "as far as can be told, "
         yield (
-            f"  {'' if known else 'as far as can be told, '}files cannot be cloned: each release "
-            f"copies what is forked, while the old one runs; Docker's folder on XFS or btrfs would "
-            "save time and space for it"
+            f"  {surely}files cannot be cloned: each release copies what is forked, while the old "
+            "one runs; Docker's folder on XFS or btrfs would save time and space for it"
         )
-    if not clones and free < 2 * total:
+    if not found.clones and found.free < 2 * found.data:
         yield "  that is little: `lockstep preview` says whether a copy fits, with the numbers"
-    store = _nearest(stack.store)
-    yield f"  {size(shutil.disk_usage(store).free)} free for snapshots at {stack.store}"
+    yield f"  {size(found.store_free)} free for snapshots at {found.store}"
 
 
 def _clones(stack: Stack, docker: Docker, definition: Definition | None) -> tuple[bool, bool]:

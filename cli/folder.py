@@ -17,7 +17,7 @@ from reconciler.errors import LockstepError
 
 if TYPE_CHECKING:
     from cli.backend import Backend
-    from cli.findings import Proposal
+    from cli.findings import FoundDataset, Proof, Room
     from reconciler.config import Stack
     from reconciler.docker import Docker, ImageInfo, Listed
     from reconciler.project.definition import Definition
@@ -46,19 +46,13 @@ class Folder:
         if definition is not None:
             services = sorted(definition.model.get("services", {}))
             yield f"services: {', '.join(services)}"
-            yield from findings.dataset_lines(self.declaration, definition)
-            yield self.proof[0]
-            for warning in definition.warnings:
-                yield f"warning: {warning}"
-        if self.running and self.model is not None:
-            from reconciler.project import jobs
-
-            for line in jobs.unmarked(self.model, self.docker.containers(project=self.name)):
-                yield f"warning: {line}"
-        with suppress(LockstepError, OSError):
-            if self.docker.is_local:
-                yield from findings.disk_lines(self.declaration, self.docker, definition)
-        if (self.declaration.releases / f"ledger-{self.stack}.jsonl").exists():
+            yield from findings.dataset_lines(self.datasets)
+            yield self.proof.says
+        for warning in self.warnings:
+            yield f"warning: {warning}"
+        if self.room is not None:
+            yield from findings.room_lines(self.room)
+        if self.is_reconciled:
             yield "running: what `lockstep list` calls live"
         elif self.running:
             yield (
@@ -68,6 +62,38 @@ class Folder:
             )
         else:
             yield f"running: nothing of project {self.name}"
+
+    @cached_property
+    def datasets(self) -> list[FoundDataset]:
+        """What a release has of data, as far as that can be told."""
+        from cli import findings
+
+        return findings.datasets(self.declaration, self.definition) if self.definition else []
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What works, but not as one may think."""
+        from reconciler.project import jobs
+
+        found = list(self.definition.warnings) if self.definition is not None else []
+        if self.running and self.model is not None:
+            found += jobs.unmarked(self.model, self.docker.containers(project=self.name))
+        return tuple(found)
+
+    @cached_property
+    def room(self) -> Room | None:
+        """Disk and file system; None where Docker's are not this host's, or nothing can be told."""
+        from cli import findings
+
+        with suppress(LockstepError, OSError):
+            if self.docker.is_local:
+                return findings.room(self.declaration, self.docker, self.definition)
+        return None
+
+    @property
+    def is_reconciled(self) -> bool:
+        """Whether Lockstep made something live here already."""
+        return (self.declaration.releases / f"ledger-{self.stack}.jsonl").exists()
 
     def known_name(self) -> str | None:
         """The project's name in Pulumi.yaml, if there is one."""
@@ -111,12 +137,12 @@ class Folder:
         return found
 
     @cached_property
-    def proof(self) -> tuple[str, Proposal | None]:
-        """What proves a release, in words; the gate to propose where nothing does."""
+    def proof(self) -> Proof:
+        """What proves a release; the gate to propose where nothing does."""
         from cli import findings
 
         if self.definition is None:
-            return "", None
+            return findings.Proof((), "")
         return findings.proof(self.declaration, self.definition, self.images)
 
     @property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ import typer
 
 from cli import failures, moves
 from cli.context import Context
+from reconciler import clock
 from reconciler.errors import BadInput, Busy, Exit
 from reconciler.notifications import look_at_disk
 
@@ -38,6 +41,12 @@ def guard(
         bool,
         typer.Option("--print-container", help="Print a compose file that runs it, and end."),
     ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print JSON lines (schema 1), one for each thing that it finds or does."
+        ),
+    ] = False,
 ) -> None:
     """Bring the live world back: after a crash, a reboot, or when somebody stopped containers.
 
@@ -49,25 +58,28 @@ def guard(
     here = Context.of(context)
     if print_unit and print_container:
         raise BadInput("either --print-unit or --print-container")
+    if as_json and (print_unit or print_container):
+        raise BadInput("what is printed is a file, and no JSON: leave --json out")
     if print_unit:
         typer.echo(guardforms.unit(here.project.root, here.stack_name, here.project.name), nl=False)
     elif print_container:
         text = guardforms.container(here.project.root, here.stack, here.docker.info.root)
         typer.echo(text, nl=False)
     elif once:
-        raise typer.Exit(_Guard(here).look())
+        raise typer.Exit(_Guard(here, as_json=as_json).look_once())
     else:
-        _Guard(here).watch(interval)
+        _Guard(here, as_json=as_json).watch(interval)
 
 
 class _Guard:
-    """One line on standard output for each thing that it does or that keeps it from doing it."""
+    """One line on standard output for each thing that it does or that keeps it from doing it;
+    of JSON where a program reads it."""
 
-    def __init__(self, here: Context) -> None:
+    def __init__(self, here: Context, *, as_json: bool) -> None:
         from reconciler.catalog import Catalog
         from reconciler.switching import guard
 
-        self.common = here.common
+        self.common, self.as_json = here.common, as_json
         self.name = f"{here.project.name}/{here.stack_name}"
         bare = guard.bare_stack(here.project.name, here.stack_name, here.project.root)
         self.catalog = Catalog(bare)
@@ -81,11 +93,18 @@ class _Guard:
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
-        self._say(f"watching, every {interval:g} s")
+        self._say("watching", f"watching, every {interval:g} s")
         while not ended.is_set():
             self.look()
             ended.wait(interval)
-        self._say("ended")
+        self._say("ended", "ended")
+
+    def look_once(self) -> int:
+        """As `look`; a program gets a line even where all is well."""
+        code = self.look()
+        if self.as_json and not self.said:
+            self._say("well", "nothing to do")
+        return code
 
     def look(self) -> int:
         """Look once and put right what has to be; returns an exit code."""
@@ -94,8 +113,10 @@ class _Guard:
             return self._look()
         except Exception as error:
             code = failures.exit_code(error)
-            self._say(str(error) if code is not None else failures.unexpected(error), again=False)
-            return Exit.FAILED if code is None else code
+            text = str(error) if code is not None else failures.unexpected(error)
+            code = Exit.FAILED if code is None else code
+            self._say("failed", text, code=code, again=False)
+            return code
 
     def _look(self) -> int:
         from reconciler import docker
@@ -110,7 +131,10 @@ class _Guard:
         left = pace.left(guard.uptime())
         if left:
             self._say(
+                "waiting",
                 f"{what}; it did not last {pace.attempts} times: not before {left:.0f} s",
+                found=what,
+                code=Exit.FAILED,
                 again=False,
             )
             return Exit.FAILED
@@ -146,16 +170,38 @@ class _Guard:
                 here.stack, here.catalog, here.docker, here.compose, lock, lambda _: None,
                 anchor=moves.last_head(here),
             )  # fmt: skip
-        self._say(f"{what}: {'; '.join(done) or 'nothing was to be done any more'}")
+        text = f"{what}: {'; '.join(done) or 'nothing was to be done any more'}"
+        self._say("repaired", text, found=what, done=done)
         return Exit.OK
 
     def _note(self, before: Pace, pace: Pace) -> None:
         if pace != before:
             self.pace.write(pace)
 
-    def _say(self, text: str, *, again: bool = True) -> None:
+    def _say(
+        self,
+        event: str,
+        text: str,
+        *,
+        found: str | None = None,
+        done: Sequence[str] = (),
+        code: int = Exit.OK,
+        again: bool = True,
+    ) -> None:
         """One line; `again`: also when it was the last one said."""
         line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
         if again or line != self.said:
-            print(f"guard {self.name}: {line}", flush=True)
+            shown = f"guard {self.name}: {line}"
+            if self.as_json:
+                shown = json.dumps({
+                    "schema": 1,
+                    "at": clock.now(),
+                    "stack": self.name,
+                    "event": event,
+                    "found": found,
+                    "done": list(done),
+                    "says": line,
+                    "exit_code": code,
+                }, ensure_ascii=False)  # fmt: skip
+            print(shown, flush=True)
         self.said = line

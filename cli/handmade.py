@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import typer
 
 from cli import ask
 from cli.envfile import LOOKS_SECRET, read_env
@@ -17,9 +16,20 @@ from reconciler.project import handmade
 FILE = "compose.yaml"
 
 
-def write_compose_file(root: Path, name: str, docker: Docker, *, yes: bool) -> list[str]:
-    """Write compose.yaml (and secret values into .env), after asking; returns what the person does
-    next. Raises BadInput without such a container, Refused where a compose file is there."""
+@dataclass(frozen=True)
+class Written:
+    """What was made of a container, and how its compose project takes its place, in lines."""
+
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
+    next: tuple[str, ...]
+
+
+def write_compose_file(
+    root: Path, name: str, docker: Docker, show: Callable[[str], None], *, yes: bool
+) -> Written:
+    """Write compose.yaml (and secret values into .env), after showing it and asking. Raises
+    BadInput without such a container, Refused where a compose file is there."""
     found = docker.as_made(name)
     if found is None:
         raise BadInput(
@@ -36,21 +46,23 @@ def write_compose_file(root: Path, name: str, docker: Docker, *, yes: bool) -> l
     made = handmade.model_of(container, image, LOOKS_SECRET)
     text = _head(called) + _yaml(made.model)
     missing = _missing(root / ".env", made.secrets)
-    typer.echo("to be made:")
-    typer.echo(f"  {FILE}:")
+    show("to be made:")
+    show(f"  {FILE}:")
     for line in text.splitlines():
-        typer.echo(f"    {line}")
+        show(f"    {line}")
     if missing:
-        typer.echo(
-            f"  .env: {', '.join(missing)} (what looks like a secret; readable by you alone)"
-        )
+        show(f"  .env: {', '.join(missing)} (what looks like a secret; readable by you alone)")
     for line in made.left_out:
-        typer.echo(f"  left out: {line}")
+        show(f"  left out: {line}")
     ask.confirm(f"Write {FILE}?", yes=yes)
     (root / FILE).write_text(text)
     if missing:
         _add(root / ".env", missing)
-    return list(_next(called, running=container["State"]["Status"] == "running"))
+    return Written(
+        (FILE, *([".env"] if missing else [])),
+        tuple(made.left_out),
+        tuple(_next(called, running=container["State"]["Status"] == "running")),
+    )
 
 
 def _next(name: str, *, running: bool) -> Iterator[str]:

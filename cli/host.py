@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import ask, options
 from cli.context import Context
-from reconciler.errors import BadInput, LockstepError
+from reconciler.errors import BadInput, CatalogDamaged, LockstepError
 from reconciler.notifications import look_at_disk
 
 if TYPE_CHECKING:
@@ -49,24 +50,33 @@ def recover(context: typer.Context, as_json: options.Json = False) -> None:
     """
     from cli import moves
     from reconciler import switch
+    from reconciler.records import journal
     from reconciler.upkeep import debts
 
     here = Context.of(context)
-    if moves.follow_running(here):
-        _say_what_was_done(["the switch that was under way has ended"], as_json=as_json)
-        return
-    with _locked(here, "recover") as lock:
-        done = switch.recover(here.stack, here.catalog, lock, here.progress)
-        warning = debts.keep_failed(here.stack, here.catalog, here.docker, here.progress)
-        done += [warning] if warning else []
-    _say_what_was_done(done, as_json=as_json)
-
-
-def _say_what_was_done(done: Sequence[str], *, as_json: bool) -> None:
+    unfinished = None
+    with suppress(CatalogDamaged):  # what is to be done about that is said below
+        unfinished = journal.unfinished(here.catalog.journal)
+    followed = moves.follow_running(here)
+    if followed:
+        done = ["the switch that was under way has ended"]
+    else:
+        with _locked(here, "recover") as lock:
+            done = switch.recover(here.stack, here.catalog, lock, here.progress)
+            warning = debts.keep_failed(here.stack, here.catalog, here.docker, here.progress)
+            done += [warning] if warning else []
     if as_json:
         from cli.releases import print_json
 
-        print_json({"schema": 1, "done": list(done)})
+        state = here.catalog.state()
+        print_json({
+            "schema": 1,
+            "unfinished": unfinished,
+            "followed": followed,
+            "done": done,
+            "live": state.standing_release,
+            "world": None if state.dissolved else state.live,
+        })  # fmt: skip
         return
     for line in done or ["nothing was unfinished"]:
         typer.echo(line)

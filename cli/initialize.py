@@ -10,12 +10,12 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from reconciler.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from cli.findings import Proposal
+    from cli.handmade import Written
 
 IGNORED = ("releases/", ".lockstep/", ".pulumi/")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,6 +38,8 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 class Step:
     """One thing that is missing, and how it is made."""
 
+    file: str
+    """Where it stands, below the project."""
     says: str
     make: Callable[[], None]
 
@@ -62,34 +65,72 @@ def init(
         ),
     ] = True,
     yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Make a project of a folder with a compose file; --stack names its stack (prod)."""
     common = context.find_root().obj
     here = Context(common)
     root = common.cwd.resolve()
-    first = _write_compose_file(root, from_container, yes=yes) if from_container else []
+    show = partial(typer.echo, err=as_json)
+    first = _write_compose_file(root, from_container, show, yes=yes) if from_container else None
     setting_up = Setup(root, common.stack or "prod", fenced=fenced)
     setting_up.insist_on_passphrase()
     setting_up.choose_name(name, yes=yes)
     for line in setting_up.findings():
         here.say(line)
     steps = list(setting_up.missing())
-    if not steps:
-        typer.echo("everything is there already; nothing was changed")
-        return
-    typer.echo("to be made:")
+    if steps:
+        show("to be made:")
     for step in steps:
-        typer.echo(f"  {step.says}")
-    ask.confirm("Make it so?", yes=yes)
+        show(f"  {step.says}")
+    if steps:
+        ask.confirm("Make it so?", yes=yes)
     for step in steps:
         step.make()
-    typer.echo(f"stack {setting_up.stack} of project {setting_up.name} is ready")
-    for line in (*first, *setting_up.next_commands()):
+    coming = [*(first.next if first else ()), *setting_up.next_commands()] if steps else []
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(document(setting_up, steps, first, coming))
+    elif steps:
+        show(f"stack {setting_up.stack} of project {setting_up.name} is ready")
+    else:
+        show("everything is there already; nothing was changed")
+    for line in coming:
         here.say(line)
 
 
-def _write_compose_file(root: Path, container: str, *, yes: bool) -> list[str]:
-    """Returns what to do next. Raises Refused where there is a compose file already."""
+def document(
+    made: Setup, steps: Sequence[Step], first: Written | None, coming: Sequence[str]
+) -> dict[str, Any]:
+    """`init`: what was found and why it is proposed so, and what was made."""
+    room, reconciled = made.room, made.is_reconciled
+    written = [{"file": f, "says": "of the container"} for f in (first.files if first else ())]
+    return {
+        "schema": 1,
+        "project": made.name,
+        "stack": made.stack,
+        "folder": str(made.root),
+        "compose_file": str(made.compose_file) if made.compose_file else None,
+        "services": sorted((made.model or {}).get("services", {})),
+        "datasets": [asdict(dataset) for dataset in made.datasets],
+        "proof": {"by": made.proof.by, "says": made.proof.says.splitlines()},
+        "room": {**asdict(room), "root": str(room.root), "store": str(room.store)}
+        if room
+        else None,
+        "running": sorted(container.name for container in made.running),
+        "adopts": f"{made.stack}-000" if made.running and not reconciled else None,
+        "warnings": made.warnings,
+        "made": [*written, *({"file": step.file, "says": step.says} for step in steps)],
+        "left_out": first.left_out if first else (),
+        "next": [line.strip() for line in coming if line.startswith(" ")],
+    }
+
+
+def _write_compose_file(
+    root: Path, container: str, show: Callable[[str], None], *, yes: bool
+) -> Written:
+    """Raises Refused where there is a compose file already."""
     from cli import handmade
     from reconciler import docker
 
@@ -99,7 +140,7 @@ def _write_compose_file(root: Path, container: str, *, yes: bool) -> list[str]:
             f"{root / there[0]} is there already: it is not written over",
             next_step="lockstep init   goes on with it; or use an empty folder",
         )
-    return handmade.write_compose_file(root, container, docker.connect(), yes=yes)
+    return handmade.write_compose_file(root, container, docker.connect(), show, yes=yes)
 
 
 class Setup(Folder):
@@ -153,37 +194,44 @@ class Setup(Folder):
             (f"Pulumi.{self.stack}.yaml", "Pulumi.stack.yaml"),
         ):
             if not (self.root / file).exists():
-                yield Step(file, self._writing(file, template))
+                yield Step(file, file, self._writing(file, template))
         schema = self.root / stackschema.FILE
         if not schema.is_file() or schema.read_text() != stackschema.text(self.name):
             yield Step(
+                stackschema.FILE,
                 f"{stackschema.FILE}: by which editors complete the keys of Pulumi.*.yaml",
                 lambda: _write(schema, stackschema.text(self.name)),
             )
         lacking = [line for line in IGNORED if line.strip("/") not in self._ignored_now()]
         if lacking:
-            yield Step(f".gitignore: {', '.join(lacking)}", lambda: self._ignore_also(lacking))
+            says = f".gitignore: {', '.join(lacking)}"
+            yield Step(".gitignore", says, lambda: self._ignore_also(lacking))
         if not self._passphrase_given():
             yield Step(
+                str(PASSPHRASE),
                 f"{PASSPHRASE}: a random passphrase for the stack's secrets (keep a copy of it)",
                 self._write_passphrase,
             )
         if not self._stack_exists():
-            yield Step(f"the state of stack {self.stack}, in .pulumi/", self._make_stack)
+            says = f"the state of stack {self.stack}, in .pulumi/"
+            yield Step(".pulumi", says, self._make_stack)
         for name, value in self.new_secrets().items():
             yield Step(
+                f"Pulumi.{self.stack}.yaml",
                 f"secrets.{name}, encrypted, from .env (its name looks like a secret)",
                 self._setting_secret(name, value),
             )
-        proposal = self.proof[1]
+        proposal = self.proof.proposal
         if proposal is not None:
             yield Step(
+                f"Pulumi.{self.stack}.yaml",
                 f"gates.{proposal.service}.tcp {proposal.port}: a release is proved when that port "
                 "accepts a connection (a health check in the compose file says more)",
                 self._setting_gate(proposal),
             )
         if self._override is not None:
             yield Step(
+                self._override.name,
                 f"{self._override.name}: the fence: `docker compose up` here is refused from now "
                 "on, and says what to type instead (--no-fence: without)",
                 partial(fence.build, self._override),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import options
 from reconciler.errors import BadInput
 
 Schema = dict[str, Any]
@@ -22,6 +23,7 @@ MODELS = {
 """File of ours -> its model."""
 
 DOCUMENTS = {
+    "init": "host:Initialized",
     "new": "releases:New",
     "up": "moves:Moved",
     "preview": "moves:Preview",
@@ -57,16 +59,21 @@ DOCUMENTS = {
     "stop": "moves:Stopped",
     "remove": "moves:RemovedStack",
     "recover": "moves:Recovered",
+    "guard": "host:GuardLine",
     "notify test": "host:Notifications",
     "notify log": "host:Notifications",
     "doctor": "host:Doctor",
     "config": "host:Config",
     "config get": "host:ConfigValue",
+    "config set": "host:ConfigChange",
+    "config rm": "host:ConfigChange",
     "stack history": "host:StackHistory",
     "stack output": "host:StackOutput",
     "stack ls": "host:Stacks",
     "cancel": "host:Cancelled",
     "version": "host:Version",
+    "schema": "host:SchemaNames",
+    "completion": "host:Completion",
 }
 """Command -> the model of what it prints, below cli.shapes."""
 
@@ -104,17 +111,21 @@ def schema(
         list[str] | None,
         typer.Argument(help="A command, or settings, plan, record, export-head; a list if none."),
     ] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Print the JSON schema of what a command's --json prints, of the config, a plan, a record.
 
-    `settings` is that of the project's Pulumi.<stack>.yaml, as `init` writes it for editors.
+    `settings` is that of the project's Pulumi.<stack>.yaml, as `init` writes it for editors. A
+    schema is JSON in any case; `--json` is for the list.
     """
     from cli.releases import print_json
 
-    if not name:
+    if name:
+        print_json(of(" ".join(name), _project(context)))
+    elif as_json:
+        print_json({"schema": 1, "names": names()})
+    else:
         typer.echo("\n".join(names()))
-        return
-    print_json(of(" ".join(name), _project(context)))
 
 
 def _project(context: typer.Context) -> str:

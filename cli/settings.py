@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from cli import options
 from cli.context import Context, check_release, nearest, read_stack, replace_file
-from reconciler.errors import BadInput
+from engine.errors import EngineError
+from reconciler.errors import BadInput, LockstepError
 
 app = typer.Typer(
     help="Read and change the stack's config (Pulumi.<stack>.yaml).",
@@ -77,6 +81,7 @@ def set_value(
         typer.Option("--secret", help="Encrypt it (as everything under secrets. is)."),
     ] = False,
     path: AsPath = False,
+    as_json: options.Json = False,
 ) -> None:
     """Set one value. What cannot be used is refused, and nothing is changed."""
     here = Context.of(context)
@@ -93,20 +98,66 @@ def set_value(
         if own == "release":
             _check_known(here, new)
     before = here.settings_file.read_bytes()
+    old = _Value.of(here, key, path) if as_json else None
     here.backend.config_set(key, new, secret=sealed, path=is_path(key, path))
     try:
         stack = read_stack(here.project, here.stack_name, here.backend.config())
     except BadInput:
         replace_file(here.settings_file, before)
         raise
-    for lacks in stack.settings.lacking:
-        here.say(f"until more is said, `up` refuses {lacks}")
+    warnings = [f"until more is said, `up` refuses {lacks}" for lacks in stack.settings.lacking]
+    for warning in warnings:
+        here.say(warning)
+    if old is not None:
+        _print_change(old, _Value.of(here, key, path), warnings)
 
 
 @app.command("rm")
-def remove(context: typer.Context, key: Key, path: AsPath = False) -> None:
+def remove(
+    context: typer.Context, key: Key, path: AsPath = False, as_json: options.Json = False
+) -> None:
     """Remove one value; the default holds again."""
-    Context.of(context).backend.config_rm(key, path=is_path(key, path))
+    here = Context.of(context)
+    old = _Value.of(here, key, path) if as_json else None
+    here.backend.config_rm(key, path=is_path(key, path))
+    if old is not None:
+        _print_change(old, _Value.of(here, key, path), [])
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a key has, for a reader; None: it is not set."""
+
+    key: str
+    secret: bool
+    shown: Any
+
+    @classmethod
+    def of(cls, here: Context, key: str, path: bool) -> _Value:
+        full = key if ":" in key else f"{here.project.name}:{key}"
+        top = re.split(r"[.\[]", full)[0] if is_path(key, path) else full
+        own = own_key(here.project.name, key)
+        secret = top in here.backend.secret_keys() or (own is not None and is_secret(own))
+        if top not in here.backend.config():
+            return cls(key, secret, None)
+        try:
+            value = here.backend.config_get(key, path=is_path(key, path))
+        except (EngineError, LockstepError):
+            return cls(key, secret, None)
+        return cls(key, secret, _hide(value) if secret else value)
+
+
+def _print_change(old: _Value, new: _Value, warnings: Sequence[str]) -> None:
+    from cli.releases import print_json
+
+    print_json({
+        "schema": 1,
+        "key": old.key,
+        "secret": old.secret or new.secret,
+        "old": old.shown,
+        "new": new.shown,
+        "warnings": warnings,
+    })  # fmt: skip
 
 
 def is_secret(key: str) -> bool:

@@ -13,6 +13,67 @@ from reconciler.records.ledger import Committed, Reverted
 from reconciler.records.release import Git
 
 
+class InitDataset(Shape):
+    name: str
+    mounts: list[str] = Field(description="service:path")
+    driver: str
+    driver_because: str
+    strategy: Literal["fork", "in-place", "shared"]
+    strategy_says: str
+
+
+class InitProof(Shape):
+    by: list[str] = Field(description="services with a health check or a gate")
+    says: list[str]
+
+
+class InitRoom(Shape):
+    root: str = Field(description="Docker's folder")
+    file_system: str
+    free: Bytes
+    data: Bytes = Field(description="what the data takes now")
+    clones: bool = Field(description="whether files can be cloned (reflinks)")
+    tried: bool = Field(description="false: only told from the file system's name")
+    store: str
+    store_free: Bytes
+
+
+class InitMade(Shape):
+    file: str = Field(description="below the folder")
+    says: str = Field(description="what was made there, and why")
+
+
+class Initialized(Document):
+    """`init`: what it found, what it proposes with reasons, and what it wrote."""
+
+    project: str
+    stack: str
+    folder: str
+    compose_file: str | None
+    services: list[str]
+    datasets: list[InitDataset]
+    proof: InitProof = Field(description="what will prove a release")
+    room: InitRoom | None
+    running: list[str] = Field(description="containers of the plain compose project")
+    adopts: str | None = Field(description="the release as which the first `up` adopts them")
+    warnings: list[str]
+    made: list[InitMade] = Field(description="none: everything was there already")
+    left_out: list[str] = Field(description="of the container of --from-container")
+    next: list[str] = Field(description="what to type next")
+
+
+class GuardLine(Document):
+    """`guard`: a line for each thing that it finds or does; with --once exactly one."""
+
+    at: At
+    stack: str
+    event: Literal["watching", "well", "repaired", "waiting", "failed", "ended"]
+    found: str | None = Field(description="what was wrong")
+    done: list[str] = Field(description="what was done about it, one sentence each")
+    says: str = Field(description="the line that a person gets")
+    exit_code: Number = Field(description="with --once the command's own (docs/exit-codes.md)")
+
+
 class Check(Shape):
     check: str
     level: Literal["ok", "warning", "failed"]
@@ -181,6 +242,30 @@ class ConfigValue(Document):
     """`config get`."""
 
     value: Any
+
+
+class ConfigChange(Document):
+    """`config set` and `config rm`."""
+
+    key: str
+    secret: bool
+    old: Any = Field(description="null: it was not set; a secret is masked")
+    new: Any = Field(description="null: it was removed; a secret is masked")
+    warnings: list[str] = Field(description="what `up` refuses until more is said")
+
+
+class SchemaNames(Document):
+    """`schema` without a name."""
+
+    names: list[str]
+
+
+class Completion(Document):
+    """`completion`."""
+
+    shell: Literal["bash", "zsh", "fish"]
+    file: str = Field(description="where the shell reads it from, for everybody on the host")
+    script: str
 
 
 class Update(Shape):

@@ -97,9 +97,15 @@ class RemovedStack(Document):
 
 
 class Recovered(Document):
-    """`recover`: what was found and done, one sentence each; none: nothing was unfinished."""
+    """`recover`."""
 
-    done: list[str]
+    unfinished: str | None = Field(
+        None, description="the world that a switch found unfinished was to"
+    )
+    followed: bool = Field(False, description="it still ran, and was followed to its end")
+    done: list[str] = Field(description="one sentence each; none: nothing was unfinished")
+    live: str | None = Field(None, description="the release that is live now")
+    world: str | None = None
 
 
 class Image(Shape):

@@ -17,6 +17,7 @@ from cli.envfile import LOOKS_SECRET, read_env, secrets_in
 from cli.folder import compose_name
 from cli.initialize import virtual_environment
 from reconciler.config import Settings
+from tests.documents import insist
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = """
@@ -182,6 +183,28 @@ def test_pulumi_means_the_new_stack_without_being_told(folder: Path) -> None:
     assert json.loads(chosen.read_text()) == {"stack": "prod"}
 
 
+def test_init_tells_a_program_what_it_found_and_made_and_why(folder: Path) -> None:
+    ran = lockstep(folder, "init", "--yes", "--json")
+    document = json.loads(ran.stdout)
+    insist(["init"], document)
+    assert (document["project"], document["stack"]) == ("r3init", "prod")
+    assert (document["services"], document["running"], document["adopts"]) == (["web"], [], None)
+    files, up = document["datasets"]
+    assert (files["name"], files["mounts"], files["strategy"]) == ("files", ["web:/files"], "fork")
+    assert files["driver_because"].startswith("any files")
+    assert (up["name"], up["strategy"]) == ("up", "in-place")
+    assert document["proof"]["by"] == []
+    for made in document["made"]:
+        assert (folder / made["file"]).exists(), made
+    assert "secrets.DB_PASSWORD, encrypted" in str(document["made"])
+    assert any("lockstep new" in line for line in document["next"])
+    assert "to be made:" in ran.stderr
+    assert "hunter2" not in ran.stdout + ran.stderr
+    again = json.loads(lockstep(folder, "init", "--json").stdout)
+    insist(["init"], again)
+    assert (again["made"], again["next"], again["datasets"]) == ([], [], document["datasets"])
+
+
 def test_init_again_changes_nothing(made: Path) -> None:
     before = tree(made)
     ran = lockstep(made, "init")
@@ -322,6 +345,25 @@ def test_everything_under_secrets_is_encrypted_also_from_standard_input(made: Pa
     assert "plain-" not in text
     assert lockstep(made, "config", "get", "secrets.A").stdout == "plain-a\n"
     assert lockstep(made, "config", "get", "secrets.B").stdout == "plain-b\n"
+
+
+def test_a_program_is_told_what_a_setting_was_and_is_and_never_a_secret(made: Path) -> None:
+    def changed(*words: str, stdin: str | None = None) -> tuple[object, object, bool]:
+        document = json.loads(lockstep(made, "config", *words, "--json", stdin=stdin).stdout)
+        insist(["config", words[0]], document)
+        assert document["key"] == words[1]
+        return document["old"], document["new"], document["secret"]
+
+    assert changed("set", "window", "5") == ("3", "5", False)
+    assert changed("rm", "window") == ("5", None, False)
+    assert changed("rm", "window") == (None, None, False)
+    assert changed("set", "window.last", "4") == (None, 4, False)
+    assert changed("set", "secrets.A", stdin="plain-a") == (None, "[secret]", True)
+    assert changed("set", "secrets.A", stdin="plain-b") == ("[secret]", "[secret]", True)
+    assert changed("rm", "secrets.A") == ("[secret]", None, True)
+    assert changed("rm", "secrets") == ({"DB_PASSWORD": "[secret]"}, None, True)
+    refused = lockstep(made, "config", "set", "windo", "3", "--json")
+    assert (refused.returncode, refused.stdout) == (2, "")
 
 
 # before anything was released --------------------------------------------------------------------

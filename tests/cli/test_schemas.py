@@ -38,6 +38,10 @@ def test_the_schemas_are_listed_and_the_nearest_is_named(
 ) -> None:
     assert main.main(["schema"]) == 0
     assert capsys.readouterr().out.splitlines() == schemas.names()
+    assert main.main(["schema", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    insist(["schema"], document)
+    assert document["names"] == schemas.names()
     assert main.main(["schema", "prevew"]) == 2
     assert "the nearest are preview" in capsys.readouterr().err
 
@@ -45,7 +49,7 @@ def test_the_schemas_are_listed_and_the_nearest_is_named(
 @pytest.mark.parametrize("name", schemas.DOCUMENTS)
 def test_a_schema_says_what_is_in_every_part(name: str) -> None:
     """No object of which nothing is said but that it is one; users' own values are theirs."""
-    theirs = {"config", "value", "outputs", "model"}
+    theirs = {"config", "value", "outputs", "model", "old", "new"}
 
     def vague(said: Any, place: str) -> Iterator[str]:
         if place.rpartition(".")[2] in theirs:

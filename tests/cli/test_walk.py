@@ -3,6 +3,7 @@ without a traceback, and the pages that are made from them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 from cli import main
 from cli.examples import EXAMPLES
 from tests import reference
+from tests.documents import insist
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMANDS = {" ".join(words): command for words, command in reference.every_command() if words}
@@ -58,26 +60,49 @@ def test_no_example_is_of_a_command_that_is_gone() -> None:
     assert EXAMPLES.keys() - COMMANDS.keys() == set()
 
 
+def test_every_command_prints_json_but_the_one_that_is_docker_composes() -> None:
+    """`docker compose` has formats of its own."""
+    silent = {
+        name
+        for name, command in COMMANDS.items()
+        if "--json" not in reference.options(command) and not hasattr(command, "commands")
+    }
+    assert silent == {PASSED_ON}
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["", "json"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_option_is_bad_input(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main([*name.split(), "--no-such-option"]) == 2
+def test_a_wrong_option_is_bad_input(
+    name: str, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([*name.split(), "--no-such-option", *more]) == 2
     said = capsys.readouterr()
     assert "--no-such-option" in said.err
     assert "Traceback" not in said.err
     assert said.out == ""
 
 
+@pytest.mark.parametrize("as_json", [False, True], ids=["", "json"])
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ANYWHERE])
 def test_what_is_typed_in_a_wrong_folder_ends_with_a_code_and_a_sentence(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    as_json: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither a project nor Docker is there, and nobody to answer a question."""
+    """Neither a project nor Docker is there, and nobody to answer a question. What a program reads
+    is a document, or nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115
-    code = main.main(words_of(EXAMPLES[name][0]))
+    typed = words_of(EXAMPLES[name][0])
+    code = main.main([*typed, "--json"] if as_json and "--json" not in typed else typed)
     said = capsys.readouterr()
     assert code in (1, 2, 8), said
+    assert said.err or said.out
+    if as_json and said.out:
+        insist(typed, json.loads(said.out))
     assert "unexpected" not in said.err
     assert "Traceback" not in said.err + said.out
     assert not list(tmp_path.iterdir())
@@ -108,6 +133,10 @@ def test_a_shell_is_told_how_to_complete(shell: str, capsys: pytest.CaptureFixtu
     assert main.main(["completion", shell]) == 0
     assert "_LOCKSTEP_COMPLETE" in capsys.readouterr().out
     assert main.main(["completion", "dos"]) == 2
+    assert main.main(["completion", shell, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    insist(["completion"], document)
+    assert (document["shell"], "_LOCKSTEP_COMPLETE" in document["script"]) == (shell, True)
 
 
 def test_names_of_commands_and_releases_are_completed(tmp_path: Path) -> None:

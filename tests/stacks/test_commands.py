@@ -63,6 +63,8 @@ def test_what_commands_print_for_programs_fits_its_schema(stack: Project) -> Non
         "stack ls", "version", "report", "repair",
     ):  # fmt: skip
         assert stack.run(*words.split(), "--json").json()["schema"] == 1
+    idle = stack.run("recover", "--json").json()
+    assert (idle["unfinished"], idle["done"], idle["live"]) == (None, [], "prod-003")
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def test_the_guard_brings_back_what_nobody_asked_to_stop(live: Project) -> None:
     live.run("config", "set", "--secret", "notify[0].url", url)
     live.run("config", "set", "diskLow", "900TiB")
     assert live.run("guard", "--once").out == ""
+    assert live.run("guard", "--once", "--json").json()["event"] == "well"
     told = live.run("notify", "log", "--json").json()["entries"]
     assert [entry["event"] for entry in told] == ["disk-low"]
     live.run("config", "rm", "notify")
@@ -64,11 +65,15 @@ def test_the_guard_brings_back_what_nobody_asked_to_stop(live: Project) -> None:
 
     as_after_many_attempts(live)
     docker("rm", "--force", *live.containers())
-    waits = live.run("guard", "--once", code=1).out
-    assert "did not last" in waits
+    waits = live.run("guard", "--once", "--json", code=1).json()
+    assert (waits["event"], waits["exit_code"], waits["done"]) == ("waiting", 1, [])
+    assert "did not last" in waits["says"]
     assert live.containers() == {}
     forget_pace(live)
-    live.run("guard", "--once")
+    told = live.run("guard", "--once", "--json").json()
+    assert (told["event"], told["stack"]) == ("repaired", f"{live.name}/prod")
+    assert "stood still or were missing" in told["found"]
+    assert "run again" in told["done"][0]
     assert live.notes() == ["a"]
 
     live.run("stop", "--yes")
