@@ -268,6 +268,13 @@ def _health(here: Context) -> Iterator[Finding]:
     for container in here.docker.containers(project=live.name, running=True):
         details = here.docker.inspect(container.id)
         service = container.service
+        if details.unhealthy:
+            yield Finding(
+                "health",
+                FAILED,
+                f"Docker calls {container.name} unhealthy: its health check fails",
+                f"lockstep compose logs {service}   shows what it says",
+            )
         known = service in compose.services(record.model)
         gates = compose.gates(record.model, here.stack.settings, service) if known else ()
         if known and details.health is None and not gates:

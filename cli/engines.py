@@ -92,7 +92,7 @@ def parse(text: str) -> Version | None:
 def verdict(path: Path | None, version: Version | None) -> Choice:
     """What to use, given what was found on PATH."""
     if path is None:
-        return Choice(None, "Pulumi: the embedded engine (no pulumi CLI on PATH)")
+        return Choice(None, "Pulumi: the embedded engine (no official pulumi CLI on PATH)")
     if version is None:
         return Choice(None, f"Pulumi: the embedded engine ({path} does not tell its version)")
     if version < FIRST_WITH_HOOKS:

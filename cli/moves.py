@@ -405,8 +405,11 @@ def _tell_what_happened(here: Context) -> None:
     from reconciler.switching import story
 
     told = story.last(here.catalog.state())
-    for line in told.lines() if told is not None else ():
-        here.say(line)
+    if told is not None:
+        from cli import tables
+        from reconciler.masking import masked
+
+        here.say(tables.folded(map(masked, told.lines())))
 
 
 def _why_refused(here: Context) -> int | None:

@@ -146,9 +146,9 @@ def _show(done: Rehearsal) -> None:
         for line, style in _hook(hook):
             out.print(Text(line, style=style))
     for name, wrong in done.log_errors.items():
-        out.print(Text(f"log        {name}: {wrong.count} lines speak of errors", style="yellow"))
+        out.print(Text(f"log        {name}: {_lines(wrong.count)} of errors", style="yellow"))
         for line in wrong.last:
-            out.print(Text(f"           {line}", style="dim"))
+            out.print(Text(tables.folded([f"           {line}"]), style="dim"))
     for refusal in done.refusals:
         out.print(Text(f"up would be refused: {refusal}", style="yellow"))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in done.steps.items())
@@ -160,6 +160,8 @@ def _show(done: Rehearsal) -> None:
 
 def _hook(hook: RehearsedHook) -> Iterator[tuple[str, str]]:
     """What became of it and the last that it said: lines with their styles."""
+    from cli import tables
+
     what = f"{hook.name} ({hook.at}{f' of {hook.of}' if hook.of else ''})"
     if not hook.ran:
         yield f"not run    hook {what}: {hook.why}", ""
@@ -169,7 +171,7 @@ def _hook(hook: RehearsedHook) -> Iterator[tuple[str, str]]:
     result = f"hook       {what} {hook.result}{why} ({hook.seconds:.1f} s)"
     yield result, "" if passed else "yellow"
     for line in hook.output.splitlines():
-        yield f"           {line}", "dim"
+        yield tables.folded([f"           {line}"]), "dim"
 
 
 def _differences(copied: Copied) -> Iterator[str]:
@@ -178,8 +180,12 @@ def _differences(copied: Copied) -> Iterator[str]:
         yield f"{name}: {_number(live)} -> {_number(rehearsed)}"
     if len(found) > _SHOWN:
         yield f"and {len(found) - _SHOWN} more"
-    if not found and copied.before and copied.after:
-        yield "the same counts"
+    if not found:
+        yield "the same counts" if copied.before and copied.after else "not counted"
+
+
+def _lines(count: int) -> str:
+    return "1 line speaks" if count == 1 else f"{count} lines speak"
 
 
 def _number(count: int | None) -> str:

@@ -222,8 +222,8 @@ def log(
         from reconciler.switching import story
 
         told = story.last(here.catalog.state())
-        for line in told.lines() if told is not None else ():
-            out.print(line, markup=False)
+        if told is not None:
+            out.print(tables.folded(told.lines()), markup=False)
     for note in document["restored_by_others"]:
         out.print(f"shared data: {note}", style="yellow", markup=False)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from cli.documents import Document
 
 WIDTH = 100
+_FAILURE = 120
+"""Characters of a quarantine's reason in a list; `info` has all of it."""
+_LABEL = re.compile(r"\s*(?:\S+(?: \S+)*\s{2,})?")
 STATUS = {
     "live": "bold green",
     "previous": "cyan",
@@ -50,6 +55,27 @@ def table(*columns: str, right: Sequence[str] = (), wide: Sequence[str] = ()) ->
     return made
 
 
+def folded(lines: Iterable[str]) -> str:
+    """Lines of at most WIDTH columns: what does not fit goes on below its own text, not below the
+    label before it."""
+    return "\n".join(
+        textwrap.fill(
+            line,
+            WIDTH,
+            subsequent_indent=" " * min(_end_of_label(line), WIDTH // 3),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for text in lines
+        for line in text.splitlines() or [""]
+    )
+
+
+def _end_of_label(line: str) -> int:
+    found = _LABEL.match(line)
+    return found.end() if found else 0
+
+
 def coloured(word: str) -> Text:
     """A status in its colour."""
     return Text(word, style=STATUS.get(word, ""))
@@ -64,7 +90,8 @@ def releases(document: Document, data: Mapping[str, str | None], now: datetime) 
     for entry in reversed(document["releases"]):
         description = entry["description"]
         if entry["quarantined"]:
-            description += f"\nquarantined: {entry['quarantined']}"
+            reason = textwrap.shorten(entry["quarantined"], _FAILURE, placeholder=" …")
+            description += f"\nquarantined: {reason}"
         if "unusable" in entry:
             description = f"unusable: {entry['unusable']}"
         made.add_row(
@@ -131,7 +158,7 @@ def _reason(entry: Mapping[str, Any]) -> Text:
     told += f": {_why(entry)}" if _why(entry) else ""
     if entry["incident"]:
         told += f"\n  lockstep incident show {entry['incident']}"
-    return Text(told)
+    return Text(folded([told]))
 
 
 def _why(entry: Mapping[str, Any]) -> str:
@@ -164,7 +191,7 @@ def info(document: Document, now: datetime) -> list[Table | Text]:
     if document["story"]:
         from reconciler.switching.story import Story
 
-        parts.append(Text("\n".join(Story(**document["story"]).lines())))
+        parts.append(Text(folded(Story(**document["story"]).lines())))
     return parts
 
 

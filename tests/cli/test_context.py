@@ -187,7 +187,7 @@ def test_a_too_old_one_is_named_with_the_way_to_update(tmp_path: Path) -> None:
 def test_without_one_the_embedded_engine_runs(tmp_path: Path) -> None:
     choice = engines.choose({"PATH": str(tmp_path)}, tmp_path)
     assert choice.official is None
-    assert "no pulumi CLI on PATH" in choice.says
+    assert "no official pulumi CLI on PATH" in choice.says
 
 
 def test_one_in_our_own_environment_does_not_count(tmp_path: Path) -> None:

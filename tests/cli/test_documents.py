@@ -234,6 +234,26 @@ def test_the_tables_show_what_the_documents_have(host: Host) -> None:
     assert info["departures"][0]["snapshots"]["db"] in shown
 
 
+def test_a_long_reason_is_cut_in_the_list(host: Host) -> None:
+    document = documents.releases(host.state, host.records, {})
+    (failed,) = [r for r in document["releases"] if r["release"] == "prod-006"]
+    failed["quarantined"] = "the health check of web failed " * 20
+    shown = " ".join(drawn(tables.releases(document, {}, NOW)).split())
+    assert "quarantined: the health check" in shown
+    assert shown.count("the health check") < 5
+    assert "…" in shown
+
+
+def test_what_is_too_long_for_a_line_goes_on_below_its_own_text() -> None:
+    words = "word " * 30
+    first, second, *_ = tables.folded([f"  what failed    {words}"]).splitlines()
+    assert len(first) <= tables.WIDTH
+    assert second.startswith(" " * 17 + "word")
+    assert tables.folded(["  next           mend it, then   up", "", "a\n  b"]).splitlines() == [
+        "  next           mend it, then   up", "", "a", "  b",
+    ]  # fmt: skip
+
+
 def test_a_description_with_brackets_is_shown_as_it_is(host: Host) -> None:
     record = host.records["prod-005"].model_copy(update={"description": "[bold]fix[/bold] [1]"})
     document = documents.releases(host.state, {"prod-005": record}, {})

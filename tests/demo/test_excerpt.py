@@ -3,7 +3,7 @@ from __future__ import annotations
 from demo.excerpt import MARKED, excerpt, of_engine, of_new, whole
 
 UP = """\
-Pulumi: the embedded engine (no pulumi CLI on PATH)
+Pulumi: the embedded engine (no official pulumi CLI on PATH)
 Previewing update (prod):
 
  +  docker:index:RemoteImage prod-002-web create
@@ -42,7 +42,7 @@ nothing was switched
 
 def test_of_an_update_the_impact_the_work_and_the_errors_are_shown() -> None:
     assert [line for line in excerpt(UP, of_engine()) if "…" not in line] == [
-        "Pulumi: the embedded engine (no pulumi CLI on PATH)",
+        "Pulumi: the embedded engine (no official pulumi CLI on PATH)",
         "    prod-001 -> prod-002: a new release; the data goes along on a fork",
         "Updating (prod):",
         "    forking db-data from shop-prod_db-data_g2",

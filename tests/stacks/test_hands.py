@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.stacks.harness import Project, docker, notes_project, pulumi, python_image
+from tests.stacks.waiting import until
 
 SIDE = """  side:
     image: {image}
     command: ["sleep", "1000"]
     init: true
     stop_grace_period: 1s
+    healthcheck: {{test: [CMD-SHELL, "! test -e /tmp/ill"], interval: 1s, retries: 1}}
     volumes: ["notes:/notes"]
 volumes:
   notes:"""
@@ -71,6 +73,23 @@ def back_and_forth(project: Project) -> None:
     assert (project.live(), project.get("/version"), project.notes()) == ("prod-001", "1", ["one"])
     project.run("undo", "--yes")
     assert (project.live(), project.notes()) == ("prod-002", ["one", "two"])
+
+
+def test_doctor_names_a_container_that_is_unhealthy(pair: Project) -> None:
+    side = container(pair, "prod-002", "side")
+    docker("exec", side, "touch", "/tmp/ill")
+    try:
+        until(lambda: health(side) == "unhealthy")
+        said = " ".join(pair.run("doctor", code=1).out.split())
+        assert f"Docker calls {side} unhealthy" in said
+        assert "lockstep compose logs side" in said
+    finally:
+        docker("exec", side, "rm", "/tmp/ill")
+    until(lambda: health(side) == "healthy")
+
+
+def health(name: str) -> str:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", name).strip()
 
 
 def test_attack_data_files_in_a_sealed_volume_are_edited(pair: Project) -> None:
