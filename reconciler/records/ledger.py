@@ -519,6 +519,8 @@ class Ledger:
             body: dict[str, Any] = json.loads(line)
             said, chain = body.pop("seq"), body.pop("chain")
             event = _EVENT.validate_python(body)
+        except UnicodeDecodeError:
+            raise self._damaged(seq, "is not text") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(seq, f"cannot be read ({str(error).splitlines()[0]})") from None
         if said != seq or chain != _link(previous, body):
