@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from cli.report import words
 from cli.report.drawing import Drawing, at, byte_ticks, thinned, ticks
@@ -17,6 +17,8 @@ POINTS = 120
 SERIES = 8
 """Lines in one drawing: more cannot be told apart."""
 
+_NARROWEST = 240.0
+"""Of the bars: a few of them are seen on a phone without being looked for."""
 _PILL, _GAP, _HIGH, _ROW = 116.0, 26.0, 40.0, 15.0
 FAILURES = 3
 """Named above a release; of more their number."""
@@ -134,7 +136,7 @@ def downtime(entries: Sequence[Entry]) -> Drawing | None:
     if not measured:
         return None
     step, left, top, high = 30.0, 8.0, 18.0, 170.0
-    wide = max(560.0, left + step * len(measured))
+    wide = max(_NARROWEST, left + step * len(measured))
     most = max(max(e.down or 0.0, e.expected or 0.0) for e in measured)
     marks = ticks(most)
     scale = high / marks[-1]
@@ -142,7 +144,7 @@ def downtime(entries: Sequence[Entry]) -> Drawing | None:
         "downtime",
         "Seconds without an answer, switch by switch",
         f"{len(measured)} switches, oldest first; the longest took "
-        f"{words.seconds(max(e.down or 0.0 for e in measured))}. The table of switches below "
+        f"{words.seconds(max(e.down or 0.0 for e in measured))}. The table of switches above "
         "has every figure.",
         width=wide + 52,
         height=top + high + 40,
@@ -231,10 +233,17 @@ def _lines(
         path = "L".join(f"{at(x)} {at(y)}" for x, y in shown)
         made.path(f"M{path}", f"series s{number}", f"{label}: {words.size(round(last[label]))}")
         made.circle(*shown[-1], 3.5, f"dot s{number}")
-    for x, time, anchor in ((left, begin, "start"), (left + wide, begin + span, "end")):
-        day = words.when(datetime.fromtimestamp(time).astimezone()).partition(",")[0]
-        made.text(x, base + 18, day, "small", "start" if anchor == "start" else "end")
+    first, end = _ends(begin, begin + span)
+    made.text(left, base + 18, first, "small", "start")
+    made.text(left + wide, base + 18, end, "small", "end")
     return made
+
+
+def _ends(begin: float, end: float) -> tuple[str, str]:
+    """Their days, or their times where both are of one day; in UTC."""
+    first, last = (words.when(datetime.fromtimestamp(time, UTC)) for time in (begin, end))
+    days = first.partition(",")[0], last.partition(",")[0]
+    return days if days[0] != days[1] else (first, last)
 
 
 def legend(drawing: Drawing | None) -> list[tuple[int, str]]:

@@ -234,6 +234,20 @@ def test_bars_are_as_tall_as_the_downtime() -> None:
     assert all(s.y >= 0 and s.y <= drawing.height for s in drawing.shapes if s.kind != "path")
 
 
+def test_a_few_bars_fit_on_a_phone_and_one_day_is_told_by_its_hours() -> None:
+    made = History()
+    for _ in range(4):
+        made.forward()
+    material = moment(made)
+    bars = charts.downtime(history.entries(material))
+    assert bars is not None
+    assert bars.width < 390
+    sizes = charts.data_sizes(material)
+    assert sizes is not None
+    begin, end = (s.text for s in sizes.shapes if s.kind == "text" and ":" in s.text)
+    assert begin != end
+
+
 def test_descent_is_told_of_pruned_releases_as_well() -> None:
     made = History()
     for fails in ("", "", "it does not start"):
