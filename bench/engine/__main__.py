@@ -1,5 +1,5 @@
-"""Whole-process time of preview and of an up that changes nothing, against importing the SDK (no
-program can be faster) and, where PATH has it, against the official CLI.
+"""Whole-process time of preview and of an up that changes nothing, against a Python that only
+imports the SDK (the floor) and, where PATH has it, against the official CLI.
 
 `python -m bench.engine [RUNS]`: the candidates take turns, and the median of RUNS (10) is told in
 seconds of wall and of processor time. The embedded engine runs as on a host without the official
