@@ -29,6 +29,7 @@ WORDS = {
     ),
     "refresh": ("~ ", "refresh", "refreshing", "refreshed", ""),
 }  # fmt: skip
+PARTS = ("create-replacement", "delete-replaced")
 LONG = 72
 """Characters of a value that are shown in one line."""
 
@@ -121,13 +122,14 @@ class TreeDisplay(PlainDisplay):
         self._live: Any = None
         self._dry_run = self._ended = False
         self._rows: dict[str, tuple[Step, str, bool]] = {}
+        self._replaced: dict[str, Step] = {}
         self._progress: dict[str, str] = {}
 
     def begin(self, title: str, stack: str, dry_run: bool, diff: bool, /) -> None:
         from rich.live import Live
 
         self._root, self._dry_run, self._diff, self._messages = stack, dry_run, diff, {}
-        self._rows, self._progress, self._ended = {}, {}, False
+        self._rows, self._replaced, self._progress, self._ended = {}, {}, {}, False
         self._console.print(f"[bold magenta]{title} ({stack})[/]\n")
         self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._tree)
         self._live.start()
@@ -137,9 +139,12 @@ class TreeDisplay(PlainDisplay):
         if step.target.is_default_provider:
             return
         with self._lock:
-            known = self._rows.get(step.urn)
-            # A replacement has several steps; its last word is what is shown for the resource.
-            if not (known and step.op == "same"):
+            if step.op == "replace":
+                self._replaced[step.urn] = step
+            # A replacement has several steps: each while it is done, then what they are together.
+            if phase == "outputs" and step.op in PARTS:
+                step = self._replaced.get(step.urn, step)
+            if step.op != "same" or step.urn not in self._rows:
                 self._rows[step.urn] = (step, phase, dry_run)
             if phase != "pre":
                 self._progress.pop(step.urn, None)
@@ -223,12 +228,15 @@ def state_of(phase: str, step: Step, dry_run: bool) -> str:
 
 
 def changed_keys(step: Step) -> str:
-    """`+new,-gone,~changed`: inputs that differ, without the engine's own."""
+    """`+new-gone~changed,and,more`: inputs that differ, without the engine's own."""
     if step.old is None or step.new is None or step.op in ("same", "refresh"):
         return ""
     old, new = step.old.inputs, step.new.inputs
-    keys = [k for k in sorted({*old, *new}) if not k.startswith("__") and old.get(k) != new.get(k)]
-    return ",".join(f"{'+' if k not in old else '-' if k not in new else '~'}{k}" for k in keys)
+    found: dict[str, list[str]] = {"+": [], "-": [], "~": []}
+    for key in sorted({*old, *new}):
+        if not key.startswith("__") and old.get(key) != new.get(key):
+            found["+" if key not in old else "-" if key not in new else "~"].append(key)
+    return "".join(f"{sign}{','.join(keys)}" for sign, keys in found.items() if keys)
 
 
 def property_lines(step: Step) -> list[str]:

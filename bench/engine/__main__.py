@@ -42,7 +42,7 @@ before = H("before", lambda args: None)
 for number in (1, 2):
     release = Release(f"prod-00{number}")
     image = docker.RemoteImage(
-        f"image-{number}", name="lockstep-base/debian:12", keep_locally=True, opts=O(parent=release)
+        f"image-{number}", name="lockstep-base/python:3", keep_locally=True, opts=O(parent=release)
     )
     world = Thing(
         f"world-{number}", value=image.image_id,

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine.__main__ import DEMO, THINGS, without_official
+from bench.engine.__main__ import without_official
 from cli import engines
 from tests.engine.conftest import PASSPHRASE, REPOSITORY, Ground
+from tests.stacks.harness import python_image
 from tests.stacks.registry import registry
 
-OFFICIAL = engines.find(os.environ.get("PATH", ""), REPOSITORY)
+PATH = os.environ.get("PATH", "")
+OFFICIAL = engines.find(PATH, REPOSITORY)
 EMBEDDED = [sys.executable, "-m", "cli.pulumi"]
 PROGRAM = """
 a = Thing('a', value='1', force='1')
@@ -44,6 +46,8 @@ pytestmark = pytest.mark.skipif(OFFICIAL is None, reason="PATH has no official p
 # Where in its own files the official CLI places what no line of the program declares.
 TRACES = {"stackTrace", "sourcePosition"}
 ENGINES = {"embedded": EMBEDDED, "official": [str(OFFICIAL)]}
+# On this the embedded engine has its own docker provider.
+OWN_PATH = {"embedded": without_official(PATH), "official": PATH}
 
 
 def environment(ground: Ground, **env: str) -> dict[str, str]:
@@ -222,13 +226,11 @@ TAG = "import pulumi_docker as docker\ndocker.Tag('i', source_image='{name}', ta
 
 
 def failure(ground: Ground, engine: str, **env: str) -> tuple[int, set[str], str]:
-    """Exit code, which resources named `i` failed, and what is said of them. The embedded engine
-    has its own docker provider for this."""
-    if engine == "embedded":
-        env |= {"PATH": without_official(os.environ["PATH"])}
+    """Exit code, which resources named `i` failed, and what is said of them."""
     log = ground.root / f"{engine}.log"
     log.unlink(missing_ok=True)
-    code = up(ground, engine, "--event-log", str(log), PULUMI_DEBUG_COMMANDS="true", **env)
+    env |= {"PATH": OWN_PATH[engine], "PULUMI_DEBUG_COMMANDS": "true"}
+    code = up(ground, engine, "--event-log", str(log), **env)
     events = [json.loads(line) for line in log.read_text().splitlines()]
     told = [e["diagnosticEvent"] for e in events if "diagnosticEvent" in e]
     errors = [t for t in told if t["severity"] == "error" and t.get("urn", "").endswith("::i")]
@@ -296,26 +298,53 @@ def tree(place: Path, env: Mapping[str, str], engine: str, *arguments: str) -> s
     return rows
 
 
+# The shape of a stack of ours, and what is replaced in both ways.
+TREE = """
+import pulumi_docker as docker
+
+class Release(pulumi.ComponentResource):
+    def __init__(self, name):
+        super().__init__("shop:index:Release", name)
+
+before = H('before', lambda args: None)
+for number in ({releases}):
+    release = Release(f"prod-00{{number}}")
+    image = docker.RemoteImage(
+        f"image-{{number}}", name="{image}", keep_locally=True, opts=O(parent=release)
+    )
+    world = Thing(
+        f"world-{{number}}", value=image.image_id, opts=O(parent=release, hooks=B({hooks}))
+    )
+live = Thing('live', value=world.id, {more})
+Thing('later', force='{force}', opts=O(parent=live))
+Thing('first', force='{force}', opts=O(delete_before_replace=True))
+pulumi.export('live', live.value)
+"""
+
+
 def test_a_terminal_shows_the_same_tree_on_either_engine(
     both: Ground, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    (both.root / "things.py").write_text(THINGS)
     places = {engine: tmp_path_factory.mktemp(engine) for engine in ENGINES}
     for place in places.values():
         shutil.copytree(both.root, place, dirs_exist_ok=True)
+    hooks = "before_create=[before], before_delete=[before]"
+    one = {"releases": "1, 2", "hooks": hooks, "force": "1", "more": "a='1', b='1', c='1'"}
+    two = {"releases": "1, 3", "hooks": hooks, "force": "2", "more": "b='2', c='2', d='2', e='2'"}
     quickly = ("--yes", "--skip-preview")
-    changed = DEMO.replace("(1, 2)", "(1, 3)").replace("value=live.id", "value='x'")
-    unhooked = changed.replace(", before_delete=[before]", "")
-    for program, *calls in (
-        (DEMO, ["preview"], ["up", *quickly], ["up", *quickly]),
-        (changed, ["preview"], ["up", *quickly], ["refresh", *quickly]),
-        (unhooked, ["up", *quickly], ["destroy", "--preview-only"], ["destroy", *quickly]),
+    for fields, *calls in (
+        (one, ["preview"], ["up", *quickly], ["up", *quickly]),
+        (two, ["preview"], ["up", *quickly], ["refresh", *quickly]),
+        ({**two, "hooks": ""}, ["up", *quickly], ["destroy", "--preview-only"]),
+        ({**two, "hooks": ""}, ["destroy", *quickly]),
     ):
+        both.program(TREE.format(**fields, image=python_image()))
         for call in calls:
             found = []
             for engine, place in places.items():
-                (place / "__main__.py").write_text(program)
-                rows = tree(place, environment(both, TERM="xterm"), engine, *call)
+                shutil.copy(both.root / "__main__.py", place)
+                own = {"PATH": OWN_PATH[engine], "WORLD": str(place / "world.json")}
+                rows = tree(place, environment(both, TERM="xterm", **own), engine, *call)
                 if call[0] == "destroy":  # the official CLI then has two rows for the stack
                     rows = {row for row in rows if row[2] != "pulumi:pulumi:Stack"}
                 found.append(rows)

@@ -137,25 +137,35 @@ Thing('a-name-that-needs-room', value='1', opts=O(hooks=B(before_create=[H('copy
 
 
 def test_a_terminal_shows_the_tree_as_the_official_cli_draws_it(ground: Ground) -> None:
-    ground.program("""
+    program = """
 class Box(pulumi.ComponentResource):
     def __init__(self, name):
         super().__init__("shop:index/box:Box", name)
 box = Box('box')
-a = Thing('a', opts=O(parent=box))
+a = Thing('a', {}, opts=O(parent=box))
 Thing('b', opts=O(parent=box, depends_on=[a]))
-""")
-    shown = io.StringIO()
-    display = TreeDisplay(Console(file=shown, width=100, force_terminal=True, color_system=None))
-    assert up(ground.stack(), display, Options(skip_preview=True)).exit_code == 0
-    text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", shown.getvalue())
-    last = text[text.rindex("     Type") :].split("\n\n")[0]
-    assert [re.sub(r" *( \(\d.*)?$", "", line) for line in last.splitlines()] == [
-        "     Type                                  Name      Status          Info",
+"""
+
+    def tree() -> list[str]:
+        shown = io.StringIO()
+        console = Console(file=shown, width=100, force_terminal=True, color_system=None)
+        assert up(ground.stack(), TreeDisplay(console), Options(skip_preview=True)).exit_code == 0
+        text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", shown.getvalue())
+        last = text[text.rindex("     Type") :].split("\n\n")[0]
+        return [re.sub(r" \(\d\S+\)|  +$", "", line) for line in last.splitlines()[1:]]
+
+    ground.program(program.replace("{}", "force='1', x='1', y='1'"))
+    assert tree() == [
         " +   pulumi:pulumi:Stack                   shop-dev  created",
         " +   └─ shop:index:Box                     box       created",
         " +      ├─ pulumi-python:dynamic:Resource  a         created",
         " +      └─ pulumi-python:dynamic:Resource  b         created",
+    ]
+    ground.program(program.replace("{}", "force='2', y='2', z='2'"))
+    assert tree() == [
+        "     pulumi:pulumi:Stack                   shop-dev",
+        "     └─ shop:index:Box                     box",
+        " +-     └─ pulumi-python:dynamic:Resource  a         replaced  [diff: +z-x~force,y]",
     ]
 
 
