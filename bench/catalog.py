@@ -3,7 +3,8 @@
 `python -m bench.catalog [RUNS]` measures it alone. A plausible catalog and ledger of each size are
 written, and the commands run on them as a person types them, in processes of their own. All
 releases are kept, so that all that grows has grown; everything is removed afterwards. `first` is a
-list after something was changed: the index that it reads is made anew.
+list after something was changed: the index that it reads is made anew. With `--running` the
+widest stack is measured alone, and all containers of its live world run meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from bench.shares import Share
 from reconciler import names
 from reconciler.catalog import Catalog
 from reconciler.config import Settings, Stack
+from reconciler.docker import OUR_PROJECT, OUR_STACK, OUR_WORLD, PROJECT
+from reconciler.docker.dockervalues import ONE_OFF, SERVICE
 from reconciler.records import ledger
 from reconciler.records.ledger import (
     GENESIS,
@@ -53,6 +56,8 @@ class Size:
     releases: int
     services: int = 3
     datasets: int = 3
+    running: bool = False
+    """Whether the containers of the live world run."""
 
     @property
     def name(self) -> str:
@@ -60,7 +65,7 @@ class Size:
         return f"catalog-{self.releases}-{self.services}-{self.datasets}"
 
 
-CHAPTER = "catalog"
+CHAPTER, RUNNING = "catalog", "--running"
 FIRST = ", first"
 CPU = ", processor"
 COMMANDS = {
@@ -71,7 +76,8 @@ COMMANDS = {
     "preview": ["preview", "--impact-only"],
     "preview --json": ["preview", "--json"],
 }
-SIZES = (Size(100), Size(1_000), Size(10_000), Size(100, 200, 100), Size(1_000, 20, 10))
+WIDE = Size(100, 200, 100)
+SIZES = (Size(100), Size(1_000), Size(10_000), WIDE, Size(1_000, 20, 10))
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,36 @@ class Ground:
         """Those of the release that is live."""
         return [self.generation(d, self.size.releases - 1) for d in self._datasets()]
 
+    def start_containers(self) -> None:
+        """Those of the live world, with the labels of one, each on its volumes."""
+        live = self.size.releases - 1
+        record, world = self._record(live), self._world(live)
+        labels = {
+            OUR_PROJECT: self.project,
+            OUR_STACK: "prod",
+            OUR_WORLD: world,
+            PROJECT: world,
+            ONE_OFF: "False",
+        }
+        for service in record.model["services"]:
+            mounts = [
+                f"--volume={self.generation(name, live)}:/{name}"
+                for name, dataset in record.datasets.items()
+                if dataset.mounts[0].service == service
+            ]
+            given = {**labels, SERVICE: service}
+            _docker(
+                "run", "--detach", "--network=none", f"--name={world}-{service}-1", *mounts,
+                *(f"--label={key}={value}" for key, value in given.items()),
+                IMAGE, "sleep", "infinity",
+            )  # fmt: skip
+
+    def remove_containers(self) -> None:
+        """Whatever of them there is."""
+        found = _docker("ps", "--all", "--quiet", f"--filter=label={OUR_PROJECT}={self.project}")
+        if found:
+            _docker("rm", "--force", *found.split())
+
     def _world(self, number: int) -> str:
         return names.world_name(self.project, self._release(number), 1)
 
@@ -266,8 +302,11 @@ def measure(size: Size, runs: int) -> dict[str, list[Took]]:
         try:
             for volume in ground.live_volumes():
                 _docker("volume", "create", volume)
+            if size.running:
+                ground.start_containers()
             return _times(ground, runs)
         finally:
+            ground.remove_containers()
             _docker("volume", "rm", *ground.live_volumes())
 
 
@@ -371,10 +410,12 @@ def _median(took: list[Took]) -> str:
 
 
 def main() -> int:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    given = [word for word in sys.argv[1:] if word != RUNNING]
+    runs = int(given[0]) if given else 5
+    sizes = (replace(WIDE, running=True),) if RUNNING in sys.argv else SIZES
     print(f"| releases | services | datasets | {' | '.join(COMMANDS)} |")
     print(f"| ---: | ---: | ---: |{' ---: |' * len(COMMANDS)}")
-    for size in SIZES:
+    for size in sizes:
         times = measure(size, runs)
         figures = " | ".join(_median(took) for took in times.values())
         print(f"| {size.releases} | {size.services} | {size.datasets} | {figures} |", flush=True)

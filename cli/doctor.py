@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from cli import doctordata, failures, moves, options
+from cli import doctorclock, doctordata, failures, moves, options
 from cli.context import Context
 from cli.finding import FAILED, OK, WARNING, Finding
 from reconciler.errors import Exit, LockstepError
@@ -323,6 +323,7 @@ CHECKS: tuple[tuple[str, Callable[[Context], Iterator[Finding]]], ...] = (
     ("compose file", _compose_file),
     ("catalog", _writable),
     ("disk", _disk),
+    ("clock", doctorclock.clock),
     ("ledger", _ledger),
     ("journal", _journal),
     ("data", doctordata.data),

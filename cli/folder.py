@@ -55,10 +55,11 @@ class Folder:
         if self.is_reconciled:
             yield "running: what `lockstep list` calls live"
         elif self.running:
+            number = len(self.running)
             yield (
-                f"running: {len(self.running)} containers of project {self.name}; the first up "
-                f"adopts them as {self.stack}-000, with their data: they are stopped then, get "
-                "restart: no, and stay for a rollback"
+                f"running: {number} container{'s' if number > 1 else ''} of project {self.name}; "
+                f"the first up adopts what runs as {self.stack}-000, with its data: it is stopped "
+                "then, gets restart: no, and stays for a rollback"
             )
         else:
             yield f"running: nothing of project {self.name}"

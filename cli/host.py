@@ -40,7 +40,8 @@ def stop(
         live = here.catalog.state().live_release
         print_json({"schema": 1, "containers": number, "live": live, "reason": reason})
         return
-    typer.echo(f"{number} containers stopped; they stay down until `lockstep up`, data is kept")
+    what = "1 container" if number == 1 else f"{number} containers"
+    typer.echo(f"{what} stopped; what was live stays down until `lockstep up`, data is kept")
 
 
 def recover(context: typer.Context, as_json: options.Json = False) -> None:

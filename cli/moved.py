@@ -1,5 +1,6 @@
 """What `up`, `rollback` and `undo` print with `--json`: one document on standard output, however
-they end; all that they else say there goes to standard error."""
+they end; all that they else say there goes to standard error. With `--quiet` and nobody to ask it
+goes nowhere, and what came of it is said in a line."""
 
 from __future__ import annotations
 
@@ -32,17 +33,16 @@ class Told:
 
 
 @contextlib.contextmanager
-def telling(here: Context, command: str, *, as_json: bool) -> Iterator[Told]:
+def telling(here: Context, command: str, *, as_json: bool, yes: bool) -> Iterator[Told]:
     """With `as_json`: print the document when the `with` ends, by an error as well, which is
-    raised again."""
+    raised again. Where the person wants quiet, and is asked nothing: print its result alone."""
     told = Told()
-    if not as_json:
+    silent = here.common.quiet and yes
+    if not as_json and not silent:
         yield told
         return
-    from cli.releases import print_json
-
     began = time.monotonic()
-    with _apart():
+    with _apart(silent=silent):
         before = _state(here)
         ended: BaseException | None = None
         try:
@@ -51,24 +51,48 @@ def telling(here: Context, command: str, *, as_json: bool) -> Iterator[Told]:
             ended = error
         end = _end(here, ended)
         document = of(command, told.plan, before, _state(here), end, time.monotonic() - began)
-    print_json(document)
+    if as_json:
+        from cli.releases import print_json
+
+        print_json(document)
+    else:
+        _say_result(document, told=isinstance(ended, typer.Exit))
     if ended is not None:
         raise ended
 
 
 @contextlib.contextmanager
-def _apart() -> Iterator[None]:
-    """Standard output is standard error meanwhile, for the processes that are started, too."""
+def _apart(*, silent: bool) -> Iterator[None]:
+    """Standard output is standard error meanwhile, or nothing, for the processes that are started,
+    too."""
     sys.stdout.flush()
     kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+    with open(os.devnull, "w") if silent else contextlib.nullcontext(sys.stderr) as other:
+        os.dup2(other.fileno() if silent else 2, 1)
+        try:
+            with contextlib.redirect_stdout(other):
+                yield
+        finally:
+            other.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _say_result(document: Mapping[str, Any], *, told: bool) -> None:
+    """What the host runs now; and what went wrong, where that was `told` by what was not shown."""
+    took = document["downtime_seconds"]
+    down = f", {took:.1f} s down" if took is not None else ""
+    match document["result"]:
+        case "committed" | "recovered":
+            typer.echo(f"{document['live']} is live ({document['result']}{down})")
+        case "nothing-to-do":
+            typer.echo(f"{document['live']} is live; nothing to do")
+    if not told or not document["exit_code"]:
+        return
+    refusals = [f"{r['message']}\n  {r['remedy']}".rstrip() for r in document["refusals"]]
+    why = refusals or [document["error"] or f"{document['result']}; lockstep log   tells more"]
+    for text in why:
+        print(f"error: {text}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -146,8 +170,8 @@ def of(
         "exit_code": end.code,
         "error": end.error or _refused(plan, end),
         **{key: logged[key] for key in planned},
-        "live": after.live_release,
-        "world": after.live,
+        "live": after.standing_release,
+        "world": None if after.dissolved else after.live,
         "expected_downtime_seconds": outcome.expected_seconds if outcome else None,
         "seconds": round(seconds, 3),
         "steps": dict(outcome.steps) if outcome else {},

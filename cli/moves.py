@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ def up(
 ) -> None:
     """Make the host run the declared release: images, configuration and data."""
     here = _begin(context)
-    with moved.telling(here, "up", as_json=as_json) as told:
+    with moved.telling(here, "up", as_json=as_json, yes=yes) as told:
         message = message or _message(here)
         if plan_file is not None:
             saved = _insist_on_saved(here, plan_file)
@@ -80,7 +79,9 @@ def preview(
     as_json: options.Json = False,
 ) -> None:
     """Show what `up` would do: to the data, to the service, to the window."""
-    here = _begin(context, goes_on=not (as_json or impact_only))
+    here = Context.of(context)
+    impact_only = impact_only or as_json or here.common.quiet
+    here = _begin(context, goes_on=not impact_only)
     plan = plan_of(here, here.stack)
     if save_plan is not None:
         from reconciler import clock
@@ -98,7 +99,7 @@ def preview(
         show(plan)
     if plan.refusals:
         raise typer.Exit(refusal_code(plan))
-    if not as_json and not impact_only:
+    if not impact_only:
         here.say(here.backend.says)
         from reconciler.program import IMPACT_SHOWN
 
@@ -122,7 +123,7 @@ def rollback(
 ) -> None:
     """Go back to a release, with the data it left: config, preview, confirmation and up in one."""
     here = _begin(context)
-    with moved.telling(here, "rollback", as_json=as_json) as told:
+    with moved.telling(here, "rollback", as_json=as_json, yes=yes) as told:
         target = _rollback_target(here, release)
         text = f"rollback from {here.catalog.state().live_release} to {target}"
         asking = Asking("rollback", reason, message, text)
@@ -157,7 +158,7 @@ def undo(
     here = _begin(context)
     from reconciler import decide
 
-    with moved.telling(here, "undo", as_json=as_json) as told:
+    with moved.telling(here, "undo", as_json=as_json, yes=yes) as told:
         state = here.catalog.state()
         target = decide.undo_target(state, here.stack.settings.data)
         if target is None:
@@ -251,7 +252,7 @@ def _go(
     if others:
         _compare(plan, others)
     if plan.refusals:
-        print(f"error: refused as said above; {release} was not declared", file=sys.stderr)
+        here.say(f"error: refused as said above; {release} was not declared")
         raise typer.Exit(refusal_code(plan))
     if plan.move is not Move.STAY:
         ask.confirm(f"Go to {release}?", yes=yes)

@@ -55,7 +55,9 @@ def _intro() -> Iterator[str]:
         "document whose schema `lockstep schema NAME` prints ([json.md](json.md)). "
         "Exit codes are in [exit-codes.md](exit-codes.md). What asks first is answered by `--yes`, "
         "and refuses where there is no terminal to ask on. Commands that work on data show "
-        "bytes, rate and time left on a terminal. These options stand before or after any command:"
+        "bytes, rate and time left on a terminal. With `--quiet` only results and errors are said: "
+        "of `up`, `rollback` and `undo` with `--yes` one line. "
+        "These options stand before or after any command:"
     )
     yield ""
     yield from _options(get_command(main.app))

@@ -209,7 +209,7 @@ def test_compose_commands_reach_the_live_world(live: Project) -> None:
 def test_stop_recover_and_up(live: Project) -> None:
     live.declare("prod-002")
     ran = live.run("stop", "--yes", "-m", "the disk smells")
-    assert "1 containers stopped" in ran.out
+    assert "1 container stopped" in ran.out
     assert "lockstep up" in ran.out
     assert live.containers() == {}
     assert "was stopped by hand" in live.run("list").err
@@ -226,9 +226,10 @@ def test_doctor_is_content_with_a_sound_host(live: Project) -> None:
     assert found["sound"] is True
     assert {c["check"] for c in found["checks"]} >= {
         "pulumi", "config", "docker", "compose", "compose file", "catalog", "store", "ledger",
-        "records", "journal", "data", "live world", "restart policies",
+        "records", "journal", "data", "live world", "restart policies", "clock",
     }  # fmt: skip
-    assert [c for c in found["checks"] if c["level"] != "ok"] == []
+    # Whether anything keeps the clock right is the host's own.
+    assert [c for c in found["checks"] if c["level"] != "ok" and c["check"] != "clock"] == []
 
 
 def test_doctor_finds_what_is_wrong(live: Project) -> None:

@@ -12,7 +12,7 @@ from reconciler import config
 from reconciler.config import Settings
 from reconciler.project import compose
 from tests.docs import drivers, gates, typed
-from tests.stacks.harness import ROOT
+from tests.stacks.harness import ROOT, notes_project
 
 PAGE = """Some text.
 
@@ -88,20 +88,30 @@ def test_what_is_answered_on_the_page_is_typed_on_a_terminal() -> None:
     assert typed.Typed("lockstep list", ("prod-001   live",)).line == "lockstep list"
 
 
-@pytest.mark.parametrize("page", typed.PAGES, ids=lambda page: page.path.name)
+def test_a_page_may_be_typed_in_parts(tmp_path: Path) -> None:
+    """Each in its own project; all of its commands are in some part."""
+    path = tmp_path / "page.md"
+    path.write_text("# A\n\n```console\n$ one\n```\n\n## B\n\n```console\n$ two\n```\n")
+    first = typed.Page(path, "a", notes_project, ends="## B")
+    second = typed.Page(path, "b", notes_project, begins="## B")
+    assert [first.said(), second.said()] == [[block] for block in typed.blocks(path.read_text())]
+    of_start = [p.said() for p in typed.PAGES if p.path.name == "getting-started.md"]
+    whole = typed.blocks((ROOT / "docs" / "getting-started.md").read_text())
+    assert [block for part in of_start for block in part] == whole
+
+
+@pytest.mark.parametrize("page", typed.PAGES, ids=lambda page: page.name)
 def test_the_page_says_what_is_printed(page: typed.Page, tmp_path: Path) -> None:
-    text = page.text.partition(page.short)[0] if page.short else page.text
-    insist_on_what_is_printed(page, text, tmp_path)
+    insist_on_what_is_printed(page, page.said(short=True), tmp_path)
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("page", [p for p in typed.PAGES if p.short], ids=lambda p: p.path.name)
+@pytest.mark.parametrize("page", [p for p in typed.PAGES if p.short], ids=lambda p: p.name)
 def test_all_of_the_page_says_what_is_printed(page: typed.Page, tmp_path: Path) -> None:
-    insist_on_what_is_printed(page, page.text, tmp_path)
+    insist_on_what_is_printed(page, page.said(), tmp_path)
 
 
-def insist_on_what_is_printed(page: typed.Page, text: str, folder: Path) -> None:
-    said = typed.blocks(text)
+def insist_on_what_is_printed(page: typed.Page, said: list[typed.Block], folder: Path) -> None:
     project = page.make(folder)
     try:
         printed = typed.type_all(said, page, project)

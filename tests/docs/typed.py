@@ -7,7 +7,8 @@ one shell, in the folder of the page's project; a command whose output ends a li
 may differ from the page, and what it says of the host's disks; Pulumi's own lines of an update are
 left out of it.
 
-    python -m tests.docs.typed --write     types every page and writes what was printed into it
+    python -m tests.docs.typed --write [NAME]     types every page (or that of the project NAME),
+                                                  and writes what was printed into it
 """
 
 from __future__ import annotations
@@ -43,25 +44,40 @@ _PULUMI = re.compile(
 _SECONDS = 300
 _JOBS = Path(__file__).with_name("jobs")
 _PORT = "127.0.0.1:8000"
+_START = ROOT / "docs" / "getting-started.md"
+_BY_HAND = "## A container that was started by hand"
 _WHO = {f"GIT_{who}_{what}": "docs@example.org" if what == "EMAIL" else "docs"
         for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and the project that it is typed in: its name there, and how it is made in a folder.
+    """A page, or a part of one, and the project that it is typed in: its name there, and how it
+    is made in a folder.
 
+    `begins`, `ends`: the headings from which and before which it is typed in this project.
     `short`: the heading before which `make test` ends; all of it is typed by `make chaos`.
+    `called`: its name stands in commands, too.
     """
 
     path: Path
     name: str
     make: Callable[[Path], Project]
+    begins: str = ""
+    ends: str = ""
     short: str = ""
+    called: bool = False
 
     @property
     def text(self) -> str:
         return self.path.read_text()
+
+    def said(self, *, short: bool = False) -> list[Block]:
+        """What is typed in this project, in order."""
+        end = (short and self.short) or self.ends
+        text = self.text.partition(end)[0] if end else self.text
+        first = text.partition(self.begins)[0].count("\n") if self.begins else 0
+        return [block for block in blocks(text) if block.lines[0] >= first]
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,7 @@ def type_all(said: list[Block], page: Page, project: Project) -> list[Block]:
     commands = [t.line for block in said for t in block.typed]
     script = "".join(f"{c}\nprintf '\\n{mark}'\n" for c in commands)
     script = script.replace(f"/srv/{page.name}", str(project.folder))
+    script = re.sub(rf"\b{page.name}\b", project.name, script) if page.called else script
     file = project.folder.parent / "script"
     file.write_text(script.replace(_PORT, f"127.0.0.1:{project.port}"))
     done = subprocess.run(
@@ -230,6 +247,30 @@ def _queue_that_runs(folder: Path) -> Project:
     return project
 
 
+@dataclass
+class ByHand(Project):
+    """A service that a `docker run` of long ago started."""
+
+    def remove(self) -> None:
+        self.docker("rm", "--force", self.name, f"{self.name}-by-hand", check=False)
+        super().remove()
+
+
+def _container_by_hand(folder: Path) -> Project:
+    """It serves the files of a folder, and runs."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    project = ByHand(folder / name, name)
+    (project.folder / "data").mkdir(parents=True)
+    (project.folder / "data" / "note").write_text("kept since long ago\n")
+    project.docker(
+        "run", "--detach", "--name", name, "--init", "--restart", "unless-stopped",
+        "--publish", f"127.0.0.1:{project.port}:8000", "--memory", "128m",
+        "--volume", f"{project.folder}/data:/data", "--env", "ADMIN_TOKEN=hush-5521",
+        base_image("python:3.11-slim"), "python3", "-m", "http.server", "-d", "/data", "8000",
+    )  # fmt: skip
+    return project
+
+
 def _asked(project: Project) -> str:
     try:
         said = project.get("/")
@@ -243,22 +284,22 @@ def _asked(project: Project) -> str:
 
 PAGES = (
     Page(ROOT / "docs" / "rollback.md", "notes", _two_releases),
-    Page(ROOT / "docs" / "getting-started.md", "jobs", _queue_that_runs, "## 3. "),
+    Page(_START, "jobs", _queue_that_runs, ends=_BY_HAND, short="## 3. "),
+    Page(_START, "vault", _container_by_hand, begins=_BY_HAND, called=True),
 )
 
 
-def _write() -> None:
-    for page in PAGES:
+def _write(only: list[str]) -> None:
+    for page in [p for p in PAGES if not only or p.name in only]:
         with tempfile.TemporaryDirectory() as folder:
             project = page.make(Path(folder))
             try:
-                said = blocks(page.text)
-                page.path.write_text(written(page.text, type_all(said, page, project)))
+                page.path.write_text(written(page.text, type_all(page.said(), page, project)))
             finally:
                 project.remove()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--write"]:
+    if sys.argv[1:2] != ["--write"]:
         sys.exit(__doc__)
-    _write()
+    _write(sys.argv[2:])

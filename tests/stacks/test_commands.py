@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,18 +52,22 @@ def test_a_saved_plan_is_carried_out_as_it_is_or_not_at_all(stack: Project, tmp_
     stack.run("up", "--plan", plan, "--yes")
     assert (stack.live(), stack.notes()) == ("prod-002", ["by 1", "by 2"])
     assert "something was done" in stack.run("up", "--plan", plan, "--yes", code=6).err
-    stack.run("undo", "--yes")
+    said = stack.run("undo", "--yes", "--quiet")
+    assert re.fullmatch(r"prod-003 is live \(committed, [\d.]+ s down\)\n", said.out)
+    assert said.err == ""
     assert (stack.live(), stack.notes()) == ("prod-003", ["by 1", "by 2", "by 3"])
+    assert stack.run("up", "--yes", "--quiet").out == "prod-003 is live; nothing to do\n"
 
 
 def test_what_commands_print_for_programs_fits_its_schema(stack: Project) -> None:
     """The harness holds each document of any stack's test against its schema; these are of the
-    commands that no other test asks for one."""
+    commands that no other test asks for one. Who wants quiet is told nothing beside it."""
     for words in (
         "recover", "incident list", "notify log", "config", "config get window",
         "stack ls", "version", "report", "repair",
     ):  # fmt: skip
-        assert stack.run(*words.split(), "--json").json()["schema"] == 1
+        ran = stack.run(*words.split(), "--json", "--quiet")
+        assert (ran.json()["schema"], ran.err) == (1, "")
     idle = stack.run("recover", "--json").json()
     assert (idle["unfinished"], idle["done"], idle["live"]) == (None, [], "prod-003")
 

@@ -143,6 +143,8 @@ def test_a_release_that_fails_its_proof_comes_back_with_data(notes: Project) -> 
     assert (told["result"], told["live"], told["to"]) == ("refused", "prod-001", failed)
     assert "quarantined" in told["refusals"][0]["message"]
     assert "quarantined" in told["error"]
+    quiet = notes.run("up", "--yes", "--quiet", code=3)
+    assert (quiet.out, quiet.err.startswith(f"error: {failed} is quarantined")) == ("", True)
     assert notes.containers() == running
 
     notes.compose_file(b='\n      BROKEN: "always"=>')

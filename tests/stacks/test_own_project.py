@@ -130,7 +130,7 @@ def _becomes_a_compose_project(vault: Vault) -> None:
 
 def _is_adopted_behind_a_fence(vault: Vault) -> None:
     found = vault.run("init", "--yes")
-    assert "adopts them as prod-000" in found.text
+    assert "adopts what runs as prod-000" in found.text
     assert "driver sqlite: what lies in it tells" in found.text
     assert "compose.override.yaml: the fence" in found.text
     assert "nothing was changed" in vault.run("init", "--yes").text
