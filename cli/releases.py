@@ -226,6 +226,9 @@ def log(
             out.print(tables.folded(told.lines()), markup=False)
     for note in document["restored_by_others"]:
         out.print(f"shared data: {note}", style="yellow", markup=False)
+    files = document["entries"][0]["logs"]
+    if files:
+        here.say(f"each step of the newest, with its time: {', '.join(files)}")
 
 
 def _restored_by_others(here: Context) -> list[str]:

@@ -93,7 +93,8 @@ def _options(command: Any) -> Iterator[str]:
     yield "| --- | --- |"
     for option in options(command).values():
         value = "" if option.is_flag else f" {option.metavar or _value(option)}"
-        spelled = ", ".join(f"`{o}{value}`" for o in sorted(option.opts, key=len, reverse=True))
+        ways = [*sorted(option.opts, key=len, reverse=True), *option.secondary_opts]
+        spelled = ", ".join(f"`{o}{value}`" for o in ways)
         default = option.default
         plain = default not in (None, False, ()) and not callable(default)
         shown = f" Default: `{default}`." if plain and str(default) != "." else ""

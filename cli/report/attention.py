@@ -52,7 +52,7 @@ def _what_runs(material: Material) -> Iterator[Notice]:
         and declared != state.live_release
         and not state.quarantined.get(declared)
     ):
-        live = f"{state.live_release} is live" if state.live else "nothing is live"
+        live = f"{state.standing_release} is live" if state.standing_release else "nothing is live"
         yield Notice("warning", f"{declared} is declared, but {live}.", "lockstep preview")
 
 

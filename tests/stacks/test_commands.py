@@ -242,6 +242,9 @@ def test_a_stack_is_removed_for_good_and_its_snapshots_stay(stack: Project, tmp_
     assert "until `lockstep remove`" in stack.run("list").text
     assert stack.run("info", "prod-003", "--json").json()["status"] == "removed"
     assert "which was live" in stack.run("snapshot", code=2).err
+    page = tmp_path / "page.html"
+    stack.run("report", "--output", str(page))
+    assert "prod-003 was removed" in page.read_text()
     refused = stack.run("preview", "--json", code=3).json()
     assert "until `lockstep remove`" in refused["says"]
     assert f"restore.at {taken}   takes the backup of" in str(refused["refusals"])
