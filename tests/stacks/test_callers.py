@@ -205,7 +205,7 @@ def two_at_once(stack: Project, cancel: bool) -> None:
         stack.run("cancel", "--yes")
     said = [up.communicate(timeout=120)[0] for up in ups]
     codes = {up.returncode for up in ups}
-    assert codes <= {0, 6}, said
+    assert codes <= {0, 6}, "\n".join(said)
     if codes == {6}:  # each saw the other's lock, or one was cancelled
         stack.run("cancel", "--yes")
         stack.up()
