@@ -268,7 +268,8 @@ def details(planned: Result) -> str:
 
 def output_lines(old: dict[str, Any], new: dict[str, Any], *, unchanged: bool = True) -> list[str]:
     """Each output with + new, - gone, ~ old => new; names padded to one width. Of an object that
-    changed, only the members that did are shown, each in a line of its own."""
+    changed, only the members that did are shown, each in a line of its own; what was before, and is
+    long, by its beginning."""
     width = max((len(k) for k in {*old, *new}), default=0)
     lines = []
     for key in sorted({*old, *new}):
@@ -283,7 +284,7 @@ def output_lines(old: dict[str, Any], new: dict[str, Any], *, unchanged: bool = 
             members = output_lines(before, after, unchanged=False)
             lines += [f"~ {key:<{width}}: {{", *(f"    {m}" for m in members), "  }"]
         else:
-            lines.append(f"~ {key:<{width}}: {_text(before)} => {_text(after)}")
+            lines.append(f"~ {key:<{width}}: {_shortened(_text(before))} => {_text(after)}")
     return lines
 
 
@@ -294,7 +295,7 @@ def _new_output(name: str, value: Any) -> list[str]:
 
 
 def _shortened(text: str) -> str:
-    """What did not change and is long is told by its beginning."""
+    """What did not change, or is no more, and is long is told by its beginning."""
     return text if len(text) <= LONG else f"{text[:LONG]}…"
 
 

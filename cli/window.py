@@ -159,8 +159,10 @@ def _fates(here: Context, program: Program) -> list[Fate]:
 
     plan = program.plan
     facts = program.now.facts
+    # A volume that is written is not measured here: nothing is said of its size.
+    sizes = {name: size for name, size in facts.volumes.items() if size}
     things = pruning.fates(
-        here.stack, program.state, plan, facts.records, facts.volumes, _stored(here), guard
+        here.stack, program.state, plan, facts.records, sizes, _stored(here), guard
     )
     return [*things, *_incidents(here)]
 
