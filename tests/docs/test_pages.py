@@ -72,7 +72,7 @@ def test_words_and_releases_may_not(one: str, other: str) -> None:
 
 
 def test_the_order_of_what_becomes_ready_and_where_a_table_wraps_may_differ() -> None:
-    ready = ["    web is ready after 0.1 s", "    db is ready after 0.3 s", "    live"]
+    ready = ["    web is ready after 0.1 s", "    gate of db passed (0.3 s)", "    live"]
     assert typed.comparable(ready) == typed.comparable([ready[1], ready[0], ready[2]])
     assert typed.comparable(ready) != typed.comparable([*ready[:1], ready[2], ready[1]])
     table = ["a   b", "─── ─", "one two", "    three"]

@@ -37,6 +37,7 @@ from tests.stacks.harness import ROOT, Project, base_image, notes_project
 _PROMPT = "$ "
 _QUESTION = re.compile(r"\[[^\]\n]*\]:(?: (.*))?$")
 _HOSTS_OWN = re.compile(r"disk: |  files c|  \S+ \S+ free for snapshots|disk  |      disk: ")
+_READY = re.compile(r" is ready after |^gate .* passed")
 _HIDDEN = re.compile(r"<!-- \$ (.*?) -->", re.DOTALL)
 _PULUMI = re.compile(
     r" +bringing the fork of |Updating \(| [ +~-]{2} \S+:\S+ |Pulumi: the embedded engine"
@@ -180,14 +181,14 @@ def _as_on_the_page(text: str, page: Page, project: Project) -> list[str]:
 
 def comparable(lines: Iterable[str]) -> list[str]:
     """Lines without what differs from run to run, and without those of the host alone; of services
-    that become ready beside each other in one order; of a table its words, for the width of a
-    figure may wrap them elsewhere."""
+    that become ready, and gates that pass, beside each other in one order; of a table its words,
+    for the width of a figure may wrap them elsewhere."""
     found = [alike(line) for line in lines if not _HOSTS_OWN.match(line)]
     if any("─" in line for line in found):
         return sorted(" ".join(found).split())
     return [
         line
-        for ready, several in groupby(found, lambda line: " is ready after " in line)
+        for ready, several in groupby(found, lambda line: bool(_READY.search(line)))
         for line in (sorted(several) if ready else several)
     ]
 

@@ -124,7 +124,8 @@ def test_fault_89_the_ledger_is_newer_than_the_state(stack: Project, tmp_path: P
     os.killpg(up.pid, signal.SIGKILL)
     up.communicate()
     stack.run("cancel", "--yes")
-    stack.run("recover")
+    told = stack.run("recover", "--json").json()
+    assert (told["live"], told["world"]) == ("prod-001", f"{stack.name}-prod-001")
     switches = len(stack.entries())
     running = stack.containers()
     stack.up()
@@ -314,7 +315,10 @@ def test_attack_ledger_journal_edited_replayed_or_of_another_ledger(
     assert "of another ledger" in stack.run("recover", code=1).err
     ledger_of(stack).write_bytes(newest)
 
-    assert "is live again" in stack.run("recover").out
+    told = stack.run("recover", "--json").json()
+    assert told["unfinished"].startswith(f"{stack.name}-prod-")
+    assert (told["followed"], told["live"]) == (False, "prod-002")
+    assert "is live again" in "".join(told["done"])
     stack.declare("prod-002")
     stack.up()
     insist_on_two(stack)
