@@ -187,6 +187,7 @@ def test_prune_shows_what_up_would_do_and_does_it(stack: Project) -> None:
     shown = stack.run("prune").out
     assert "pinned" in shown
     assert "nothing goes" in shown
+    assert " 0 B " not in shown, "what is not measured has no size"
 
     assert "the next up prunes it" in stack.run("unpin", "prod-001").out
     assert "pinned are: none" in stack.run("unpin", "prod-001", code=2).err
