@@ -21,6 +21,7 @@ from reconciler.world.users import engine, users
 from snapshots.drivers import Driver
 from snapshots.errors import EngineFailed, Unsupported
 from snapshots.livepoint import LivePoint
+from snapshots.progress import Progress
 from snapshots.store import SnapshotRecord, Store
 
 
@@ -61,7 +62,8 @@ def take(
         }
         try:
             driver = driver_for(dataset.driver, stack.settings.commands(dataset.name))
-            snapshot = _capture(docker, world, dataset, driver, source, store, tags)
+            told = places.in_mib(dataset.name, progress)
+            snapshot = _capture(docker, world, dataset, driver, source, store, tags, told)
         except (EngineFailed, Unsupported) as error:
             taken.append(Backup(dataset.name, None, None, str(error)))
             continue
@@ -103,6 +105,7 @@ def _capture(
     source: str,
     store: Store,
     tags: Mapping[str, str],
+    progress: Progress,
 ) -> SnapshotRecord:
     """Raises Unsupported where the engine gives no usable point."""
     path, parent = places.place(docker, source), _parent(store, source)
@@ -110,12 +113,15 @@ def _capture(
     if owner is not None:
         run = Inside(docker, owner.id)
         return capture_live(
-            driver, run, path, store, dataset=dataset.name, parent=parent, tags=tags
-        )
+            driver, run, path, store,
+            dataset=dataset.name, parent=parent, tags=tags, progress=progress,
+        )  # fmt: skip
     if dataset.driver != "directory" and not _ended_cleanly(docker, world, dataset, source):
         raise Unsupported("its engine does not run and did not end cleanly")
-    live = LivePoint()
-    return capture(path, store, dataset=dataset.name, parent=parent, tags=tags, live=live)
+    return capture(
+        path, store,
+        dataset=dataset.name, parent=parent, tags=tags, live=LivePoint(), progress=progress,
+    )  # fmt: skip
 
 
 def _ended_cleanly(docker: Docker, world: World, dataset: Dataset, source: str) -> bool:

@@ -152,6 +152,7 @@ def _in_advance(
                     tags=tags | {"kind": ADVANCE},
                     live=LivePoint(),
                     streams=member.driver.is_stream,
+                    progress=places.in_mib(name, progress),
                 )
                 made.append(record.id)
                 parents[name] = record.id

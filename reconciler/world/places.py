@@ -138,8 +138,8 @@ def clear_files(catalog: Catalog, world: str) -> None:
 
 
 def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
-    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one; of
-    less than 1 MiB nobody needs to hear."""
+    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one and
+    the time that is left at that rate; of less than 1 MiB nobody needs to hear."""
     last_at, last_done = time.monotonic(), 0
 
     def report(what: str, done: int, total: int) -> None:
@@ -149,7 +149,8 @@ def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
         now = time.monotonic()
         rate = (done - last_done) / max(now - last_at, 1e-3)
         speed = f", {rate / _MIB:.0f} MiB/s" if done > last_done else ""
+        left = f", {(total - done) / rate:.0f} s left" if speed and total > done else ""
         last_at, last_done = now, done
-        progress(f"{name}: {what}, {done // _MIB} of {total // _MIB} MiB{speed}")
+        progress(f"{name}: {what}, {done // _MIB} of {total // _MIB} MiB{speed}{left}")
 
     return report
