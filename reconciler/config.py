@@ -356,9 +356,8 @@ def _as_text(value: Any) -> Any:
 
 
 def _explain(error: ValidationError, stack: str) -> str:
-    lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        key = ".".join(written.place(problem))
-        lines.append(f"config {key} of stack {stack}: {problem['msg']}")
-    known = ", ".join(sorted(Settings.model_fields))
-    return "\n".join(lines) + f"\n  known keys: {known}\n  lockstep config set KEY VALUE   sets one"
+    problems = error.errors(include_url=False, include_input=False)
+    lines = [f"config {'.'.join(written.place(p))} of stack {stack}: {p['msg']}" for p in problems]
+    if any(problem["type"] == "extra_forbidden" for problem in problems):
+        lines.append(f"  known keys: {', '.join(sorted(Settings.model_fields))}")
+    return "\n".join([*lines, "  lockstep config set KEY VALUE   sets one"])

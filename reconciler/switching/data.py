@@ -45,6 +45,10 @@ Probes = dict[str, dict[str, int]]
 _FOREIGN = (LockstepError, SnapshotError, OSError)
 
 
+class NoAnswer(NotProved):
+    """The engine could not be asked: it does not listen yet, or never will."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """A dataset together with the running container that serves or mounts it."""
@@ -259,21 +263,21 @@ class Data:
         try:
             engine.driver.load(engine.run, places.place(self.docker, engine.place))
         except EngineFailed as error:
-            raise NotProved(f"{engine.dataset}: {error}") from None
+            raise NoAnswer(f"{engine.dataset}: {error}") from None
 
     def align(self, engine: Engine) -> None:
         """Credentials inside the data follow the container's environment. Raises NotProved."""
         try:
             engine.driver.align(engine.run)
         except EngineFailed as error:
-            raise NotProved(f"{engine.dataset}: {error}") from None
+            raise NoAnswer(f"{engine.dataset}: {error}") from None
 
     def check(self, engine: Engine) -> None:
         """The engine finds nothing wrong with its data. Raises NotProved."""
         try:
             problems = engine.driver.check(engine.run)
         except EngineFailed as error:
-            problems = [str(error)]
+            raise NoAnswer(f"{engine.dataset}: {error}") from None
         if problems:
             raise NotProved(f"{engine.dataset}: {'; '.join(problems)}")
 
@@ -286,7 +290,7 @@ class Data:
                 for step in steps:
                     step(engine)
                 return
-            except NotProved:
+            except NoAnswer:
                 if time.monotonic() > give_up:
                     raise
                 if self.docker.inspect(engine.container.id).state != "running":

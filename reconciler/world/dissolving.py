@@ -110,12 +110,15 @@ def _worlds(state: State) -> list[str]:
 
 
 def _tags(catalog: Catalog, docker: Docker) -> set[str]:
-    """Tags that releases gave, where they still are on the image that they were given to."""
-    there = docker.image_ids()
+    """Tags that releases gave, where they still are on the image that they were given to; of a
+    pruned release also those that a container of an adopted project held until now."""
+    there, pruned = docker.image_ids(), catalog.state().pruned
+    own = f"{catalog.stack.project}-"
+    held = {t for t in there if t.startswith(own) and t.rpartition(":")[2] in pruned}
     images = [i for r in catalog.records()[0].values() for i in r.images.values()]
     found = {image.tag for image in images if there.get(image.tag) == image.id}
     latest = {(f"{image.tag.rpartition(':')[0]}:latest", image.id) for image in images}
-    return found | {tag for tag, image_id in latest if there.get(tag) == image_id}
+    return found | held | {tag for tag, image_id in latest if there.get(tag) == image_id}
 
 
 def _stays(catalog: Catalog, docker: Docker, state: State) -> list[str]:

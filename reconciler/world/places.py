@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snapshots.progress import Progress
 
 _MIB = 1 << 20
+_PROGRESS_SECONDS = 2.0
 
 
 def place(docker: Docker, generation: str, among: Mapping[str, VolumeInfo] | None = None) -> Path:
@@ -138,8 +139,9 @@ def clear_files(catalog: Catalog, world: str) -> None:
 
 
 def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
-    """Byte counts of `snapshots` as sentences for a person, with the rate since the last one and
-    the time that is left at that rate; of less than 1 MiB nobody needs to hear."""
+    """Byte counts of `snapshots` as sentences for a person, one in a while and the last, with the
+    rate since the one before and the time that is left at that rate; of less than 1 MiB nobody
+    needs to hear."""
     last_at, last_done = time.monotonic(), 0
 
     def report(what: str, done: int, total: int) -> None:
@@ -147,6 +149,8 @@ def in_mib(name: str, progress: Callable[[str], None]) -> Progress:
         if total < _MIB:
             return
         now = time.monotonic()
+        if done < total and now - last_at < _PROGRESS_SECONDS:
+            return
         rate = (done - last_done) / max(now - last_at, 1e-3)
         speed = f", {rate / _MIB:.0f} MiB/s" if done > last_done else ""
         left = f", {(total - done) / rate:.0f} s left" if speed and total > done else ""

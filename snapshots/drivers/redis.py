@@ -172,9 +172,9 @@ class RedisDriver(DirectoryDriver):
     @understood
     def check(self, run: Exec) -> list[str]:
         state = _info(run, "persistence")
-        problems = []
         if state.get("loading") == "1":
-            problems.append("Redis is still loading its data")
+            raise EngineFailed("Redis is still loading its data")
+        problems = []
         if state.get("aof_enabled") == "1" and not any(self.probe(run).values()):
             keys = _keys_in_file(run)
             if keys:

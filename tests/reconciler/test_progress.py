@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from reconciler.world import places
 
 MIB = 1 << 20
 
 
-def test_bytes_rate_and_time_left() -> None:
+def test_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     told = places.in_mib("db", said.append)
+    told("captured", 32 * MIB, 256 * MIB)
+    assert said == [], "so soon nobody needs to hear"
+    monkeypatch.setattr(places, "_PROGRESS_SECONDS", 0.0)
     told("captured", 64 * MIB, 256 * MIB)
     told("captured", 256 * MIB, 256 * MIB)
     assert re.fullmatch(r"db: captured, 64 of 256 MiB, \d+ MiB/s, \d+ s left", said[0])

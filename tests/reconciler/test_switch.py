@@ -321,12 +321,12 @@ def test_fault_44_a_foreign_container_on_the_data_is_refused(trial: Trial) -> No
         plan = trial.plan()
         trial.make(plan)
         volume = f"{trial.project}-prod_notes_g1:/data"
-        docker_cli("run", "-d", "--rm", "--name", name, "-v", volume, PYTHON, "sleep", "60")
+        docker_cli("run", "-d", "--name", name, "-v", volume, PYTHON, "sleep", "60")
         try:
             with pytest.raises(Refused, match=f"notes is in use by {name}"):
                 switch.carry_out(trial.stack, trial.catalog, plan, lock, trial.say)
         finally:
-            docker_cli("kill", name)
+            docker_cli("rm", "--force", "--volumes", name)
     trial.insist_on_one_world(trial.world(1))
 
 
