@@ -12,7 +12,6 @@ import typer
 
 from cli import options
 from cli.context import Context, check_release, nearest, read_stack, replace_file
-from engine.errors import EngineError
 from reconciler.errors import BadInput, LockstepError
 
 app = typer.Typer(
@@ -134,6 +133,8 @@ class _Value:
 
     @classmethod
     def of(cls, here: Context, key: str, path: bool) -> _Value:
+        from engine.errors import EngineError
+
         full = key if ":" in key else f"{here.project.name}:{key}"
         top = re.split(r"[.\[]", full)[0] if is_path(key, path) else full
         own = own_key(here.project.name, key)

@@ -143,7 +143,7 @@ def test_zeros_are_a_torn_line_only_at_the_end(tmp_path: Path) -> None:
     ledger.append(commit(2, 3))
     assert ledger.path.read_bytes() == whole
     ledger.path.write_bytes(b"".join(lines[:-2]) + bytes(len(lines[-2]) - 1) + b"\n" + lines[-1])
-    with pytest.raises(CatalogDamaged, match="line 8 cannot be read"):
+    with pytest.raises(CatalogDamaged, match="line 8 is not text"):
         ledger.read()
 
 
