@@ -91,7 +91,7 @@ def ingress_of_live(here: Context) -> Iterator[Finding]:
     from reconciler.ingress import ingressfacts
 
     state, units = here.catalog.state(), ingressfacts.units(here.stack, here.docker)
-    if state.live is None or state.stopped or state.dissolved:
+    if state.standing is None or state.stopped:
         return
     live = here.docker.containers(project=state.live)
     wrong = ingressfacts.examine(here.catalog, units, live)

@@ -76,7 +76,7 @@ def recover(context: typer.Context, as_json: options.Json = False) -> None:
             "followed": followed,
             "done": done,
             "live": state.standing_release,
-            "world": None if state.dissolved else state.live,
+            "world": state.standing,
         })  # fmt: skip
         return
     for line in done or ["nothing was unfinished"]:

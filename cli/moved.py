@@ -171,7 +171,7 @@ def of(
         "error": end.error or _refused(plan, end),
         **{key: logged[key] for key in planned},
         "live": after.standing_release,
-        "world": None if after.dissolved else after.live,
+        "world": after.standing,
         "expected_downtime_seconds": outcome.expected_seconds if outcome else None,
         "seconds": round(seconds, 3),
         "steps": dict(outcome.steps) if outcome else {},

@@ -91,9 +91,9 @@ def text(metrics: Metrics, state: State, *, project: str, stack: str) -> str:
         family(
             name, "gauge", "When a switch last ended.", iter([_sample(name, own, at)]), "seconds"
         )
-    if state.live is not None and not state.dissolved:
+    if state.standing is not None:
         # Not of the type info, which only OpenMetrics knows: older readers take the text, too.
-        live = {**own, "release": str(state.live_release), "world": state.live}
+        live = {**own, "release": str(state.live_release), "world": state.standing}
         name = "lockstep_live_release"
         family(name, "gauge", "1 for what is live.", iter([_sample(name, live, 1)]))
     return "\n".join([*lines, "# EOF"]) + "\n"

@@ -276,18 +276,23 @@ def _insist_on_identity(
 
 def _insist_on_no_secret(stack: Stack, release: Release, contents: Mapping[str, bytes]) -> None:
     """A value that reached the record by another way than its variable would stay in it."""
+    recorded = release.model_dump(mode="json")
+    files = {
+        path: contents[config.sha256].decode(errors="replace")
+        for path, config in release.configs.items()
+    }
     for name, value in stack.secret_values.items():
         if len(value) < _SHORTEST_SECRET:
             continue
-        for path, config in release.configs.items():
-            if value.encode() in contents[config.sha256]:
-                raise Refused(
-                    f"the value of secret {name} stands in plain text in the file {path}: it "
-                    "would be recorded",
-                    next_step=f"in the compose file, `configs: {{NAME: {{content: ...}}}}` with "
-                    f"${{{name}}} in it can take the file's place",
-                )
-        place = _place_of(value, release.model_dump(mode="json"), "")
+        path = _place_of(value, files, "")
+        if path is not None:
+            raise Refused(
+                f"the value of secret {name} stands in plain text in the file {path}: it "
+                "would be recorded",
+                next_step=f"in the compose file, `configs: {{NAME: {{content: ...}}}}` with "
+                f"${{{name}}} in it can take the file's place",
+            )
+        place = _place_of(value, recorded, "")
         if place is not None:
             raise Refused(
                 f"the value of secret {name} stands in plain text at {place}: it would be recorded",

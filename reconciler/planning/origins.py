@@ -165,19 +165,15 @@ class Origins:
             "lockstep repair   mends what can be mended",
             "lockstep config set data keep   goes back with the data as it is now",
         ]
-        near = lineage.neighbours(self.now.state, dataset.name, source.seq)
-        for other, whose in [*self.now.backups(dataset.name, source.world), *near]:
-            if self._is_there(other):
-                way = lineage.way_to(self.record.name, other)
-                ways.insert(1, f"{way}   takes {whose}, the nearest that is there")
-                break
+        nearest = next(self.now.saved(dataset.name, source.world, source.seq), None)
+        if nearest is not None:
+            snapshot, whose = nearest
+            way = lineage.way_to(self.record.name, snapshot)
+            ways.insert(1, f"{way}   takes {whose}, the nearest that is there")
         return Refusal(
             f"dataset {dataset.name}: {text} is not to be had: {why}, or damaged there",
             "\n  ".join(ways),
         )
-
-    def _is_there(self, snapshot: str) -> bool:
-        return snapshot in self.now.facts.snapshots
 
     def _restore(
         self, dataset: Dataset, snapshot: str, source: Departure | None, text: str
@@ -207,7 +203,7 @@ class Origins:
                 dataset, wished, text, None, self.now.facts.snapshots[wished].bytes
             )
         snapshot = source.snapshots.get(dataset.name) if source else None
-        if source is not None and snapshot is not None and not self._is_there(snapshot):
+        if source is not None and snapshot is not None and snapshot not in self.now.facts.snapshots:
             return self._not_to_be_had(
                 dataset,
                 f"the data {source.release} left",

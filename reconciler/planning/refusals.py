@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from reconciler.errors import Exit
 from reconciler.plan import Action, DatasetPlan, DiskNeed, Refusal
@@ -228,10 +228,11 @@ def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> l
         if volume in now.facts.volumes or (datasets is not None and not forked):
             continue
         ways = ["put the volume back from a backup of yours, if there is one"]
-        for snapshot, whose in _saved(now, dataset):
+        nearest = next(now.saved(dataset, now.state.live, now.state.seq + 1), None)
+        if nearest is not None:
+            snapshot, whose = nearest
             way = lineage.way_to(now.state.live_release, snapshot)
             ways.insert(0, f"{way}   takes {whose}, the newest there is")
-            break
         found.append(
             Refusal(
                 f"the live data of dataset {dataset} is gone: volume {volume} does not exist",
@@ -239,15 +240,6 @@ def lost(now: Situation, datasets: Mapping[str, DatasetPlan] | None = None) -> l
             )
         )
     return found
-
-
-def _saved(now: Situation, dataset: str) -> Iterator[tuple[str, str]]:
-    """(snapshot, whose it is) in the store, of a dataset that is live: backups of the live world,
-    then what was left last."""
-    yield from now.backups(dataset, now.state.live)
-    for snapshot, whose in lineage.neighbours(now.state, dataset, now.state.seq + 1):
-        if snapshot in now.facts.snapshots:
-            yield snapshot, whose
 
 
 def moved_away(now: Situation, *worlds: str | None) -> list[Refusal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from reconciler.config import Stack, Wish
 from reconciler.facts import Container, Facts
 from reconciler.ingress import ingressports
 from reconciler.project import compose
+from reconciler.records import lineage
 from reconciler.records.ledger import Departure, State, World
 
 
@@ -44,14 +46,19 @@ class Situation:
             return None
         return None if wish.key in self.state.wishes else wish
 
-    def backups(self, dataset: str, world: str | None) -> list[tuple[str, str]]:
-        """(snapshot, whose it is) that somebody asked for while a world was live, newest first."""
-        found = [
+    def saved(self, dataset: str, world: str | None, seq: int) -> Iterator[tuple[str, str]]:
+        """(snapshot, whose it is) in the store, the nearest first to what a world left with the
+        outcome `seq`: backups that somebody asked for while it was live, then what others left."""
+        backups = [
             (kept.created, snapshot)
             for snapshot, kept in self.facts.snapshots.items()
             if kept.dataset == dataset and kept.backup_of and kept.backup_of == world
         ]
-        return [(s, f"the backup of {created}") for created, s in sorted(found, reverse=True)]
+        for created, snapshot in sorted(backups, reverse=True):
+            yield snapshot, f"the backup of {created}"
+        for snapshot, whose in lineage.neighbours(self.state, dataset, seq):
+            if snapshot in self.facts.snapshots:
+                yield snapshot, whose
 
     def secrets_changed(self, world: World) -> bool:
         """Whether the world was given other secrets than the stack has now, as far as known."""

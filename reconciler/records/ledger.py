@@ -323,6 +323,11 @@ class State:
         return self.live is not None and self.worlds[self.live].removed
 
     @property
+    def standing(self) -> str | None:
+        """The live world, unless it was dissolved."""
+        return None if self.dissolved else self.live
+
+    @property
     def standing_release(self) -> str | None:
         """The release of the live world, unless that was dissolved."""
         return None if self.dissolved else self.live_release

@@ -44,7 +44,7 @@ def what_is_wrong(catalog: Catalog, docker: Docker) -> str | None:
     if interrupted is not None:
         return f"a switch to {interrupted} was interrupted"
     state = catalog.state()
-    if state.live is None or state.stopped or state.dissolved:
+    if state.standing is None or state.stopped:
         return None
     down = _down(catalog, state, docker)
     if down:
@@ -67,7 +67,8 @@ def put_right(
     `worlds.make` and the switch raise."""
     done = switch.recover(stack, catalog, lock, say)
     state = catalog.state()
-    if state.live is None or state.stopped or state.dissolved:
+    live = state.standing
+    if live is None or state.stopped:
         return done
     down = _down(catalog, state, docker)
     wrong = _ingress(catalog, state, docker)
@@ -77,13 +78,13 @@ def put_right(
     left = trust.examine(anchor, catalog, state, stack.settings.trust)
     if left.ledger:
         raise Refused(left.ledger, next_step=left.remedy)
-    stack = _as_made(stack, state.live, docker)
+    stack = _as_made(stack, live, docker)
     plan = _plan(stack, catalog, state, docker)
     worlds.make(stack, catalog, docker, composer, plan, say)
     switch.carry_out(stack, catalog, plan, lock, say)
     if not down:
         return [*done, f"{'; '.join(wrong)}: put right"]
-    return [*done, f"{', '.join(down)} of {state.live} run again"]
+    return [*done, f"{', '.join(down)} of {live} run again"]
 
 
 def _down(catalog: Catalog, state: State, docker: Docker) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def belongings(stack: Stack, catalog: Catalog, docker: Docker) -> Belongings:
         networks=tuple(sorted({n for w in _worlds(state) for n in docker.networks_of(w)}
                               | {*docker.networks_labelled(_labels(stack))})),
         volumes=tuple(sorted(volumes)),
-        tags=tuple(sorted(_tags(catalog, docker))),
+        tags=tuple(sorted(_tags(catalog, docker, state))),
         unsaved=tuple(sorted(name for name in live if name in volumes)),
         stays=tuple(_stays(catalog, docker, state)),
     )  # fmt: skip
@@ -109,12 +109,11 @@ def _worlds(state: State) -> list[str]:
     return [world.name for world in state.worlds.values() if not world.adopted]
 
 
-def _tags(catalog: Catalog, docker: Docker) -> set[str]:
+def _tags(catalog: Catalog, docker: Docker, state: State) -> set[str]:
     """Tags that releases gave, where they still are on the image that they were given to; of a
     pruned release also those that a container of an adopted project held until now."""
-    there, pruned = docker.image_ids(), catalog.state().pruned
-    own = f"{catalog.stack.project}-"
-    held = {t for t in there if t.startswith(own) and t.rpartition(":")[2] in pruned}
+    there, own = docker.image_ids(), f"{catalog.stack.project}-"
+    held = {t for t in there if t.startswith(own) and t.rpartition(":")[2] in state.pruned}
     images = [i for r in catalog.records()[0].values() for i in r.images.values()]
     found = {image.tag for image in images if there.get(image.tag) == image.id}
     latest = {(f"{image.tag.rpartition(':')[0]}:latest", image.id) for image in images}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -342,19 +343,18 @@ def test_a_password_may_stand_in_the_config_file(config: str, password: str | No
     assert found.get("REDISCLI_AUTH") == password
 
 
+def redis_with_a_password(*words: str) -> Engine:
+    """A server started with these words, which is ready as soon as it refuses or answers."""
+    return replace(
+        REDIS,
+        command=("redis-server", *words),
+        ready=lambda run: run(["redis-cli", "ping"]).stdout.startswith(("NOAUTH", "PONG")),
+    )
+
+
 @pytest.mark.parametrize("variable", ["REDISCLI_AUTH", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", ""])
 def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str) -> None:
-    driver = driver_for("redis")
-    locked = Engine(
-        "redis",
-        REDIS.image,
-        REDIS.target,
-        {},
-        ("redis-server", "--requirepass", PASSWORD),
-        ready=lambda run: run(["redis-cli", "ping"]).stdout.startswith(("NOAUTH", "PONG")),
-        write=REDIS.write,
-        expected=REDIS.expected,
-    )
+    driver, locked = driver_for("redis"), redis_with_a_password("--requirepass", PASSWORD)
     data = tmp_path / "data"
     data.mkdir()
     (data / "secret").write_text(PASSWORD + "\n")
@@ -378,17 +378,7 @@ def test_a_password_is_taken_from_the_environment(tmp_path: Path, variable: str)
 
 @pytest.mark.parametrize("written", ["plain", '"s p a$c\'e"', "'quoted'"])
 def test_a_password_may_stand_in_the_configuration_file_alone(tmp_path: Path, written: str) -> None:
-    driver = driver_for("redis")
-    locked = Engine(
-        "redis",
-        REDIS.image,
-        REDIS.target,
-        {},
-        ("redis-server", "redis.conf"),
-        ready=lambda run: run(["redis-cli", "ping"]).stdout.startswith(("NOAUTH", "PONG")),
-        write=REDIS.write,
-        expected=REDIS.expected,
-    )
+    driver, locked = driver_for("redis"), redis_with_a_password("redis.conf")
     data = tmp_path / "data"
     data.mkdir()
     (data / "redis.conf").write_text(f"requirepass old\n  requirepass  {written} \nsave 60 1\n")
