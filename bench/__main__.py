@@ -18,7 +18,16 @@ from bench.errors import BenchError
 from bench.helping import Helping
 from bench.images import mark
 from bench.machine import ask
-from bench.report import BEHIND, PAGE, behind_the_ingress, put_chapter, quick_look, write
+from bench.report import (
+    BEHIND,
+    PAGE,
+    THROUGH,
+    behind_the_ingress,
+    put_chapter,
+    quick_look,
+    through_the_helper,
+    write,
+)
 from bench.results import Results
 from bench.shares import PARTS, Budget, Share
 from bench.sizes import Sizes
@@ -34,6 +43,8 @@ CHAPTERS = ("storing", "sizes", "helper", "catalog", "ingress", "stopping")
 DISK = 40  # GiB at scale 1: states, what every tool keeps of them, and the images
 
 DOCS = ROOT / "docs"
+ALONE = {"helper": (THROUGH, through_the_helper), "ingress": (BEHIND, behind_the_ingress)}
+"""Parts without a peer: their chapters can be measured, and put into the page, apart."""
 
 
 class Log:
@@ -67,9 +78,10 @@ def main(argv: list[str] | None = None) -> int:
                 failed = Bench(options, results, say).carry_out()
                 write(results, folder := _place_of_report(options, results))
                 say(f"written: {folder / PAGE}")
-                if _alone_in_docs(options, results, folder):
-                    put_chapter(DOCS / PAGE, BEHIND, list(behind_the_ingress(results)))
-                    say(f"written: {DOCS / PAGE}, {BEHIND.strip('# ')}")
+                for part in _alone_in_docs(options, results, folder):
+                    heading, chapter = ALONE[part]
+                    put_chapter(DOCS / PAGE, heading, list(chapter(results)))
+                    say(f"written: {DOCS / PAGE}, {heading.strip('# ')}")
                 if failed:
                     raise BenchError(f"not measured: {', '.join(failed)}; --resume tries again")
             finally:
@@ -168,10 +180,11 @@ def _place_of_report(options: argparse.Namespace, results: Results) -> Path:
     return options.report or (DOCS if whole else options.folder)
 
 
-def _alone_in_docs(options: argparse.Namespace, results: Results, folder: Path) -> bool:
-    """Whether the ingress's chapter, which needs no peer, goes into the page without the rest."""
-    measured = "ingress" in options.parts and "ingress" in results.ended
-    return measured and options.scale == 1.0 and folder == options.folder and not options.report
+def _alone_in_docs(options: argparse.Namespace, results: Results, folder: Path) -> list[str]:
+    """Parts whose chapters, which need no peer, go into the page without the rest."""
+    if options.scale != 1.0 or folder != options.folder or options.report:
+        return []
+    return [part for part in ALONE if part in options.parts and part in results.ended]
 
 
 class Bench:

@@ -59,7 +59,7 @@ def page(results: Results) -> Iterator[str]:
         subject = largest(results, storing.CHAPTER, prefix)
         if subject is not None:
             yield from _storing(results, title(subject), subject)
-    yield from _helping(results)
+    yield from through_the_helper(results)
     yield from catalog.page(results)
     yield from behind_the_ingress(results)
     yield from _method(machine, facts, results.parts)
@@ -248,18 +248,24 @@ def _storing(results: Results, heading: str, subject: str) -> Iterator[str]:
         yield ""
 
 
-def _helping(results: Results) -> Iterator[str]:
-    """Both ways, and what the way through a container costs."""
+THROUGH = "## Through the helper container"
+
+
+def through_the_helper(results: Results) -> Iterator[str]:
+    """Both ways, and what the way through a container costs, with its own date: it can be measured
+    alone."""
+    part = results.parts.get(helping.CHAPTER)
     subject = largest(results, helping.CHAPTER, "postgres-")
-    if subject is None:
+    if part is None or subject is None:
         return
     ways = [
         [results.figure(Series(helping.CHAPTER, subject, who, what)) for what in helping.STEPS]
         for who in helping.WHO.values()
     ]
-    yield "## Through the helper container"
+    yield THROUGH
     yield ""
     yield (
+        f"Measured on {part['date']} at commit {part['commit']} (`python -m bench --only helper`): "
         f"{title(subject)}, at rest, as root works on it and as a user without root does, whose "
         "helper container is started anew for each step."
     )

@@ -9,18 +9,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import ingress, load, plot, prober, shares, sizes, stopping, storing
+from bench import helping, ingress, load, plot, prober, shares, sizes, stopping, storing
 from bench.errors import BenchError
 from bench.goals import Goal, goals, number
 from bench.ingress import Hold, longest_wait
 from bench.prober import Attempt
 from bench.report import (
     BEHIND,
+    THROUGH,
     behind_the_ingress,
     goals_table,
     page,
     put_chapter,
     table,
+    through_the_helper,
     title,
     write,
 )
@@ -308,6 +310,17 @@ def test_a_part_that_is_measured_anew_takes_the_place_of_its_figures(results: Re
         assert "at commit def;" in "\n".join(page(found))
     results.begin_part("sizes", [("sizes", "disk")], date="2026-01-02", commit="abc", rounds=5)
     assert any("storing-postgres 2026-01-01 (def), sizes" in line for line in page(results))
+
+
+def test_the_helper_s_chapter_tells_what_the_way_through_it_costs(results: Results) -> None:
+    assert list(through_the_helper(results)) == []
+    results.begin_part(helping.CHAPTER, [], date="2026-11-22", rounds=1, commit="abc")
+    for who, seconds in zip(helping.WHO.values(), (0.5, 1.5), strict=True):
+        for what in helping.STEPS:
+            measured(results, (Series(helping.CHAPTER, "postgres-512", who, what), seconds))
+    heading, *_, costs = (line for line in through_the_helper(results) if line)
+    assert heading == THROUGH
+    assert costs == "| times as long | 3.00 | 3.00 | 3.00 |"
 
 
 def test_the_ingress_s_chapter_is_put_into_a_page_by_itself(
